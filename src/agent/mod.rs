@@ -1,0 +1,167 @@
+//! Agents: how to start each one so that the gate holds, and how its protocol reads.
+//!
+//! One file per agent CLI, pure codecs and launch recipes without I/O. Adding an agent is adding one file and a line in [`driver`].
+//!
+//! Invariants:
+//! - a codec keeps no state between lines: what must be joined (request and result, usage per message) is joined by the
+//!   session from its events, so that a new daemon reads the next line as the old one would have;
+//! - nothing the agent says can widen a right: unknown control lines are reported, never answered with consent.
+//!
+//! Called by `session` (live sessions) and by `cli` (`policy explain`, offline).
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::model::{Mediation, Nanousd, Usage};
+
+pub mod claude;
+pub mod generic;
+pub mod tools;
+
+/// What the caller wants started.
+#[derive(Debug, Clone, Default)]
+pub struct LaunchRequest {
+    /// Program as asked for; empty means the agent's usual name on PATH.
+    pub program: Option<PathBuf>,
+    /// Extra arguments for the agent.
+    pub args: Vec<String>,
+    /// Arguments that the allow-list refuses, accepted by the operator; they lower mediation.
+    pub unsafe_args: Vec<String>,
+    /// The caller's environment after the host's allow-list.
+    pub env: BTreeMap<OsString, OsString>,
+    pub cwd: PathBuf,
+    /// The first prompt, if any.
+    pub prompt: Option<String>,
+    /// A fresh UUID for the agent's own conversation id.
+    pub agent_session_id: String,
+    pub model: Option<String>,
+    /// The repository's own instructions, already read safely by the caller.
+    pub instructions: Option<String>,
+    /// MCP servers that the operator (not the repository) configured: the agent's own JSON.
+    pub mcp_config: Option<Value>,
+}
+
+/// How to start it.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+    pub env: BTreeMap<OsString, OsString>,
+    /// Frames to write to the agent's stdin at once, in order (handshake, then the first prompt).
+    pub frames: Vec<Vec<u8>>,
+    pub mediation: Mediation,
+    /// Why mediation is lower than the recipe gives.
+    pub mediation_note: Option<String>,
+    /// Keep stdin open as the driver's channel; false closes it at once.
+    pub keep_stdin: bool,
+}
+
+/// One thing a line of the agent's output says. Sizes are bounded by the line cap of the caller.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// The agent is up.
+    Started { agent_session_id: Option<String>, version: Option<String>, model: Option<String>, permission_mode: Option<String>, tools: Vec<String>, mcp_servers: Vec<String> },
+    /// The gate: the agent waits until [`Driver::answer`] for `request_id` is written to it.
+    Asked(Asked),
+    /// The agent withdrew its question.
+    Cancelled { request_id: String },
+    /// The model asked for a tool (seen in the model's message, not a question to us).
+    ToolUse { call_id: String, tool: String, input: Value, parent_call_id: Option<String> },
+    ToolResult { call_id: String, is_error: bool, content: String, parent_call_id: Option<String> },
+    Replied { text: String, message_id: Option<String>, parent_call_id: Option<String> },
+    /// A count for one model message; later reports of the same id may be larger, never smaller.
+    Usage { message_id: String, model: String, usage: Usage, parent_call_id: Option<String> },
+    TurnEnded(Turn),
+    Compacted { trigger: String, tokens_before: Option<u64>, tokens_after: Option<u64> },
+    SubAgent { call_id: Option<String>, agent_type: String, description: String },
+    /// Known and without meaning for the log.
+    Quiet,
+    /// Not of the protocol: kept raw.
+    Unparsed { reason: String },
+    /// Of the protocol's control part but not expected from an agent: a forgery or a new version. A breach.
+    Forged { what: String, detail: String },
+}
+
+/// The agent's question about one tool call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    pub request_id: String,
+    pub call_id: Option<String>,
+    pub tool: String,
+    pub input: Value,
+    pub parent_call_id: Option<String>,
+    pub sub_agent: Option<String>,
+}
+
+/// The end of one prompt-to-stop cycle.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Turn {
+    pub is_error: bool,
+    pub subtype: Option<String>,
+    pub result: Option<String>,
+    pub duration_ms: Option<u64>,
+    /// Cumulative over the process, as the agent computes it.
+    pub agent_cost: Option<Nanousd>,
+    pub context_window: Option<u64>,
+    pub agent_usage: Option<Usage>,
+    pub denials: Option<u64>,
+    /// Final counts by model over the process, where the agent gives them.
+    pub model_usage: BTreeMap<String, Usage>,
+}
+
+/// What the agent is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer<'a> {
+    /// Run it with this input (the judged one, or the rewrite).
+    Allow { input: &'a Value },
+    Deny { reason: &'a str },
+}
+
+/// Why an agent cannot be started or spoken to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no agent {0:?}; known are claude and generic (any command: `beadle run -- <command>`)")]
+    Unknown(String),
+    #[error("argument {arg:?} is refused for {agent}: {why}; drop it, or accept the loss of mediation with --unsafe-arg={arg}")]
+    RefusedArgument { agent: &'static str, arg: String, why: &'static str },
+    #[error("environment variable {name} is refused for {agent}: {why}; unset it")]
+    RefusedEnvironment { agent: &'static str, name: String, why: &'static str },
+    #[error("no command was given; write it after `--`, as in `beadle run -- make test`")]
+    NoCommand,
+}
+
+impl Error {
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => "BDL-AGENT-001",
+            Self::RefusedArgument { .. } => "BDL-AGENT-002",
+            Self::RefusedEnvironment { .. } => "BDL-AGENT-003",
+            Self::NoCommand => "BDL-AGENT-004",
+        }
+    }
+}
+
+/// One agent's recipe and codec. Stateless: the same value serves every session of that agent.
+pub trait Driver: Send + Sync {
+    fn name(&self) -> &'static str;
+    /// The recipe. Refuses arguments and environment that would undo the gate.
+    fn launch(&self, request: &LaunchRequest) -> Result<Launch, Error>;
+    /// Reads one whole line (without its newline). One line may say several things; never empty for a non-empty line.
+    fn read(&self, line: &[u8]) -> Vec<Output>;
+    /// The frame that answers a question.
+    fn answer(&self, request_id: &str, answer: Answer<'_>) -> Vec<u8>;
+    /// The frame that gives a further prompt, or `None` where the agent takes none.
+    fn prompt(&self, text: &str) -> Option<Vec<u8>>;
+}
+
+/// The driver of an agent by name. The built-in demo agent speaks Claude's protocol and uses its driver.
+pub fn driver(agent: &str) -> Result<&'static dyn Driver, Error> {
+    match agent {
+        "claude" => Ok(&claude::Claude),
+        "generic" => Ok(&generic::Generic),
+        other => Err(Error::Unknown(other.chars().take(64).collect())),
+    }
+}

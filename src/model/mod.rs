@@ -1,0 +1,24 @@
+//! The vocabulary: plain data and pure functions that every floor shares.
+//!
+//! Invariants:
+//! - imports nothing of ours and does no I/O; clock and randomness come in through [`Clock`] and [`Entropy`];
+//! - a wire shape, once released, only grows; unknown event kinds survive a round trip;
+//! - projections are folds over events: the same events always give the same [`Session`].
+//!
+//! Called by everyone.
+
+mod call;
+mod clock;
+mod decision;
+mod event;
+mod id;
+mod session;
+mod usage;
+
+pub use call::{Access, Call, Channel, Command, Parse, PathUse, Redirect, ToolKind, Word};
+pub use clock::{Clock, Entropy, OsEntropy, SystemClock, format_ms};
+pub use decision::{Answer, By, Decision, Effect, FailureCause, Mode, OnFailure, fold};
+pub use event::*;
+pub use id::{ApprovalId, IdError, RuleId, SessionId, slug};
+pub use session::{Mediation, Outcome, Session, Status, TransitionError};
+pub use usage::{Nanousd, Price, PriceTable, Usage};
