@@ -3,8 +3,9 @@
 //! One file per agent CLI, pure codecs and launch recipes without I/O. Adding an agent is adding one file and a line in [`driver`].
 //!
 //! Invariants:
-//! - a codec keeps no state between lines: what must be joined (request and result, usage per message) is joined by the
-//!   session from its events, so that a new daemon reads the next line as the old one would have;
+//! - a codec keeps nothing between lines but a small [`ReadState`], which only adds detail: with a fresh one (a new daemon
+//!   reading on) a line never says something else or a wrong number, only less. What must be joined (request and result,
+//!   usage per message) is joined by the session from its events;
 //! - nothing the agent says can widen a right: unknown control lines are reported, never answered with consent.
 //!
 //! Called by `session` (live sessions) and by `cli` (`policy explain`, offline).
@@ -13,11 +14,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::{Mediation, Nanousd, Usage};
 
 pub mod claude;
+pub mod demo;
 pub mod generic;
 pub mod tools;
 
@@ -81,6 +84,9 @@ pub enum Output {
     Quiet,
     /// Not of the protocol: kept raw.
     Unparsed { reason: String },
+    /// The agent asks its user for something other than a tool call. Nobody answers such questions here: `answer` is the
+    /// frame that declines, to be written to the agent; until then it waits.
+    Declined { request_id: String, what: String, answer: Vec<u8> },
     /// Of the protocol's control part but not expected from an agent: a forgery or a new version. A breach.
     Forged { what: String, detail: String },
 }
@@ -108,8 +114,59 @@ pub struct Turn {
     pub context_window: Option<u64>,
     pub agent_usage: Option<Usage>,
     pub denials: Option<u64>,
-    /// Final counts by model over the process, where the agent gives them.
+    /// Final counts by model over the process, where the agent gives them; names as in [`Output::Usage`].
     pub model_usage: BTreeMap<String, Usage>,
+}
+
+impl Turn {
+    /// What the agent counted beyond `recorded` (sums by model of one attempt, as reported by [`Output::Usage`]): requests
+    /// whose final count was not in the stream (sub-agents, compaction, titles). Recorded usage is never lowered; models
+    /// without a difference are left out.
+    pub fn unaccounted(&self, recorded: &BTreeMap<String, Usage>) -> BTreeMap<String, Usage> {
+        let mut rest = BTreeMap::new();
+        for (model, total) in &self.model_usage {
+            let had = recorded.get(model).copied().unwrap_or_default();
+            let more = Usage {
+                input: total.input.saturating_sub(had.input),
+                output: total.output.saturating_sub(had.output),
+                cache_read: total.cache_read.saturating_sub(had.cache_read),
+                cache_write: total.cache_write.saturating_sub(had.cache_write),
+                reasoning: None,
+            };
+            if more.total() > 0 {
+                rest.insert(model.clone(), more);
+            }
+        }
+        rest
+    }
+}
+
+/// What a codec remembers of earlier lines of one attempt. Small (a few KiB at most) and disposable: start with the default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReadState {
+    /// The model message whose parts are arriving, with its counts so far.
+    pub(in crate::agent) message: Option<OpenMessage>,
+    /// The main model by the agent's full name, such as `claude-opus-4-8[1m]`.
+    pub(in crate::agent) model: Option<String>,
+    /// What the last start line said: agents repeat it every turn.
+    pub(in crate::agent) started: Option<String>,
+    /// Running sub-agents: id and the call that began each, newest last, at most [`ReadState::SUB_AGENTS`].
+    pub(in crate::agent) sub_agents: Vec<(String, String)>,
+    /// A compaction was reported since the last turn ended.
+    pub(in crate::agent) compacted: bool,
+}
+
+impl ReadState {
+    /// Sub-agents remembered; the oldest is forgotten first, and its later calls have no parent then.
+    pub const SUB_AGENTS: usize = 64;
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::agent) struct OpenMessage {
+    pub id: String,
+    pub model: String,
+    pub usage: Usage,
+    pub parent_call_id: Option<String>,
 }
 
 /// What the agent is told.
@@ -123,7 +180,7 @@ pub enum Answer<'a> {
 /// Why an agent cannot be started or spoken to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("there is no agent {0:?}; known are claude and generic (any command: `beadle run -- <command>`)")]
+    #[error("there is no agent {0:?}; known are claude, demo (built in) and generic (any command: `beadle run -- <command>`)")]
     Unknown(String),
     #[error("argument {arg:?} is refused for {agent}: {why}; drop it, or accept the loss of mediation with --unsafe-arg={arg}")]
     RefusedArgument { agent: &'static str, arg: String, why: &'static str },
@@ -144,13 +201,14 @@ impl Error {
     }
 }
 
-/// One agent's recipe and codec. Stateless: the same value serves every session of that agent.
+/// One agent's recipe and codec. The same value serves every session of that agent.
 pub trait Driver: Send + Sync {
     fn name(&self) -> &'static str;
     /// The recipe. Refuses arguments and environment that would undo the gate.
     fn launch(&self, request: &LaunchRequest) -> Result<Launch, Error>;
-    /// Reads one whole line (without its newline). One line may say several things; never empty for a non-empty line.
-    fn read(&self, line: &[u8]) -> Vec<Output>;
+    /// Reads one whole line (without its newline), in the order the agent wrote them. One line may say several things; never
+    /// empty for a non-empty line. `state` belongs to one attempt.
+    fn read(&self, state: &mut ReadState, line: &[u8]) -> Vec<Output>;
     /// The frame that answers a question.
     fn answer(&self, request_id: &str, answer: Answer<'_>) -> Vec<u8>;
     /// The frame that gives a further prompt, or `None` where the agent takes none.
@@ -161,6 +219,7 @@ pub trait Driver: Send + Sync {
 pub fn driver(agent: &str) -> Result<&'static dyn Driver, Error> {
     match agent {
         "claude" => Ok(&claude::Claude),
+        "demo" => Ok(&demo::Demo),
         "generic" => Ok(&generic::Generic),
         other => Err(Error::Unknown(other.chars().take(64).collect())),
     }

@@ -160,6 +160,9 @@ pub struct SessionCreated {
     /// Program and arguments as asked for by the caller.
     pub command: Vec<String>,
     pub cwd: String,
+    /// The caller's home folder: what `~` means for the session's calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_root: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -168,6 +171,12 @@ pub struct SessionCreated {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_names: Vec<String>,
     pub mediation: Mediation,
+    /// Why mediation is lower than the agent's recipe gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mediation_note: Option<String>,
+    /// The agent waits for further prompts after a turn.
+    #[serde(default)]
+    pub keep_open: bool,
     pub created_by: Actor,
     /// Arguments accepted only by `--unsafe-arg`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -196,9 +205,6 @@ pub struct AttemptStarted {
     pub argv: Vec<String>,
     pub pid: u32,
     pub shim_pid: u32,
-    /// BLAKE3 of the executable, hex, where it could be read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program_digest: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -410,6 +416,8 @@ pub struct PluginLoaded {
     pub mode: Mode,
     pub on_failure: OnFailure,
     pub deadline_ms: u64,
+    /// Calls start from a snapshot taken after `configure`; else each is configured anew.
+    pub snapshotted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -127,9 +127,13 @@ pub struct Session {
     pub command: Vec<String>,
     pub cwd: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_root: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub keep_open: bool,
     pub created_at: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<i64>,
@@ -167,6 +171,7 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_cost: Option<Nanousd>,
     pub turns: u64,
+    pub sub_agents: u64,
     pub calls: u64,
     pub allowed: u64,
     pub denied: u64,
@@ -193,11 +198,13 @@ impl Session {
             status: Status::Starting,
             outcome: None,
             mediation: c.mediation,
-            mediation_note: None,
+            mediation_note: c.mediation_note.clone(),
             command: c.command.clone(),
             cwd: c.cwd.clone(),
+            home: c.home.clone(),
             write_root: c.write_root.clone(),
             labels: c.labels.clone(),
+            keep_open: c.keep_open,
             created_at: first.at,
             started_at: None,
             ended_at: None,
@@ -216,6 +223,7 @@ impl Session {
             unpriced: 0,
             agent_cost: None,
             turns: 0,
+            sub_agents: 0,
             calls: 0,
             allowed: 0,
             denied: 0,
@@ -245,7 +253,6 @@ impl Session {
             | Event::PromptSubmitted(_)
             | Event::ToolStarted(_)
             | Event::ToolEnded(_)
-            | Event::SubAgentInvoked(_)
             | Event::OutputUnparsed(_)
             | Event::RuleAdded(_)
             | Event::RuleRevoked(_)
@@ -280,6 +287,7 @@ impl Session {
                 self.ended_at.get_or_insert(e.at);
                 self.waiting = 0;
             }
+            Event::SubAgentInvoked(_) => self.sub_agents += 1,
             Event::ToolRequested(_) => self.calls += 1,
             Event::ToolDecided(d) => {
                 match d.effect {

@@ -1,0 +1,66 @@
+//! Claude Code: its stream-json control protocol, whose permission request is the gate.
+//!
+//! Invariants:
+//! - every tool call raises a question (`permissions.ask: ["*"]`) and waits for [`answer`]; this holds in every permission
+//!   mode, and the end of our side of the channel is a denial;
+//! - the repository's settings, hooks, MCP servers and instruction files are not read by the agent ([`recipe`]);
+//! - request ids of ours begin with [`OURS`]; a response to any other id is a forgery.
+//!
+//! Each measure was checked against release 2.1.197. Called by `session` through [`Driver`]; `demo` shares the codec.
+
+mod answer;
+mod json;
+mod read;
+mod recipe;
+
+use super::{Answer, Driver, Error, Launch, LaunchRequest, Output, ReadState};
+use crate::model::Mediation;
+
+/// How every request id that the host sends begins.
+pub const OURS: &str = "bdl-";
+
+/// The driver of Claude Code.
+#[derive(Debug, Clone, Copy)]
+pub struct Claude;
+
+impl Driver for Claude {
+    fn name(&self) -> &'static str {
+        "claude"
+    }
+
+    fn launch(&self, request: &LaunchRequest) -> Result<Launch, Error> {
+        recipe::launch(request)
+    }
+
+    fn read(&self, state: &mut ReadState, line: &[u8]) -> Vec<Output> {
+        read::line(state, line)
+    }
+
+    fn answer(&self, request_id: &str, answer: Answer<'_>) -> Vec<u8> {
+        answer::decision(request_id, answer)
+    }
+
+    fn prompt(&self, text: &str) -> Option<Vec<u8>> {
+        Some(answer::prompt(text))
+    }
+}
+
+/// The frames that open the channel: the handshake, then the first prompt where there is one.
+pub(in crate::agent) fn opening(prompt: Option<&str>) -> Vec<Vec<u8>> {
+    let mut frames = vec![answer::initialize()];
+    frames.extend(prompt.map(answer::prompt));
+    frames
+}
+
+/// What mediation is left when the operator forced arguments on the agent; the note names them without their values.
+pub(in crate::agent) fn lowered(unsafe_args: &[String]) -> (Mediation, Option<String>) {
+    if unsafe_args.is_empty() {
+        return (Mediation::Gate, None);
+    }
+    let name = |a: &String| match a.split('=').next() {
+        Some(n) if n.starts_with('-') => n.chars().take(64).collect(),
+        _ => "…".to_owned(),
+    };
+    let names: Vec<String> = unsafe_args.iter().map(name).collect();
+    (Mediation::None, Some(format!("started with unsafe arguments: {}", names.join(" "))))
+}

@@ -1,0 +1,160 @@
+//! One function a route.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::Method;
+use hyper::body::Incoming;
+use hyper::{Response, header::HeaderMap};
+
+use super::super::types::{
+    ApprovalAnswer, ApprovalDoc, ENDED_HEADER, EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page,
+    ProcessDoc, RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StopRequest,
+    TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
+};
+use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
+use super::{Client, Error, Result, collect, escape, query};
+use crate::model::{ApprovalId, Status};
+
+/// A piece of an agent's output.
+#[derive(Debug, Clone)]
+pub struct LogChunk {
+    /// Of the first byte; larger than asked for when older output was rotated away.
+    pub offset: u64,
+    /// To read on from.
+    pub next: u64,
+    /// Nothing will follow.
+    pub ended: bool,
+    pub bytes: Bytes,
+}
+
+impl Client {
+    pub async fn run(&self, request: &RunRequest) -> Result<SessionDoc> {
+        self.post("/v1/sessions", request).await
+    }
+
+    pub async fn sessions(&self, wanted: &SessionsQuery) -> Result<Page<SessionDoc>> {
+        self.get(&format!("/v1/sessions{}", query(wanted)?)).await
+    }
+
+    pub async fn session(&self, id: &str) -> Result<SessionDoc> {
+        self.get(&session_path(id, "")).await
+    }
+
+    pub async fn remove(&self, id: &str, force: bool) -> Result<SessionDoc> {
+        let path = format!("{}{}", session_path(id, ""), query(&RemoveQuery { force })?);
+        self.call(Method::DELETE, &path, Bytes::new()).await
+    }
+
+    pub async fn send_prompt(&self, id: &str, prompt: &str) -> Result<SessionDoc> {
+        self.post(&session_path(id, "/prompts"), &SendRequest { prompt: prompt.to_owned() }).await
+    }
+
+    pub async fn stop(&self, id: &str, request: StopRequest) -> Result<SessionDoc> {
+        self.post(&session_path(id, "/stop"), &request).await
+    }
+
+    pub async fn events(&self, id: &str, wanted: &EventsQuery) -> Result<Page<EventDoc>> {
+        self.get(&format!("{}{}", session_path(id, "/events"), query(wanted)?)).await
+    }
+
+    pub async fn processes(&self, id: &str) -> Result<Page<ProcessDoc>> {
+        self.get(&session_path(id, "/processes")).await
+    }
+
+    pub async fn logs(&self, id: &str, wanted: &LogsQuery) -> Result<LogChunk> {
+        let path = format!("{}{}", session_path(id, "/logs"), query(wanted)?);
+        let response = self.send(Method::GET, &path, Bytes::new(), None, None).await?;
+        let headers = response.headers().clone();
+        let bytes = collect(response.into_body()).await?;
+        let offset = number(&headers, OFFSET_HEADER)?;
+        let ended = headers.get(ENDED_HEADER).is_some_and(|v| v.as_bytes() == b"true");
+        Ok(LogChunk { offset, next: number(&headers, NEXT_HEADER)?, ended, bytes })
+    }
+
+    /// Waits until the session has ended, or for `timeout`; the answer's status tells which. Outlives a restart of the daemon.
+    pub async fn wait(&self, id: &str, timeout: Option<Duration>) -> Result<SessionDoc> {
+        let begun = Instant::now();
+        let mut id = id.to_owned();
+        let (mut seen, mut lost_since) = (false, None);
+        loop {
+            let left = timeout.map_or(u64::MAX, |t| u64::try_from(t.saturating_sub(begun.elapsed()).as_millis()).unwrap_or(u64::MAX));
+            let wanted = WaitQuery { timeout_ms: Some(left.min(WAIT_MAX_MS)) };
+            let path = format!("{}{}", session_path(&id, "/wait"), query(&wanted)?);
+            match self.get::<SessionDoc>(&path).await {
+                Ok(doc) if doc.status == Status::Ended || left <= WAIT_MAX_MS => return Ok(doc),
+                Ok(doc) => {
+                    // The whole id from here on: a name may come to mean another session.
+                    id = doc.id;
+                    (seen, lost_since) = (true, None);
+                }
+                Err(Error::Broken(_) | Error::Unreachable { .. })
+                    if seen && lost_since.get_or_insert_with(Instant::now).elapsed() < RECONNECT_DEADLINE =>
+                {
+                    tokio::time::sleep(RECONNECT_PAUSE).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyDoc> {
+        self.post("/v1/verify", request).await
+    }
+
+    /// Copies the session's log, one JSON event a line, to `out`.
+    pub async fn export(&self, id: &str, out: &mut dyn Write) -> Result<()> {
+        let response: Response<Incoming> = self.send(Method::GET, &session_path(id, "/export"), Bytes::new(), None, None).await?;
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| Error::Broken(format!("the export is not whole: {e}")))?;
+            if let Some(data) = frame.data_ref() {
+                out.write_all(data).map_err(Error::Output)?;
+            }
+        }
+        out.flush().map_err(Error::Output)
+    }
+
+    pub async fn rules(&self, session: Option<&str>) -> Result<Page<RuleDoc>> {
+        self.get(&format!("/v1/rules{}", query(&RulesQuery { session: session.map(str::to_owned) })?)).await
+    }
+
+    pub async fn add_rule(&self, request: &RuleRequest) -> Result<RuleDoc> {
+        self.post("/v1/rules", request).await
+    }
+
+    pub async fn revoke_rule(&self, id: &str) -> Result<RuleDoc> {
+        self.call(Method::DELETE, &format!("/v1/rules/{}", escape(id)), Bytes::new()).await
+    }
+
+    pub async fn answer(&self, id: &ApprovalId, answer: &ApprovalAnswer) -> Result<ApprovalDoc> {
+        self.post(&format!("/v1/approvals/{}/{}", escape(id.session.as_str()), id.call), answer).await
+    }
+
+    pub async fn host(&self) -> Result<HostDoc> {
+        self.get("/v1/host").await
+    }
+
+    pub async fn shutdown(&self) -> Result<HostDoc> {
+        self.call(Method::POST, "/v1/host/shutdown", Bytes::new()).await
+    }
+
+    pub async fn trusted(&self) -> Result<Page<TrustDoc>> {
+        self.get("/v1/trust").await
+    }
+
+    pub async fn trust(&self, request: &TrustRequest) -> Result<TrustDoc> {
+        self.post("/v1/trust", request).await
+    }
+}
+
+fn session_path(id: &str, rest: &str) -> String {
+    format!("/v1/sessions/{}{rest}", escape(id))
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Result<u64> {
+    let value = headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    value.ok_or_else(|| Error::NotUnderstood(format!("logs without a number in the header {name}")))
+}

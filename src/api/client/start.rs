@@ -1,0 +1,126 @@
+//! Starting the daemon on demand: this executable again, detached, with a clean environment and no inherited descriptors.
+//!
+//! Two starters at once do no harm: the daemon holds a lock, the later one ends, and both callers find the one socket.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use tokio::net::UnixStream;
+
+use super::{Error, Result, connect_any};
+use crate::config::Folders;
+
+/// How long a daemon may take to listen.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How long to look on when ours has ended: another starter's may be coming up.
+const OTHER_DEADLINE: Duration = Duration::from_secs(3);
+/// Pause between two tries to connect.
+const RETRY: Duration = Duration::from_millis(5);
+/// Variables that the daemon gets, beside `XDG_*`, `LC_*` and `BEADLE_*`.
+const KEPT: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "RUST_BACKTRACE"];
+/// Marks processes of a session; a daemon must never carry it.
+const MARKER: &str = "BEADLE_SESSION";
+
+/// Starts it and waits until it listens. Refused inside a session, where it would be part of the session's own tree.
+pub async fn daemon(folders: &Folders) -> Result<UnixStream> {
+    if std::env::var_os(MARKER).is_some() {
+        let source = std::io::Error::other("none is started from inside a session");
+        return Err(Error::Unreachable { socket: folders.socket(), source });
+    }
+    folders.create()?;
+    let mut child = spawn(folders).map_err(|e| not_started(folders, START_DEADLINE, &format!(": {e}")))?;
+    let begun = Instant::now();
+    let mut deadline = START_DEADLINE;
+    let mut ended = None;
+    loop {
+        match connect_any(folders).await {
+            Err(Error::Unreachable { .. }) => {}
+            other => return other,
+        }
+        if ended.is_none()
+            && let Ok(Some(status)) = child.try_wait()
+        {
+            ended = Some(status);
+            deadline = deadline.min(begun.elapsed() + OTHER_DEADLINE);
+        }
+        if begun.elapsed() >= deadline {
+            let how = ended.map_or_else(String::new, |s| format!(": it ended with {s}{}", tail(&folders.log_file())));
+            return Err(not_started(folders, begun.elapsed(), &how));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn not_started(folders: &Folders, waited: Duration, detail: &str) -> Error {
+    Error::NotStarted { seconds: waited.as_secs(), detail: detail.to_owned(), log: folders.log_file() }
+}
+
+fn spawn(folders: &Folders) -> std::io::Result<Child> {
+    close_on_exec();
+    // What it says before its own log is open, and a panic, land there too.
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folders.log_file())?;
+    Command::new(std::env::current_exe()?)
+        .args(["daemon", "--detach"])
+        .env_clear()
+        .envs(environment(std::env::vars_os()))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+}
+
+fn environment(vars: impl Iterator<Item = (OsString, OsString)>) -> impl Iterator<Item = (OsString, OsString)> {
+    vars.filter(|(name, _)| {
+        name.to_str().is_some_and(|n| {
+            n != MARKER && (KEPT.contains(&n) || ["XDG_", "LC_", "BEADLE_"].iter().any(|p| n.starts_with(p)))
+        })
+    })
+}
+
+/// Marks every descriptor from 3 up close-on-exec: what our own parent left open must not live in a daemon.
+fn close_on_exec() {
+    let Ok(dir) = fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<i32> = dir.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(|fd| *fd > 2).collect();
+    for fd in open {
+        // SAFETY: the number was listed as open; it is borrowed for two calls that read and set a flag, and a number that was closed meanwhile only makes them fail.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        if let Ok(flags) = fcntl_getfd(fd) {
+            let _ = fcntl_setfd(fd, flags | FdFlags::CLOEXEC);
+        }
+    }
+}
+
+/// The last line of the log, for the error.
+fn tail(log: &Path) -> String {
+    const MAX: u64 = 2048;
+    let read = || -> std::io::Result<String> {
+        let mut file = fs::File::open(log)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(MAX)))?;
+        let mut bytes = Vec::new();
+        file.take(MAX).read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default().to_owned())
+    };
+    read().ok().filter(|l| !l.is_empty()).map_or_else(String::new, |l| format!(", saying: {l}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemon_gets_a_clean_environment() {
+        let vars = ["PATH", "LD_PRELOAD", "XDG_DATA_HOME", "BEADLE_HOME", "BEADLE_SESSION", "ANTHROPIC_API_KEY"];
+        let kept: Vec<_> = environment(vars.iter().map(|v| (OsString::from(v), OsString::new()))).map(|(n, _)| n).collect();
+        assert_eq!(kept, ["PATH", "XDG_DATA_HOME", "BEADLE_HOME"]);
+    }
+}

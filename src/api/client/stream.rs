@@ -1,0 +1,134 @@
+//! A stream of events that is taken up again where it broke.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::Method;
+use hyper::body::Incoming;
+
+use super::super::types::{ANSWER_MAX, EventDoc, EventsQuery, Problem, SSE_TYPE, SessionDoc};
+use super::{Client, Error, Result, SseReader, escape, query};
+
+/// Silence after which the link counts as dead; the server speaks every 15 s.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long a broken stream is tried again before it is an error.
+pub const RECONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// Pause between two tries.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a stream brings.
+#[derive(Debug)]
+pub enum Item {
+    Event(EventDoc),
+    /// The session has ended and all its events were given.
+    End(Box<SessionDoc>),
+}
+
+/// Events as they are appended. Dropping it ends the stream.
+pub struct EventStream {
+    client: Client,
+    path: String,
+    query: EventsQuery,
+    last_id: Option<String>,
+    body: Option<Incoming>,
+    reader: SseReader,
+    done: bool,
+}
+
+impl Client {
+    /// Follows one session, or with `None` all of them. The first connection is made here, so a wrong id is an error here.
+    pub async fn stream(&self, session: Option<&str>, query: EventsQuery) -> Result<EventStream> {
+        let path = session.map_or_else(|| "/v1/events".to_owned(), |id| format!("/v1/sessions/{}/events", escape(id)));
+        let mut stream = EventStream {
+            client: self.clone(),
+            path,
+            query,
+            last_id: None,
+            body: None,
+            reader: SseReader::default(),
+            done: false,
+        };
+        stream.connect().await?;
+        Ok(stream)
+    }
+}
+
+impl EventStream {
+    /// The next item; `None` after the end. Safe to drop and call again between items.
+    pub async fn next(&mut self) -> Option<Result<Item>> {
+        let mut broken_since: Option<Instant> = None;
+        while !self.done {
+            if let Some(message) = self.reader.message() {
+                if message.id.is_some() {
+                    self.last_id = message.id;
+                }
+                match self.item(&message.event, &message.data) {
+                    Some(item) => return Some(item),
+                    None => continue,
+                }
+            }
+            let failed = match &mut self.body {
+                None => match self.connect().await {
+                    Ok(()) => continue,
+                    Err(e @ (Error::Unreachable { .. } | Error::Broken(_) | Error::NotStarted { .. })) => e,
+                    Err(e) => return Some(self.fail(e)),
+                },
+                Some(body) => match tokio::time::timeout(SILENCE, body.frame()).await {
+                    Ok(Some(Ok(frame))) => {
+                        broken_since = None;
+                        if frame.data_ref().is_some_and(|d| !self.reader.push(d)) {
+                            let e = Error::NotUnderstood(format!("an event over {ANSWER_MAX} bytes"));
+                            return Some(self.fail(e));
+                        }
+                        continue;
+                    }
+                    Ok(Some(Err(e))) => Error::Broken(e.to_string()),
+                    Ok(None) => Error::Broken("the event stream ended".to_owned()),
+                    Err(_) => Error::Broken(format!("silence for {} s", SILENCE.as_secs())),
+                },
+            };
+            self.body = None;
+            self.reader = SseReader::default();
+            if broken_since.get_or_insert_with(Instant::now).elapsed() > RECONNECT_DEADLINE {
+                return Some(self.fail(failed));
+            }
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+        }
+        None
+    }
+
+    fn fail(&mut self, e: Error) -> Result<Item> {
+        self.done = true;
+        Err(e)
+    }
+
+    fn item(&mut self, event: &str, data: &str) -> Option<Result<Item>> {
+        let not_understood = |e: serde_json::Error| Error::NotUnderstood(format!("an event: {e}"));
+        match event {
+            "event" => Some(serde_json::from_str(data).map(Item::Event).map_err(not_understood)),
+            "end" => {
+                self.done = true;
+                Some(serde_json::from_str(data).map(|d| Item::End(Box::new(d))).map_err(not_understood))
+            }
+            "problem" => {
+                self.done = true;
+                let problem = serde_json::from_str::<Problem>(data).map_err(not_understood);
+                Some(problem.and_then(|problem| Err(Error::Refused { status: 500, problem })))
+            }
+            // A newer server may say more.
+            _ => None,
+        }
+    }
+
+    async fn connect(&mut self) -> Result<()> {
+        let mut wanted = self.query.clone();
+        if self.last_id.is_some() {
+            (wanted.from, wanted.tail) = (None, None);
+        }
+        let path = format!("{}{}", self.path, query(&wanted)?);
+        let response = self.client.send(Method::GET, &path, Bytes::new(), Some(SSE_TYPE), self.last_id.as_deref()).await?;
+        self.body = Some(response.into_body());
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! Errors as answers: one mapping from stable codes to status and problem body.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::types::Problem;
+use crate::{model, process, session, store};
+
+/// What a handler answers instead of a document.
+#[derive(Debug)]
+pub struct ApiError {
+    pub status: StatusCode,
+    pub problem: Problem,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        Self { status, problem: Problem { code: code.to_owned(), message: message.into(), hint: None } }
+    }
+
+    /// The peer's role does not reach this far.
+    pub fn forbidden(what: &str, role: &str) -> Self {
+        let message = format!("{what} needs the role operator; this connection has the role {role}");
+        let mut e = Self::new(StatusCode::FORBIDDEN, "BDL-API-001", message);
+        e.problem.hint = Some("run the command in a terminal outside the session".to_owned());
+        e
+    }
+
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BDL-API-002", message)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.problem)).into_response()
+    }
+}
+
+impl From<model::IdError> for ApiError {
+    fn from(e: model::IdError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BDL-API-003", e.to_string())
+    }
+}
+
+impl From<store::Error> for ApiError {
+    fn from(e: store::Error) -> Self {
+        use store::Error as E;
+        let status = match &e {
+            E::NotFound { .. } => StatusCode::NOT_FOUND,
+            E::Ambiguous { .. } => StatusCode::CONFLICT,
+            E::BadCursor { .. } | E::BadDigest { .. } | E::Checkpoint { .. } => StatusCode::BAD_REQUEST,
+            E::Busy { .. } | E::Full { .. } | E::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, e.code(), e.to_string())
+    }
+}
+
+impl From<session::Error> for ApiError {
+    fn from(e: session::Error) -> Self {
+        use session::Error as E;
+        let status = match &e {
+            E::Store(_) => {
+                let E::Store(inner) = e else { return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "BDL-API-000", "unreachable") };
+                return inner.into();
+            }
+            E::Cwd { .. } | E::Program { .. } | E::Refused { .. } | E::BadRule { .. } | E::Agent(_) | E::NoPrompts(_) | E::Mediation { .. } | E::Config(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            E::Ended(_) | E::InputClosed(_) | E::NotEnded(..) | E::NothingWaits { .. } => StatusCode::CONFLICT,
+            E::NoRule(_) => StatusCode::NOT_FOUND,
+            E::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            E::Busy | E::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            E::Process(process::Error::ProgramMissing { .. } | process::Error::ProgramRefused { .. } | process::Error::BadCwd { .. } | process::Error::BadSpec { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
+            E::Process(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, e.code(), e.to_string())
+    }
+}
+
+/// The answer to a path that is no route.
+pub async fn no_route(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+    let path: String = uri.path().chars().take(200).collect();
+    ApiError::new(StatusCode::NOT_FOUND, "BDL-API-005", format!("there is no {method} {path}; see the routes in the README"))
+}
+
+/// A JSON body or query that could not be read, with its own words.
+impl From<axum::extract::rejection::JsonRejection> for ApiError {
+    fn from(e: axum::extract::rejection::JsonRejection) -> Self {
+        let status = e.status();
+        Self::new(status, "BDL-API-002", e.body_text())
+    }
+}
+
+impl From<axum::extract::rejection::QueryRejection> for ApiError {
+    fn from(e: axum::extract::rejection::QueryRejection) -> Self {
+        Self::malformed(e.body_text())
+    }
+}

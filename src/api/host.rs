@@ -1,0 +1,153 @@
+//! The host about itself, its end, and trusted projects.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::App;
+use super::error::ApiError;
+use super::types::{HostDoc, Page, PolicyDoc, TrustDoc, TrustRequest};
+use crate::config::{self, Folders};
+use crate::model::{Actor, Event, format_ms};
+use crate::store::{HostEvent, ProjectTrusted, Store};
+
+/// Name of the host document that holds trusted projects.
+const DOCUMENT: &str = "trust";
+/// Most trusted projects.
+const TRUST_MAX: usize = 2_000;
+
+/// What the daemon knows of itself.
+pub struct About {
+    pub folders: Folders,
+    pub started_at: i64,
+    pub shutdown: watch::Sender<bool>,
+}
+
+/// One trusted project, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trusted {
+    pub digest: String,
+    pub trusted_at: i64,
+}
+
+/// The stored pins by folder.
+pub fn stored_trust(store: &Store) -> Result<BTreeMap<PathBuf, Trusted>, crate::store::Error> {
+    // why default: an unreadable list trusts nobody.
+    Ok(store.setting(DOCUMENT)?.and_then(|b| serde_json::from_str(&b).ok()).unwrap_or_default())
+}
+
+pub async fn show(State(app): State<App>) -> Result<Json<HostDoc>, ApiError> {
+    Ok(Json(document(&app).await?))
+}
+
+pub async fn shutdown(State(app): State<App>) -> Result<(StatusCode, Json<HostDoc>), ApiError> {
+    let doc = document(&app).await?;
+    app.about.shutdown.send_replace(true);
+    Ok((StatusCode::ACCEPTED, Json(doc)))
+}
+
+pub async fn trusted(State(app): State<App>) -> Result<Json<Page<TrustDoc>>, ApiError> {
+    let items = stored_trust(app.manager.store())?.into_iter().map(|(dir, t)| doc(&dir, &t)).collect();
+    Ok(Json(Page { items, next: None }))
+}
+
+pub async fn trust(
+    State(app): State<App>,
+    Extension(actor): Extension<Actor>,
+    body: Result<Json<TrustRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<TrustDoc>), ApiError> {
+    let Json(r) = body?;
+    let given = Path::new(&r.dir);
+    let dir = given.canonicalize().map_err(|e| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "BDL-API-006", format!("{}: {e}; give an existing folder", r.dir)))?;
+    let found = config::read_project(&dir).map_err(|e| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, e.code(), e.to_string()))?;
+    let Some(found) = found else {
+        let message = format!("{} has no {}; there is nothing to trust", dir.display(), config::PROJECT_FILE);
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "BDL-API-006", message));
+    };
+    if found.digest != r.digest {
+        let message = format!("{} has the digest {} now, not {}; read it again before you trust it", found.path.display(), found.digest, r.digest);
+        return Err(ApiError::new(StatusCode::CONFLICT, "BDL-API-007", message));
+    }
+    let store = app.manager.store();
+    let mut list = stored_trust(store)?;
+    if list.len() >= TRUST_MAX && !list.contains_key(&dir) {
+        return Err(ApiError::new(StatusCode::CONFLICT, "BDL-API-008", format!("{TRUST_MAX} projects are trusted, the limit")));
+    }
+    let pin = Trusted { digest: found.digest.clone(), trusted_at: chrono::Utc::now().timestamp_millis() };
+    list.insert(dir.clone(), pin.clone());
+    let text = serde_json::to_string(&list).unwrap_or_default();
+    let event = ProjectTrusted { dir: dir.display().to_string(), digest: found.digest.clone(), by: actor };
+    store.note(HostEvent::ProjectTrusted(event), vec![(DOCUMENT.to_owned(), Some(text))]).await?;
+    app.manager.chains().trust(dir.clone(), found.digest);
+    Ok((StatusCode::CREATED, Json(doc(&dir, &pin))))
+}
+
+fn doc(dir: &Path, t: &Trusted) -> TrustDoc {
+    TrustDoc { dir: dir.display().to_string(), digest: t.digest.clone(), trusted_at: format_ms(t.trusted_at) }
+}
+
+async fn document(app: &App) -> Result<HostDoc, ApiError> {
+    let f = &app.about.folders;
+    let assembled = app
+        .manager
+        .chains()
+        .assemble(None, &[])
+        .await
+        .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.code(), e.to_string()))?;
+    let policies = assembled.events.iter().filter_map(policy).collect();
+    Ok(HostDoc {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started_at: format_ms(app.about.started_at),
+        data: f.data.display().to_string(),
+        socket: f.socket().display().to_string(),
+        config: f.config_file().display().to_string(),
+        log: f.log_file().display().to_string(),
+        session_count: app.manager.store().session_count()?,
+        live_count: app.manager.live_count() as u64,
+        rss_kb: rss_kb(),
+        policies,
+    })
+}
+
+fn policy(e: &Event) -> Option<PolicyDoc> {
+    Some(match e {
+        Event::PluginLoaded(p) => PolicyDoc {
+            name: p.policy.clone(),
+            plugin: p.plugin.clone(),
+            version: p.version.clone(),
+            digest: p.digest.clone(),
+            mode: p.mode,
+            on_failure: p.on_failure,
+            deadline_ms: p.deadline_ms,
+            state: "ready".to_owned(),
+            detail: None,
+            snapshotted: p.snapshotted,
+        },
+        Event::PluginFailed(p) => PolicyDoc {
+            name: p.policy.clone(),
+            plugin: String::new(),
+            version: String::new(),
+            digest: String::new(),
+            mode: crate::model::Mode::Enforce,
+            on_failure: p.on_failure,
+            deadline_ms: 0,
+            state: "failed".to_owned(),
+            detail: Some(p.detail.clone()),
+            snapshotted: false,
+        },
+        _ => return None,
+    })
+}
+
+fn rss_kb() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64 / 1024
+}

@@ -1,0 +1,65 @@
+//! The HTTP edge: every route on this page, handlers one file per noun.
+//!
+//! Invariants:
+//! - every request has a role before it reaches a handler (`role`): what changes anything, and what shows other sessions, needs `operator`;
+//! - bodies, pages and streams are capped; an error is a problem document with a stable code;
+//! - handlers translate and call `session`; they hold no state.
+//!
+//! Called by `daemon` (server) and `cli` (types and client).
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{delete, get, post};
+
+use crate::session::Manager;
+
+pub mod client;
+mod error;
+mod events;
+mod host;
+mod records;
+mod role;
+mod rules;
+mod sessions;
+pub mod types;
+
+pub use host::{About, stored_trust};
+pub use role::Peer;
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct App {
+    pub manager: Manager,
+    pub about: std::sync::Arc<About>,
+}
+
+/// Every route.
+pub fn router(app: App) -> Router {
+    let operator = Router::new()
+        .route("/v1/sessions", post(sessions::run).get(sessions::list))
+        .route("/v1/sessions/{id}", get(sessions::show).delete(sessions::remove))
+        .route("/v1/sessions/{id}/prompts", post(sessions::send))
+        .route("/v1/sessions/{id}/stop", post(sessions::stop))
+        .route("/v1/sessions/{id}/wait", get(sessions::wait))
+        .route("/v1/sessions/{id}/processes", get(sessions::processes))
+        .route("/v1/sessions/{id}/events", get(events::of_session))
+        .route("/v1/events", get(events::of_all))
+        .route("/v1/sessions/{id}/logs", get(records::logs))
+        .route("/v1/sessions/{id}/verify", get(records::verify_session))
+        .route("/v1/sessions/{id}/export", get(records::export))
+        .route("/v1/verify", get(records::verify_all).post(records::verify))
+        .route("/v1/rules", get(rules::list).post(rules::add))
+        .route("/v1/rules/{id}", delete(rules::revoke))
+        .route("/v1/approvals/{session}/{call}", post(sessions::answer))
+        .route("/v1/host", get(host::show))
+        .route("/v1/host/shutdown", post(host::shutdown))
+        .route("/v1/trust", get(host::trusted).post(host::trust))
+        .layer(middleware::from_fn_with_state(app.clone(), role::operator_only));
+    Router::new()
+        .merge(operator)
+        .route("/healthz", get(|| async { "ok" }))
+        .fallback(error::no_route)
+        .layer(DefaultBodyLimit::max(types::REQUEST_MAX))
+        .with_state(app)
+}

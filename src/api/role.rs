@@ -1,0 +1,90 @@
+//! Roles: what a connection may do follows from who its peer descends from, not from what it says.
+//!
+//! A process below a live session's shim has the role of that session, whatever user it is; everyone else of the host's own uid is
+//! the operator. The peer is held by pidfd where the kernel gives one, so a reused pid cannot borrow a role.
+//!
+//! Called for each connection (`Peer`) and each request (`operator_only`).
+
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::serve::IncomingStream;
+use tokio::net::UnixListener;
+
+use super::App;
+use super::error::ApiError;
+use crate::model::{Actor, SessionId};
+use crate::process;
+use crate::session::Manager;
+
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer(Option<std::sync::Arc<process::Peer>>);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self(process::Peer::of(stream.io()).ok().map(std::sync::Arc::new))
+    }
+}
+
+/// Who speaks, as the host sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    Operator,
+    Session(SessionId),
+    /// Another user, or a peer that cannot be told any more.
+    Nobody(&'static str),
+}
+
+impl Role {
+    pub fn name(&self) -> String {
+        match self {
+            Self::Operator => "operator".to_owned(),
+            Self::Session(id) => format!("session:{id}"),
+            Self::Nobody(why) => format!("none ({why})"),
+        }
+    }
+}
+
+impl Peer {
+    pub fn role(&self, manager: &Manager) -> Role {
+        let Some(peer) = &self.0 else { return Role::Nobody("the peer is unknown") };
+        if peer.uid != rustix::process::geteuid().as_raw() {
+            return Role::Nobody("another user");
+        }
+        let shims = manager.shims();
+        let ids: Vec<_> = shims.iter().map(|(p, _)| *p).collect();
+        match process::descends_from(peer, &ids) {
+            Ok(None) => Role::Operator,
+            Ok(Some(shim)) => {
+                let owner = shims.into_iter().find(|(p, _)| *p == shim);
+                owner.map_or(Role::Nobody("the peer is unknown"), |(_, id)| Role::Session(id))
+            }
+            Err(_) => Role::Nobody("the peer has ended"),
+        }
+    }
+
+    /// For records.
+    pub fn actor(&self, role: &Role) -> Actor {
+        Actor { role: role.name(), uid: self.0.as_ref().map(|p| p.uid), pid: self.0.as_ref().map(|p| p.pid) }
+    }
+}
+
+/// Lets only the operator through; handlers find the [`Actor`] in the request.
+pub async fn operator_only(State(app): State<App>, ConnectInfo(peer): ConnectInfo<Peer>, mut request: Request, next: Next) -> Response {
+    let role = peer.role(&app.manager);
+    if role != Role::Operator {
+        let what = format!("{} {}", request.method(), request.uri().path());
+        tracing::warn!(role = %role.name(), %what, "refused");
+        return ApiError::forbidden(&what, &role.name()).into_response();
+    }
+    // why: a browser page can reach a loopback port but never sets these on a unix socket; refusing them costs nothing.
+    if request.headers().contains_key("origin") {
+        return ApiError::new(StatusCode::FORBIDDEN, "BDL-API-004", "requests from web pages are refused; use the command line").into_response();
+    }
+    let actor = peer.actor(&role);
+    request.extensions_mut().insert(actor);
+    next.run(request).await
+}

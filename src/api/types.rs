@@ -1,0 +1,121 @@
+//! Wire types of the HTTP API, and its routes. JSON over a unix socket, all under `/v1`.
+//!
+//! | method and path | query or body | answer |
+//! | --- | --- | --- |
+//! | `POST /v1/sessions` | [`RunRequest`] | 201 [`SessionDoc`], once the agent process runs |
+//! | `GET /v1/sessions` | [`SessionsQuery`] | [`Page`]`<`[`SessionDoc`]`>`, newest first |
+//! | `GET /v1/sessions/{id}` | | [`SessionDoc`] |
+//! | `DELETE /v1/sessions/{id}` | [`RemoveQuery`] | [`SessionDoc`] as it was last |
+//! | `POST /v1/sessions/{id}/prompts` | [`SendRequest`] | 202 [`SessionDoc`], once the prompt is durable |
+//! | `POST /v1/sessions/{id}/stop` | [`StopRequest`] | 202 [`SessionDoc`], once `session_stopping` is durable |
+//! | `GET /v1/sessions/{id}/events` | [`EventsQuery`] | [`Page`]`<`[`EventDoc`]`>`, or SSE when `Accept: text/event-stream` |
+//! | `GET /v1/events` | [`EventsQuery`] | SSE over all sessions |
+//! | `GET /v1/sessions/{id}/processes` | | [`Page`]`<`[`ProcessDoc`]`>`, parents before children |
+//! | `GET /v1/sessions/{id}/logs` | [`LogsQuery`] | octets with the headers [`OFFSET_HEADER`], [`NEXT_HEADER`], [`ENDED_HEADER`] |
+//! | `GET /v1/sessions/{id}/wait` | [`WaitQuery`] | [`SessionDoc`] when it has ended or the time is over, at most 30 s: repeat |
+//! | `GET /v1/sessions/{id}/verify` | | [`VerifyDoc`] |
+//! | `GET /v1/sessions/{id}/export` | | `application/x-ndjson`, one event a line with its hash fields |
+//! | `GET /v1/verify` | | [`VerifyDoc`] of the whole store |
+//! | `POST /v1/verify` | [`VerifyRequest`] | [`VerifyDoc`] |
+//! | `GET /v1/rules` | [`RulesQuery`] | [`Page`]`<`[`RuleDoc`]`>` |
+//! | `POST /v1/rules` | [`RuleRequest`] | 201 [`RuleDoc`] |
+//! | `DELETE /v1/rules/{id}` | | [`RuleDoc`] |
+//! | `POST /v1/approvals/{session}/{call}` | [`ApprovalAnswer`] | [`ApprovalDoc`] |
+//! | `GET /v1/host` | | [`HostDoc`] |
+//! | `POST /v1/host/shutdown` | | 202 [`HostDoc`]; sessions go on, the daemon ends |
+//! | `GET /v1/trust` | | [`Page`]`<`[`TrustDoc`]`>` |
+//! | `POST /v1/trust` | [`TrustRequest`] | 201 [`TrustDoc`] |
+//! | `GET /healthz` | | 200 `ok` |
+//!
+//! `{id}` is a session id, a unique prefix of one, or a name. Every other answer is a [`Problem`] with a fitting status:
+//! 400 malformed, 403 role, 404 not found, 409 wrong state or ambiguous, 413 too large, 422 refused value, 5xx the host's own fault.
+//!
+//! **SSE.** One event a message: `id:` is an opaque cursor (of one session: the seq), `event: event`, `data:` an [`EventDoc`].
+//! `Last-Event-ID` resumes after it. A comment every 15 s keeps the link alive. After the last event of an ended session comes
+//! `event: end` with its [`SessionDoc`], then the stream closes; `event: problem` with a [`Problem`] closes it too.
+//! `attach=answer` marks the reader as a terminal that can answer approvals while it is connected.
+//!
+//! Invariants: requests refuse unknown fields, answers may grow; model types are turned into documents here; times are
+//! RFC 3339 in UTC with milliseconds. Called by the server and by `client`.
+
+use serde::{Deserialize, Serialize};
+
+mod host;
+mod record;
+mod session;
+
+pub use host::*;
+pub use record::*;
+pub use session::*;
+
+/// Largest request body in bytes.
+pub const REQUEST_MAX: usize = 4 << 20;
+/// Largest JSON answer in bytes that the client reads.
+pub const ANSWER_MAX: usize = 128 << 20;
+/// Longest prompt in bytes.
+pub const PROMPT_MAX: usize = 1 << 20;
+/// Most items of a page; also cut where the page's bodies pass [`PAGE_BYTES`] (at least one item is given).
+pub const PAGE_MAX: usize = 1000;
+/// Items of a page when no limit is given.
+pub const PAGE_DEFAULT: usize = 50;
+/// Bytes of event bodies after which a page is cut.
+pub const PAGE_BYTES: usize = 8 << 20;
+/// Most bytes of one logs answer.
+pub const LOGS_MAX: usize = 1 << 20;
+/// Longest wait of one long poll, in milliseconds.
+pub const WAIT_MAX_MS: u64 = 30_000;
+/// Most labels of a session.
+pub const LABELS_MAX: usize = 32;
+/// Most environment variables that travel with `run`.
+pub const ENV_MAX: usize = 1024;
+/// Logs: offset of the first byte of the body in the stream.
+pub const OFFSET_HEADER: &str = "beadle-offset";
+/// Logs: offset to read on from.
+pub const NEXT_HEADER: &str = "beadle-next";
+/// Logs: `true` when the stream will not grow and the body reaches its end.
+pub const ENDED_HEADER: &str = "beadle-ended";
+/// Media type of a server-sent event stream.
+pub const SSE_TYPE: &str = "text/event-stream";
+
+/// A part of a list; `next` is given when there is more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Every error body: a stable code, what was wrong with which value, what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    pub code: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_is_exact_and_short() {
+        for (nano, usd) in [(0, "0.00"), (22_987_500, "0.0229875"), (1_500_000_000, "1.50"), (1, "0.000000001")] {
+            assert_eq!(Money::from(nano).usd, usd);
+        }
+    }
+
+    #[test]
+    fn requests_refuse_unknown_fields() {
+        let e = serde_json::from_str::<RunRequest>(r#"{"agent":"claude","cwd":"/","sudo":true}"#).unwrap_err();
+        assert!(e.to_string().contains("sudo"), "{e}");
+    }
+
+    #[test]
+    fn an_event_keeps_its_body_byte_for_byte_on_the_wire() {
+        let wire = r#"{"session":"s","seq":3,"at":"2026-01-01T00:00:00.000Z","attempt":1,"kind":"tool_started","body":{"call": 1.0e0},"hash":"ab"}"#;
+        let doc: EventDoc = serde_json::from_str(wire).unwrap();
+        assert_eq!(serde_json::to_string(&doc).unwrap(), wire);
+        assert!(doc.event().is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! The host: rules, approvals, its state, trust in project configurations.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Actor, Effect, Mode, OnFailure};
+
+/// Which rules: those for all, and with `session` also that session's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RulesQuery {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+/// A rule added at run time, for one session or for all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleRequest {
+    /// `allow`, `ask` or `deny`.
+    pub effect: Effect,
+    pub rule: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+/// A rule in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleDoc {
+    pub id: String,
+    pub effect: Effect,
+    pub rule: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    pub added_at: String,
+    pub by: Actor,
+}
+
+/// A person's answer to one pending ask: `allow` or `deny`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalAnswer {
+    pub effect: Effect,
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// The answer as recorded. The first answer holds; a later one gets 409.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalDoc {
+    /// `<session>:<call>`.
+    pub id: String,
+    pub session: String,
+    pub call: u64,
+    pub effect: Effect,
+    pub reason: String,
+    pub by: Actor,
+}
+
+/// One policy of the daemon's own chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyDoc {
+    pub name: String,
+    pub plugin: String,
+    pub version: String,
+    pub digest: String,
+    pub mode: Mode,
+    pub on_failure: OnFailure,
+    pub deadline_ms: u64,
+    /// `ready`, `failed` or `quarantined`.
+    pub state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    pub snapshotted: bool,
+}
+
+/// The daemon about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostDoc {
+    pub version: String,
+    pub pid: u32,
+    pub started_at: String,
+    pub data: String,
+    pub socket: String,
+    pub config: String,
+    pub log: String,
+    pub session_count: u64,
+    pub live_count: u64,
+    pub rss_kb: u64,
+    pub policies: Vec<PolicyDoc>,
+}
+
+/// Pin a project's `beadle.toml` by its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustRequest {
+    /// The project folder, absolute.
+    pub dir: String,
+    /// BLAKE3 of the file as the operator saw it, hex; another digest on disk is refused with 409.
+    pub digest: String,
+}
+
+/// A pinned project configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustDoc {
+    pub dir: String,
+    pub digest: String,
+    pub trusted_at: String,
+}

@@ -1,0 +1,405 @@
+//! The command line: every verb, its arguments and their words. Only shapes; what a verb does is in its noun's file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::args_check::{answer_id, environment, label, session_id};
+use crate::model::{ApprovalId, Status};
+
+/// Beadle runs coding agents and holds every tool call to your policies.
+///
+/// Exit codes: 0 done, 1 the answer is no or the session failed, 2 wrong usage, 3 not found, 4 the host can't be reached, 125 internal;
+/// `run` and `wait` pass on the agent's own code.
+#[derive(Debug, Parser)]
+#[command(name = "beadle", version, propagate_version = true, max_term_width = 120)]
+pub struct Cli {
+    /// One JSON document a line on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Only what a script needs
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show a real session with a built-in agent, without key or network
+    Demo(DemoArgs),
+    /// Start a session and follow it
+    Run(RunArgs),
+    /// Give a session its next prompt
+    Send(SendArgs),
+    /// Follow a session and answer its questions
+    Attach(SessionArg),
+    /// List sessions, newest first
+    Ls(LsArgs),
+    /// Show one session
+    Show(SessionArg),
+    /// Show the processes of a session with their memory
+    Ps(SessionArg),
+    /// Print what the agent wrote
+    Logs(LogsArgs),
+    /// Print events
+    Events(EventsArgs),
+    /// Stop a session: TERM, grace, then KILL for its whole tree
+    Stop(StopArgs),
+    /// Kill a session's whole tree at once
+    Kill(SessionArg),
+    /// Wait until a session has ended; exits with the agent's code
+    Wait(WaitArgs),
+    /// Remove a session and its log
+    Rm(RmArgs),
+    /// Allow a call that waits for an answer
+    Approve(AnswerArgs),
+    /// Deny a call that waits for an answer
+    Deny(AnswerArgs),
+    /// Prove that the log is whole
+    Verify(VerifyArgs),
+    /// Print a session's log as JSON lines with its hashes
+    Export(SessionArg),
+    /// Rules added at run time
+    #[command(subcommand)]
+    Rule(RuleVerb),
+    /// Policies
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+    /// Settings and where they come from
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Accept a project's beadle.toml as it is now
+    Trust(TrustArgs),
+    /// The daemon on this machine
+    #[command(subcommand)]
+    Host(HostVerb),
+    /// The scripted model
+    #[command(subcommand)]
+    Model(ModelVerb),
+    /// Run the daemon in the foreground
+    Daemon(DaemonArgs),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+    /// The demo's agent
+    #[command(hide = true)]
+    DemoAgent {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct SessionArg {
+    /// Session id, a unique beginning of it, or a name
+    #[arg(value_parser = session_id)]
+    pub session: String,
+}
+
+#[derive(Debug, Args, Default)]
+pub struct RunArgs {
+    /// What the agent shall do; `-` reads it from standard input
+    #[arg(value_name = "PROMPT", conflicts_with = "prompt")]
+    pub text: Option<String>,
+    /// The same as an option
+    #[arg(short, long, value_name = "PROMPT")]
+    pub prompt: Option<String>,
+    /// claude, demo, or generic for any command; default: generic when a command is given, else claude
+    #[arg(short, long)]
+    pub agent: Option<String>,
+    /// Name of the session
+    #[arg(short, long)]
+    pub name: Option<String>,
+    /// Working directory; default: the present one
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// The only folder the agent may change
+    #[arg(long, value_name = "DIR")]
+    pub write_root: Option<PathBuf>,
+    /// The agent's program, where it is not on PATH under its usual name
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+    /// The agent's model
+    #[arg(short, long)]
+    pub model: Option<String>,
+    /// A file with MCP servers in the agent's own JSON
+    #[arg(long, value_name = "FILE")]
+    pub mcp_config: Option<PathBuf>,
+    /// KEY=VALUE, shown by `ls` and `show`; may be repeated
+    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// NAME or NAME=VALUE: hand this variable on although `session.env` does not list it; may be repeated
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = environment)]
+    pub env: Vec<(String, Option<String>)>,
+    /// An argument for the agent that its allow-list refuses; recorded, and lowers mediation; may be repeated
+    #[arg(long = "unsafe-arg", value_name = "ARG", allow_hyphen_values = true)]
+    pub unsafe_args: Vec<String>,
+    /// Keep the session for further prompts when a turn has ended (always so without a prompt)
+    #[arg(short, long)]
+    pub keep: bool,
+    /// Start it, print its id, and return
+    #[arg(short, long, conflicts_with = "wait")]
+    pub detach: bool,
+    /// No timeline: wait for the end
+    #[arg(short, long)]
+    pub wait: bool,
+    /// A command for the generic agent, or arguments for another one
+    #[arg(last = true, value_name = "COMMAND OR ARGS")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    #[arg(value_parser = session_id)]
+    pub session: String,
+    /// The prompt; `-` reads it from standard input
+    pub prompt: String,
+}
+
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// queued, starting, running, paused, stopping or ended
+    #[arg(short, long, value_parser = super::args_check::status)]
+    pub status: Option<Status>,
+    #[arg(short, long)]
+    pub agent: Option<String>,
+    /// KEY=VALUE
+    #[arg(short, long, value_parser = label)]
+    pub label: Option<(String, String)>,
+    /// Most sessions to list
+    #[arg(short = 'n', long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    #[arg(value_parser = session_id)]
+    pub session: String,
+    /// Go on as more comes, until the session ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Standard error instead of standard output
+    #[arg(short, long)]
+    pub err: bool,
+    /// Only the last so many bytes
+    #[arg(short, long, value_name = "BYTES")]
+    pub tail: Option<u64>,
+    /// On a terminal too, print octets as they are
+    #[arg(long)]
+    pub raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Session; without it, events of all sessions from now on (needs -f)
+    #[arg(value_parser = session_id, required_unless_present = "follow")]
+    pub session: Option<String>,
+    /// Go on as more comes
+    #[arg(short, long)]
+    pub follow: bool,
+    /// First event wanted
+    #[arg(long, value_name = "SEQ", conflicts_with = "tail")]
+    pub from: Option<u64>,
+    /// Only the last so many
+    #[arg(short, long, value_name = "COUNT")]
+    pub tail: Option<usize>,
+    /// Only these kinds, separated by commas
+    #[arg(short, long, value_delimiter = ',', value_name = "KIND")]
+    pub kinds: Vec<String>,
+    /// As a timeline instead of one line an event
+    #[arg(long)]
+    pub timeline: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    #[arg(value_parser = session_id)]
+    pub session: String,
+    /// Milliseconds between TERM and KILL; default: session.grace_ms
+    #[arg(short, long, value_name = "MS")]
+    pub grace: Option<u64>,
+    /// Do not wait for the end
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    #[arg(value_parser = session_id)]
+    pub session: String,
+    /// Give up after so many seconds, with exit code 1
+    #[arg(short, long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    #[arg(value_parser = session_id, required = true)]
+    pub sessions: Vec<String>,
+    /// Kill it first if it has not ended
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AnswerArgs {
+    /// <session>:<call>, as shown by `show` and in the timeline
+    #[arg(value_parser = answer_id)]
+    pub approval: ApprovalId,
+    /// Recorded, and told to the agent on a denial
+    #[arg(short, long, default_value = "")]
+    pub reason: String,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Session; all when absent
+    #[arg(value_parser = session_id)]
+    pub session: Option<String>,
+    /// A checkpoint saved before: finds rewriting, cut tails and removals too
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
+    /// Write a signed checkpoint of now; keep it on another machine
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RuleVerb {
+    /// Add a rule for all sessions, or for one
+    Add {
+        effect: RuleEffect,
+        /// As in `Bash(git push:*)` or `Read(./src/**)`
+        rule: String,
+        #[arg(short, long, value_parser = session_id)]
+        session: Option<String>,
+    },
+    /// Take a rule back
+    Revoke { id: String },
+    /// List rules added at run time
+    Ls {
+        #[arg(short, long, value_parser = session_id)]
+        session: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum RuleEffect {
+    Allow,
+    Ask,
+    Deny,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyVerb {
+    /// Judge calls given as JSON lines, without a session or a daemon
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// JSON lines, an agent's own hook payload each; default: standard input
+    pub file: Option<PathBuf>,
+    /// Judge this one shell command instead
+    #[arg(short, long, conflicts_with = "file")]
+    pub command: Option<String>,
+    /// The agent whose tools are meant, where a payload does not tell
+    #[arg(short, long, default_value = "claude")]
+    pub agent: String,
+    /// The session's working directory; default: the present one
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Take this file for the operator's configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Print every setting with its origin
+    Show(ConfigArgs),
+    /// Read all of it and say whether it is good
+    Check(ConfigArgs),
+    /// Print where the files and folders are
+    Path,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Take this file for the operator's configuration
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The folder whose project counts; default: the present one
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct TrustArgs {
+    /// The project's folder
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HostVerb {
+    /// Say how the daemon is
+    Status,
+    /// Print the daemon's own log
+    Logs {
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the last so many lines
+        #[arg(short, long, value_name = "LINES", default_value_t = 100)]
+        tail: usize,
+    },
+    /// End the daemon; sessions go on and are adopted by the next one
+    Stop,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelVerb {
+    /// Play a script over the real model API on 127.0.0.1
+    Serve {
+        #[arg(long, value_name = "FILE")]
+        script: PathBuf,
+        /// 0 takes a free one
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// Write the port to this file
+        #[arg(long, value_name = "FILE")]
+        port_file: Option<PathBuf>,
+        /// Append one JSON line a request to this file
+        #[arg(long, value_name = "FILE")]
+        log: Option<PathBuf>,
+        /// Wait so long before each answer
+        #[arg(long, value_name = "MS", default_value_t = 0)]
+        latency_ms: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct DaemonArgs {
+    /// Leave the caller's terminal session (used when it is started on demand)
+    #[arg(long, hide = true)]
+    pub detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// demo (built in) or claude (the one installed, in a temporary configuration)
+    #[arg(short, long, default_value = "demo")]
+    pub agent: String,
+    /// The agent's program, where it is not on PATH under its usual name
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+    /// Answer what is asked by itself, after showing it
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Keep the temporary folder
+    #[arg(long)]
+    pub keep: bool,
+}

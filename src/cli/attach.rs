@@ -1,0 +1,199 @@
+//! Following a session live: its timeline, its questions, Ctrl-C. Used by `run`, `attach` and the demo.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::ask::{Terminal, parse};
+use super::exit::Exit;
+use super::printer::Tone;
+use super::text::{LINE_MAX, brief, safe};
+use super::timeline::{Timeline, detail, end};
+use super::{Context, Outcome};
+use crate::api::client::{Client, Error, Item};
+use crate::api::types::{Attach, EventDoc, EventsQuery, SessionDoc, StopRequest};
+use crate::model::{ApprovalId, ApprovalRequested, Event, SessionId};
+
+/// Within this time a second Ctrl-C stops the session instead of leaving it.
+const SECOND_PRESS: Duration = Duration::from_secs(2);
+
+/// How to follow.
+#[derive(Default)]
+pub struct Follow {
+    /// Asks on this terminal.
+    pub terminal: Option<Terminal>,
+    /// First event to show; all when `None`.
+    pub from: Option<u64>,
+}
+
+struct Pending {
+    call: u64,
+    asked: ApprovalRequested,
+}
+
+struct Follower<'a> {
+    cx: &'a mut Context,
+    client: Client,
+    id: String,
+    terminal: Option<Terminal>,
+    timeline: Timeline,
+    /// The first one is the question on the screen.
+    pending: VecDeque<Pending>,
+    presses: u32,
+}
+
+/// `beadle attach`: from the first event on.
+pub async fn attach(cx: &mut Context, session: &str) -> Outcome {
+    let client = cx.client()?;
+    let doc = client.session(session).await?;
+    let terminal = if cx.printer.json() { None } else { Terminal::open() };
+    follow(cx, &client, &doc.id, Follow { terminal, from: None }).await
+}
+
+/// Shows a session until it has ended, or until the person leaves it. The exit is the agent's own, or done when left.
+pub async fn follow(cx: &mut Context, client: &Client, id: &str, how: Follow) -> Outcome {
+    let attach = how.terminal.is_some().then_some(Attach::Answer);
+    let wanted = EventsQuery { from: how.from, attach, ..EventsQuery::default() };
+    let mut stream = client.stream(Some(id), wanted).await?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut me = Follower {
+        cx,
+        client: client.clone(),
+        id: id.to_owned(),
+        terminal: how.terminal,
+        timeline: Timeline::default(),
+        pending: VecDeque::new(),
+        presses: 0,
+    };
+    let mut leave_at = None;
+    loop {
+        tokio::select! {
+            item = stream.next() => match item {
+                Some(Ok(Item::Event(doc))) => me.event(&doc)?,
+                Some(Ok(Item::End(doc))) => return me.ended(&doc),
+                Some(Err(e)) => return Err(e.into()),
+                None => return Ok(Exit::Done),
+            },
+            line = typed(&mut me.terminal), if !me.pending.is_empty() => me.typed(line).await?,
+            _ = interrupt.recv() => {
+                leave_at = me.interrupted().await?.then(|| Instant::now() + SECOND_PRESS);
+            }
+            () = tokio::time::sleep_until(leave_at.unwrap_or_else(Instant::now)), if leave_at.is_some() => return Ok(Exit::Done),
+        }
+    }
+}
+
+async fn typed(terminal: &mut Option<Terminal>) -> Option<String> {
+    match terminal {
+        Some(terminal) => terminal.line().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Follower<'_> {
+    fn event(&mut self, doc: &EventDoc) -> anyhow::Result<()> {
+        if self.cx.printer.json() {
+            self.cx.printer.document(doc)?;
+            return Ok(());
+        }
+        for line in self.timeline.lines(doc) {
+            if !self.cx.printer.quiet() {
+                self.cx.printer.toned(line.tone, &line.text)?;
+            }
+        }
+        match doc.event() {
+            Ok(Event::ApprovalRequested(asked)) if self.terminal.is_some() => {
+                self.pending.push_back(Pending { call: asked.call, asked });
+                if self.pending.len() == 1 {
+                    self.ask()?;
+                }
+            }
+            Ok(Event::ApprovalResolved(r)) => self.settled(r.call)?,
+            Ok(Event::ToolDecided(d)) => self.settled(d.call)?,
+            Ok(Event::SessionEnded(_)) => self.pending.clear(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A question was answered here, elsewhere, or by time: the next one comes up.
+    fn settled(&mut self, call: u64) -> anyhow::Result<()> {
+        let shown = self.pending.front().is_some_and(|p| p.call == call);
+        self.pending.retain(|p| p.call != call);
+        if shown && !self.pending.is_empty() {
+            self.ask()?;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self) -> anyhow::Result<()> {
+        let Some(p) = self.pending.front() else { return Ok(()) };
+        let mut text = format!("?? {}", self.timeline.question(p.call));
+        if let Some(new) = &p.asked.updated_input {
+            text.push_str(&format!("\n   changed by a policy to:\n{}", detail(new)));
+        }
+        let rule = p.asked.rule.as_deref().map(|r| format!(" (rule {})", brief(r, 100))).unwrap_or_default();
+        text.push_str(&format!("\n   why: {}{rule}\n   allow? y or n, with a reason behind it if you like:", brief(&p.asked.reason, LINE_MAX)));
+        self.cx.printer.notice(Tone::Question, &text)?;
+        if let Some(terminal) = &mut self.terminal {
+            terminal.forget();
+        }
+        Ok(())
+    }
+
+    async fn typed(&mut self, line: Option<String>) -> anyhow::Result<()> {
+        let Some(line) = line else {
+            self.terminal = None;
+            self.pending.clear();
+            self.cx.printer.notice(Tone::Bad, "the terminal is gone: nobody can answer here any more")?;
+            return Ok(());
+        };
+        let (Some(p), Some(answer)) = (self.pending.front(), parse(&line)) else {
+            self.cx.printer.notice(Tone::Question, "   y or n, please:")?;
+            return Ok(());
+        };
+        let call = p.call;
+        let approval = ApprovalId { session: SessionId::parse(&self.id)?, call };
+        match self.client.answer(&approval, &answer).await {
+            Ok(_) => {}
+            Err(e @ Error::Refused { .. }) => self.cx.printer.notice(Tone::Bad, &safe(&format!("not taken: {e}")))?,
+            Err(e) => return Err(e.into()),
+        }
+        self.settled(call)
+    }
+
+    /// True when the session is about to be left.
+    async fn interrupted(&mut self) -> anyhow::Result<bool> {
+        self.presses += 1;
+        let id = safe(&self.id);
+        match self.presses {
+            1 => {
+                let text = format!("\nleaving; the session goes on: `beadle attach {id}`. Ctrl-C again now stops it.");
+                self.cx.printer.notice(Tone::Strong, &text)?;
+                Ok(true)
+            }
+            n => {
+                let kill = n > 2;
+                let text = if kill { "killing" } else { "stopping; Ctrl-C again kills" };
+                self.cx.printer.notice(Tone::Strong, &format!("\n{text}"))?;
+                match self.client.stop(&self.id, StopRequest { grace_ms: None, kill }).await {
+                    // It may have ended meanwhile.
+                    Ok(_) | Err(Error::Refused { status: 409, .. }) => Ok(false),
+                    Err(e) => Err(e.into()),
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, doc: &SessionDoc) -> Outcome {
+        if self.cx.printer.json() {
+            self.cx.printer.document(doc)?;
+        } else {
+            let line = end(doc);
+            self.cx.printer.toned(line.tone, &line.text)?;
+        }
+        Ok(Exit::of_session(doc))
+    }
+}

@@ -1,0 +1,85 @@
+//! `beadle logs`: what the agent wrote. Octets as they are, except on a terminal, where nothing in them may act.
+
+use super::args::LogsArgs;
+use super::exit::Exit;
+use super::text::safe_lines;
+use super::{Context, Outcome};
+use crate::api::types::{LOGS_MAX, LogStream, LogsQuery, WAIT_MAX_MS};
+
+/// Prints from the start or the tail; with `-f` until the session ends.
+pub async fn logs(cx: &mut Context, args: LogsArgs) -> Outcome {
+    let client = cx.client()?;
+    let doc = client.session(&args.session).await?;
+    let stream = if args.err { LogStream::Err } else { LogStream::Out };
+    let mut wanted = LogsQuery { stream, tail: args.tail, limit: Some(LOGS_MAX), ..LogsQuery::default() };
+    let mut screen = (cx.printer.on_terminal() && !args.raw).then(Screen::default);
+    let mut missed_told = args.tail.is_some();
+    loop {
+        let chunk = client.logs(&doc.id, &wanted).await?;
+        if !missed_told && chunk.offset > wanted.offset.unwrap_or(0) {
+            cx.printer.note(&format!("the first {} bytes were rotated away", chunk.offset))?;
+        }
+        missed_told = true;
+        match &mut screen {
+            None => cx.printer.octets(&chunk.bytes)?,
+            Some(screen) => cx.printer.octets(screen.show(&chunk.bytes).as_bytes())?,
+        }
+        if chunk.ended || (!args.follow && chunk.bytes.is_empty()) {
+            return Ok(Exit::Done);
+        }
+        wanted = LogsQuery { stream, offset: Some(chunk.next), limit: Some(LOGS_MAX), ..LogsQuery::default() };
+        if args.follow && chunk.bytes.is_empty() {
+            wanted.wait_ms = Some(WAIT_MAX_MS);
+        }
+    }
+}
+
+/// Octets to safe text, in pieces that may cut a character.
+#[derive(Debug, Default)]
+pub struct Screen {
+    rest: Vec<u8>,
+}
+
+impl Screen {
+    /// The text of this piece; an unfinished character waits for the next one.
+    pub fn show(&mut self, piece: &[u8]) -> String {
+        let mut bytes = std::mem::take(&mut self.rest);
+        bytes.extend_from_slice(piece);
+        if let Some(cut) = unfinished(&bytes) {
+            self.rest = bytes.split_off(cut);
+        }
+        safe_lines(&String::from_utf8_lossy(&bytes))
+    }
+}
+
+/// Where a character begins that the last bytes leave unfinished, also behind invalid octets.
+fn unfinished(bytes: &[u8]) -> Option<usize> {
+    (1..=3.min(bytes.len())).map(|n| bytes.len() - n).find(|start| {
+        let e = std::str::from_utf8(&bytes[*start..]).err();
+        e.is_some_and(|e| e.valid_up_to() == 0 && e.error_len().is_none())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn pieces_may_cut_a_character_and_nothing_acts() {
+        let mut s = Screen::default();
+        let euro = "€".as_bytes();
+        assert_eq!([s.show(&[b'\xff', euro[0]]), s.show(&euro[1..2]), s.show(&euro[2..]), s.show(b"\x1b[2J\n")], ["\u{fffd}", "", "€", "\\x1b[2J\n"]);
+    }
+
+    proptest! {
+        #[test]
+        fn text_does_not_depend_on_the_pieces(text in any::<String>(), cut in 0usize..100) {
+            let bytes = text.as_bytes();
+            let cut = cut.min(bytes.len());
+            let mut s = Screen::default();
+            let pieces = s.show(&bytes[..cut]) + &s.show(&bytes[cut..]);
+            prop_assert_eq!(pieces, safe_lines(&text));
+        }
+    }
+}

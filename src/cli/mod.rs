@@ -1,0 +1,158 @@
+//! The command line: parses, calls the API, renders what it returned. One file a noun.
+//!
+//! Invariants:
+//! - only `printer` writes, only `exit` knows codes;
+//! - what an agent or a repository said is untrusted text and made safe before it is shown (`text`);
+//! - a verb that changes something goes through the daemon: no file of `cli` touches the store.
+//!
+//! Called by `main`.
+
+mod args;
+mod args_check;
+mod ask;
+mod attach;
+mod completions;
+mod config;
+mod daemon;
+mod demo;
+mod events;
+mod exit;
+mod host;
+mod logs;
+mod model;
+mod policy;
+mod printer;
+mod rule;
+mod run;
+#[cfg(test)]
+mod sample;
+mod session;
+mod text;
+mod timeline;
+mod trust;
+mod verify;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::api::client::Client;
+use crate::config::Folders;
+use args::{Cli, ConfigVerb, HostVerb, PolicyVerb, RuleVerb, Verb};
+use exit::{Exit, classify};
+use printer::{Printer, Style};
+
+/// How a verb ends.
+pub type Outcome = anyhow::Result<Exit>;
+
+/// What every verb gets.
+pub struct Context {
+    pub printer: Printer,
+}
+
+impl Context {
+    pub fn folders(&self) -> anyhow::Result<Folders> {
+        Ok(Folders::from_env()?)
+    }
+
+    /// A client that starts the daemon when it is not there.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(self.folders()?))
+    }
+}
+
+/// The whole program.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // why ignore: with nobody reading, the exit code still says it.
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { Exit::Usage.code() } else { Exit::Done.code() });
+        }
+    };
+    let mut cx = Context { printer: Printer::standard(Style { json: cli.json, quiet: cli.quiet }) };
+    let outcome = match cli.verb {
+        // The agent of the demo owns its standard output and its exit codes.
+        Verb::DemoAgent { args } => return runtime(true).map_or(ExitCode::from(Exit::Internal.code()), |r| demo::agent(&r, args)),
+        verb => runtime(needs_threads(&verb)).and_then(|r| {
+            let outcome = r.block_on(dispatch(&mut cx, verb));
+            // why not waiting: a thread may sit in a read of the terminal.
+            r.shutdown_background();
+            outcome
+        }),
+    };
+    ExitCode::from(finish(&mut cx, outcome).code())
+}
+
+fn finish(cx: &mut Context, outcome: Outcome) -> Exit {
+    let error = match outcome {
+        Ok(exit) => return exit,
+        Err(error) => error,
+    };
+    let Some(class) = classify(&error) else { return Exit::Done };
+    let message = text::safe_lines(&format!("{error:#}"));
+    // why ignore: when even standard error is gone, the exit code is what is left.
+    let _ = cx.printer.error(&message, &class);
+    class.exit
+}
+
+const fn needs_threads(verb: &Verb) -> bool {
+    matches!(verb, Verb::Daemon(_) | Verb::Demo(_) | Verb::Policy(_) | Verb::Model(_) | Verb::Config(_))
+}
+
+fn runtime(threads: bool) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = if threads { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
+    Ok(builder.enable_all().build()?)
+}
+
+async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
+    match verb {
+        Verb::Demo(args) => demo::run(cx, args).await,
+        Verb::Run(args) => run::run(cx, args).await,
+        Verb::Send(args) => session::send(cx, args).await,
+        Verb::Attach(args) => attach::attach(cx, &args.session).await,
+        Verb::Ls(args) => session::ls(cx, args).await,
+        Verb::Show(args) => session::show(cx, &args.session).await,
+        Verb::Ps(args) => session::ps(cx, &args.session).await,
+        Verb::Logs(args) => logs::logs(cx, args).await,
+        Verb::Events(args) => events::events(cx, args).await,
+        Verb::Stop(args) => session::stop(cx, args).await,
+        Verb::Kill(args) => session::kill(cx, &args.session).await,
+        Verb::Wait(args) => session::wait(cx, args).await,
+        Verb::Rm(args) => session::rm(cx, args).await,
+        Verb::Approve(args) => ask::approve(cx, args).await,
+        Verb::Deny(args) => ask::deny(cx, args).await,
+        Verb::Verify(args) => verify::verify(cx, args).await,
+        Verb::Export(args) => verify::export(cx, &args.session).await,
+        Verb::Rule(RuleVerb::Add { effect, rule, session }) => rule::add(cx, effect, rule, session).await,
+        Verb::Rule(RuleVerb::Revoke { id }) => rule::revoke(cx, &id).await,
+        Verb::Rule(RuleVerb::Ls { session }) => rule::ls(cx, session.as_deref()).await,
+        Verb::Policy(PolicyVerb::Explain(args)) => policy::explain(cx, args).await,
+        Verb::Config(ConfigVerb::Show(args)) => config::show(cx, args).await,
+        Verb::Config(ConfigVerb::Check(args)) => config::check(cx, args).await,
+        Verb::Config(ConfigVerb::Path) => config::path(cx),
+        Verb::Trust(args) => trust::trust(cx, args).await,
+        Verb::Host(HostVerb::Status) => host::status(cx).await,
+        Verb::Host(HostVerb::Logs { follow, tail }) => host::logs(cx, follow, tail).await,
+        Verb::Host(HostVerb::Stop) => host::stop(cx).await,
+        Verb::Model(verb) => model::run(cx, verb).await,
+        Verb::Daemon(args) => daemon::run(cx, args).await,
+        Verb::Completions { shell } => completions::print(cx, shell),
+        Verb::DemoAgent { .. } => Ok(Exit::Internal),
+    }
+}
+
+/// The clap tree, for completions and its own check.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_argument_tree_is_sound() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,225 @@
+//! `beadle policy explain`: judges calls given as JSON lines against the effective chain, without a session or a daemon.
+//!
+//! A line is an agent's own hook payload (`tool_name`, `tool_input`, `cwd`), or `{"command": "…"}` for a shell command. One decision a
+//! line comes out, with each plugin's answer, rule and reason. The exit is 0 when every call would be allowed, 1 when one would not.
+
+use std::io::{BufRead, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::args::ExplainArgs;
+use super::exit::{Coded, Exit, UsageError};
+use super::text::safe;
+use super::{Context, Outcome};
+use crate::config::{Config, Folders};
+use crate::model::{Answer, By, Call, Channel, Clock, Effect, Event, SystemClock};
+use crate::plugin::{Host, HostOptions};
+use crate::policy::call::{CallInput, explain as build};
+use crate::policy::own::OwnFolders;
+use crate::policy::paths::RealPaths;
+use crate::policy::{Assembled, Chains, Judged, examples};
+
+/// Longest line in bytes.
+const LINE_MAX: usize = 32 << 20;
+
+/// One line of the answer.
+#[derive(Serialize)]
+struct Explained<'a> {
+    line: u64,
+    effect: Effect,
+    by: By,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    answers: &'a [Answer],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_input: Option<&'a Value>,
+    /// Why the command is not understood whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_understood: Option<&'a str>,
+    call: &'a Call,
+}
+
+/// One call as given.
+struct Given {
+    agent: String,
+    tool: String,
+    input: Value,
+    cwd: Option<String>,
+}
+
+pub async fn explain(cx: &mut Context, args: ExplainArgs) -> Outcome {
+    let cwd = args.cwd.clone().unwrap_or_else(|| PathBuf::from(".")).canonicalize()?;
+    let mut folders = cx.folders()?;
+    let own = OwnFolders::new([&folders.config, &folders.data, &folders.cache, &folders.runtime].map(PathBuf::clone));
+    let scratch = args.config.as_deref().map(Override::make).transpose()?;
+    if let Some(o) = &scratch {
+        folders = Folders { config: o.dir.clone(), ..folders };
+    }
+    let plugins = Host::new(HostOptions::default()).map_err(|e| coded(e.code(), &e))?;
+    let chains = Chains::new(folders, plugins, Default::default());
+    let assembled = chains.assemble(Some(&cwd), &[]).await?;
+    let mut worst = Effect::Allow;
+    if let Some(command) = &args.command {
+        let given = Given { agent: args.agent.clone(), tool: "Bash".into(), input: json!({ "command": command }), cwd: None };
+        worst = worst.max(one(cx, &assembled, &own, &cwd, 1, given).await?);
+    } else {
+        let file: Box<dyn Read> = match &args.file {
+            Some(f) => Box::new(std::fs::File::open(f).map_err(|e| UsageError(format!("{}: {e}", safe(&f.to_string_lossy()))))?),
+            None => Box::new(std::io::stdin()),
+        };
+        let mut reader = std::io::BufReader::new(file);
+        let mut number = 0;
+        while let Some(line) = next_line(&mut reader)? {
+            number += 1;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let given = read(&line, &args.agent).map_err(|why| UsageError(format!("line {number}: {why}")))?;
+            worst = worst.max(one(cx, &assembled, &own, &cwd, number, given).await?);
+        }
+    }
+    Ok(if worst == Effect::Allow { Exit::Done } else { Exit::No })
+}
+
+/// Loads every policy of a configuration and judges its examples; the error names each one that fails.
+pub async fn check(cx: &Context, config: &Config) -> anyhow::Result<()> {
+    let plugins = Host::new(HostOptions::default()).map_err(|e| coded(e.code(), &e))?;
+    let (_, events) = Chains::new(cx.folders()?, plugins, Default::default()).chain_of(config, &[]).await;
+    let failed: Vec<String> = events
+        .iter()
+        .filter_map(|e| if let Event::PluginFailed(f) = e { Some(format!("policy {}: {}", f.policy, f.detail)) } else { None })
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Coded { exit: Exit::No, code: "BDL-POLICY-001".to_owned(), message: failed.join("\n") }.into())
+}
+
+async fn one(cx: &mut Context, assembled: &Assembled, own: &OwnFolders, root: &Path, line: u64, given: Given) -> anyhow::Result<Effect> {
+    let root = root.display().to_string();
+    let cwd = given.cwd.clone().unwrap_or_else(|| root.clone());
+    let home = std::env::var("HOME").ok();
+    let record = |input: &Value| {
+        let input = CallInput {
+            agent: &given.agent,
+            tool: &given.tool,
+            input,
+            cwd: &cwd,
+            write_root: None,
+            home: home.as_deref(),
+            call_id: None,
+            parent_call_id: None,
+            sub_agent: None,
+            channel: Channel::Hook,
+        };
+        build(&input, &RealPaths)
+    };
+    let built = record(&given.input);
+    let session = examples::session(Path::new(&root)).ok_or_else(|| UsageError("no session stands for this call".into()))?;
+    let judged = match own.check(&built.call) {
+        Some(why) => Judged::host_deny(why),
+        None => {
+            let rebuild = |input: &Value| {
+                let call = record(input).call;
+                own.check(&call).map_or(Ok(call), Err)
+            };
+            assembled.chain.judge(&session, &built.call, SystemClock.wall_ms(), &rebuild).await
+        }
+    };
+    cx.printer.document(&Explained {
+        line,
+        effect: judged.effect,
+        by: judged.by,
+        reason: &judged.reason,
+        rule: judged.rule.as_deref(),
+        answers: &judged.answers,
+        updated_input: judged.updated_input.as_ref(),
+        not_understood: built.reason,
+        call: &built.call,
+    })?;
+    Ok(judged.effect)
+}
+
+/// Reads one line; hook payloads of Claude, Codex and Gemini have the same words for tool and input.
+fn read(line: &str, agent: &str) -> Result<Given, String> {
+    let v: Value = serde_json::from_str(line).map_err(|e| format!("not JSON: {e}"))?;
+    let text = |key: &str| v.get(key).and_then(Value::as_str).map(str::to_owned);
+    let agent = text("agent").unwrap_or_else(|| of_payload(&v).unwrap_or(agent).to_owned());
+    let cwd = text("cwd");
+    if let (Some(command), None) = (text("command"), v.get("tool_name")) {
+        return Ok(Given { agent, tool: "Bash".into(), input: json!({ "command": command }), cwd });
+    }
+    let tool = text("tool_name").or_else(|| text("tool")).ok_or("it names no tool (`tool_name`)")?;
+    let input = v.get("tool_input").or_else(|| v.get("input")).cloned().unwrap_or_else(|| json!({}));
+    if !input.is_object() {
+        return Err("`tool_input` is not an object".into());
+    }
+    if cwd.as_deref().is_some_and(|c| !c.starts_with('/')) {
+        return Err("`cwd` is not an absolute path".into());
+    }
+    Ok(Given { agent, tool, input, cwd })
+}
+
+fn of_payload(v: &Value) -> Option<&'static str> {
+    match v.get("hook_event_name")?.as_str()? {
+        "BeforeTool" | "AfterTool" => Some("gemini"),
+        _ if v.get("turn_id").is_some() && v.get("model").is_some() => Some("codex"),
+        _ => Some("claude"),
+    }
+}
+
+fn next_line(reader: &mut dyn BufRead) -> anyhow::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    let n = reader.take(LINE_MAX as u64 + 1).read_until(b'\n', &mut bytes)?;
+    if n == 0 {
+        return Ok(None);
+    }
+    if n > LINE_MAX {
+        return Err(UsageError(format!("a line is over {LINE_MAX} bytes")).into());
+    }
+    Ok(Some(String::from_utf8(bytes).map_err(|_| UsageError("a line is not UTF-8".into()))?))
+}
+
+/// A folder that holds the given file as `beadle.toml`, gone afterwards.
+struct Override {
+    dir: PathBuf,
+}
+
+impl Override {
+    fn make(file: &Path) -> anyhow::Result<Self> {
+        let name = safe(&file.to_string_lossy());
+        let file = file.canonicalize().map_err(|e| UsageError(format!("--config {name}: {e}")))?;
+        let dir = std::env::temp_dir().join(format!("beadle-explain-{}", std::process::id()));
+        std::fs::create_dir(&dir)?;
+        let made = Self { dir };
+        std::os::unix::fs::symlink(&file, made.dir.join("beadle.toml"))?;
+        Ok(made)
+    }
+}
+
+impl Drop for Override {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn coded(code: &str, e: &dyn std::error::Error) -> Coded {
+    Coded { exit: Exit::Internal, code: code.to_owned(), message: e.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_of_agents_are_read_as_they_are() {
+        let g = read(r#"{"hook_event_name":"BeforeTool","tool_name":"run_shell_command","tool_input":{"command":"ls"},"cwd":"/w"}"#, "claude");
+        assert_eq!(g.map(|g| (g.agent, g.tool, g.cwd)), Ok(("gemini".into(), "run_shell_command".into(), Some("/w".into()))));
+        assert_eq!(read(r#"{"command":"ls"}"#, "claude").map(|g| g.tool), Ok("Bash".into()));
+        assert!(read("[]", "claude").is_err());
+        assert!(read(r#"{"tool_name":"Bash","tool_input":3}"#, "claude").is_err());
+    }
+}

@@ -1,0 +1,151 @@
+//! Words for people: everything that an agent, a repository or a log said is untrusted, and goes through [`safe`] first.
+
+use chrono::{DateTime, Utc};
+
+use crate::api::types::Money;
+
+/// Longest agent text in one line of a timeline, in characters.
+pub const LINE_MAX: usize = 200;
+
+/// Whether a character could move the cursor, hide or reorder text, or end a line.
+fn unsafe_char(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// One line: control characters, line ends and invisible or reordering characters are shown as escapes.
+pub fn safe(text: &str) -> String {
+    escape(text, false)
+}
+
+/// Many lines: the same, with `\n` and `\t` kept.
+pub fn safe_lines(text: &str) -> String {
+    escape(text, true)
+}
+
+fn escape(text: &str, keep_lines: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' if keep_lines => out.push(c),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c if unsafe_char(c) && u32::from(c) < 0x100 => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if unsafe_char(c) => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// One safe line of at most `max` characters, its first line only if there are more.
+pub fn brief(text: &str, max: usize) -> String {
+    let mut lines = text.trim().lines();
+    let first = lines.next().unwrap_or_default();
+    let mut out: String = safe(first).chars().take(max).collect();
+    if lines.next().is_some() || safe(first).chars().nth(max).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// JSON text in which no character can act on a terminal; the value is unchanged.
+pub fn safe_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if unsafe_char(c) {
+            let mut units = [0u16; 2];
+            for unit in c.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// `1,234,567`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// `$0.02`, with as many places as it needs.
+pub fn money(m: &Money) -> String {
+    format!("${}", safe(&m.usd))
+}
+
+/// `850 us`, `12 ms`, `3.4 s`, `5 min`.
+pub fn micros(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..10_000 => format!("{}.{} ms", us / 1000, us % 1000 / 100),
+        10_000..1_000_000 => format!("{} ms", us / 1000),
+        1_000_000..120_000_000 => format!("{}.{} s", us / 1_000_000, us % 1_000_000 / 100_000),
+        _ => format!("{} min", us / 60_000_000),
+    }
+}
+
+/// `12 KB`, `3.4 MB` from KiB.
+pub fn kib(n: u64) -> String {
+    if n < 1024 { format!("{n} KB") } else { format!("{}.{} MB", n / 1024, n % 1024 * 10 / 1024) }
+}
+
+/// `4s`, `3m`, `2h`, `5d` since an RFC 3339 time; the text itself when it is not one.
+pub fn age(at: &str, now_ms: i64) -> String {
+    let Ok(t) = DateTime::parse_from_rfc3339(at) else { return safe(at) };
+    let s = (now_ms - t.with_timezone(&Utc).timestamp_millis()).max(0) / 1000;
+    match s {
+        0..120 => format!("{s}s"),
+        120..7_200 => format!("{}m", s / 60),
+        7_200..172_800 => format!("{}h", s / 3600),
+        _ => format!("{}d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_agent_cannot_move_the_cursor_or_reorder_text() {
+        assert_eq!(safe("a\x1b[2Jb\r\nc\u{9b}1m\u{202e}x"), "a\\x1b[2Jb\\r\\nc\\x9b1m\\u{202e}x");
+        assert_eq!(safe_lines("a\n\tb\x07"), "a\n\tb\\x07");
+        assert_eq!(brief("one\ntwo", 10), "one…");
+        assert_eq!(brief("abcdef", 3), "abc…");
+    }
+
+    #[test]
+    fn amounts_read_well() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([7, 1_250, 12_000, 3_400_000, 300_000_000].map(micros), ["7 us", "1.2 ms", "12 ms", "3.4 s", "5 min"]);
+        assert_eq!([12, 3_482].map(kib), ["12 KB", "3.4 MB"]);
+        assert_eq!(age("2026-01-01T00:00:00.000Z", 1_767_225_600_000 + 130_000), "2m");
+    }
+
+    proptest! {
+        #[test]
+        fn safe_text_has_no_unsafe_character(text in any::<String>()) {
+            prop_assert!(!safe(&text).chars().any(unsafe_char));
+            prop_assert!(!brief(&text, 20).chars().any(unsafe_char));
+        }
+
+        #[test]
+        fn safe_json_means_the_same(text in any::<String>()) {
+            let json = serde_json::to_string(&text).unwrap();
+            let escaped = safe_json(&json);
+            prop_assert!(!escaped.chars().any(unsafe_char));
+            prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+        }
+    }
+}

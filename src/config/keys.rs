@@ -1,0 +1,116 @@
+//! The table of settings: name, type, and whether a project may set it. Reading, `config show` and the tightening rule all follow it.
+
+use serde_json::Value as Json;
+
+use super::Error;
+use super::value::At;
+
+/// What a setting holds.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Text,
+    Number { min: u64, max: u64 },
+    /// Closed set, from the loosest to the strictest.
+    Words(&'static [&'static str]),
+    Texts { max: usize },
+}
+
+/// What the configuration of a project that is not trusted may do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The daemon's own: never from a project, trusted or not.
+    Host,
+    /// Of a session: only from a trusted project.
+    Session,
+    /// Of a session: a lower number, or a stricter word, from any project.
+    Tighten,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub scope: Scope,
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Every setting outside `[[policy]]` and `[rules]`.
+pub const KEYS: &[Key] = &[
+    Key { name: "default", kind: Kind::Words(&["allow", "ask", "deny"]), scope: Scope::Tighten },
+    Key { name: "host.log", kind: Kind::Text, scope: Scope::Host },
+    Key { name: "host.linger_ms", kind: Kind::Number { min: 0, max: 365 * 24 * HOUR_MS }, scope: Scope::Host },
+    Key { name: "session.env", kind: Kind::Texts { max: 1000 }, scope: Scope::Session },
+    Key { name: "session.grace_ms", kind: Kind::Number { min: 0, max: HOUR_MS }, scope: Scope::Session },
+    Key { name: "session.require_mediation", kind: Kind::Words(&["none", "hooks", "gate"]), scope: Scope::Tighten },
+    Key { name: "session.on_breach", kind: Kind::Words(&["alert", "pause", "stop"]), scope: Scope::Tighten },
+    Key { name: "approvals.timeout_ms", kind: Kind::Number { min: 0, max: 24 * HOUR_MS }, scope: Scope::Tighten },
+    Key { name: "limits.live_sessions", kind: Kind::Number { min: 1, max: 100_000 }, scope: Scope::Host },
+    Key { name: "limits.waiting_asks", kind: Kind::Number { min: 0, max: 4096 }, scope: Scope::Tighten },
+    Key { name: "usage.prices", kind: Kind::Text, scope: Scope::Host },
+    Key { name: "operator.confirm", kind: Kind::Words(&["none", "tty", "key"]), scope: Scope::Host },
+];
+
+/// The tables at the top of a file, for the text of errors.
+pub const SECTIONS: &[&str] =
+    &["default", "host", "session", "approvals", "limits", "usage", "operator", "rules", "policy"];
+
+/// A setting by its full name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|k| k.name == name)
+}
+
+impl Key {
+    /// Reads the value from a file; errors name file, line, key and what was expected.
+    pub fn read(&self, at: At<'_, '_>) -> Result<Json, Error> {
+        Ok(match self.kind {
+            Kind::Text => Json::from(at.text(self.name)?),
+            Kind::Number { min, max } => Json::from(at.number(self.name, min, max)?),
+            Kind::Words(words) => Json::from(at.word(self.name, words)?),
+            Kind::Texts { max } => Json::from(at.texts(self.name, max)?),
+        })
+    }
+
+    /// The environment variable that sets it: `BEADLE_HOST_LOG` for `host.log`.
+    pub fn variable(&self) -> String {
+        format!("BEADLE_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// Reads the value from an environment variable; lists are separated by commas.
+    pub fn read_variable(&self, text: &str) -> Result<Json, Error> {
+        let wrong = |expected: String| Error::WrongVariable {
+            name: self.variable(),
+            found: super::value::cut(text),
+            expected,
+        };
+        match self.kind {
+            Kind::Text => Ok(Json::from(text)),
+            Kind::Number { min, max } => text
+                .parse::<u64>()
+                .ok()
+                .filter(|n| (min..=max).contains(n))
+                .map(Json::from)
+                .ok_or_else(|| wrong(format!("a whole number from {min} to {max}"))),
+            Kind::Words(words) if words.contains(&text) => Ok(Json::from(text)),
+            Kind::Words(words) => Err(wrong(format!("one of {}", words.join(", ")))),
+            Kind::Texts { max } => {
+                let list: Vec<&str> = text.split(',').map(str::trim).filter(|t| !t.is_empty()).collect();
+                if list.len() > max { Err(wrong(format!("at most {max} names"))) } else { Ok(Json::from(list)) }
+            }
+        }
+    }
+
+    /// Whether `new` is at least as strict as `old` (both already of this kind).
+    pub fn tightens(&self, old: &Json, new: &Json) -> bool {
+        match self.kind {
+            _ if self.scope != Scope::Tighten => false,
+            Kind::Number { .. } => new.as_u64() <= old.as_u64(),
+            Kind::Words(words) => {
+                let rank = |v: &Json| words.iter().position(|w| v.as_str() == Some(*w));
+                rank(new) >= rank(old)
+            }
+            Kind::Text | Kind::Texts { .. } => false,
+        }
+    }
+}

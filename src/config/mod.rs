@@ -1,0 +1,308 @@
+//! Configuration: layers of TOML and the environment, resolved to one [`Config`] in which every value knows its origin.
+//!
+//! Layers, each over the one before: embedded defaults, the operator's `beadle.toml`, the project's `beadle.toml`, environment
+//! variables (`BEADLE_HOST_LOG` for `host.log`).
+//!
+//! Invariants:
+//! - unknown keys and wrong types are errors that name file, line, key and what was expected;
+//! - a project that is not trusted by digest only tightens: what it may not say is listed in [`Project::ignored`], never taken;
+//! - settings of the host itself are never taken from a project;
+//! - resolving is a pure function of the files, the environment and the trust asked for.
+//!
+//! Called by `daemon` (its own, and one per session's folder), `session`, `policy` and `cli`.
+
+mod error;
+mod folders;
+mod keys;
+mod policies;
+mod project;
+mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use crate::model::{Effect, Mediation};
+
+pub use error::Error;
+pub use folders::{Folders, SUN_PATH_MAX, ShortPath, create_private, short_path};
+pub use keys::{KEYS, Key, Kind, Scope};
+pub use policies::{DEADLINE_MS, Entry, POLICIES_MAX, PROJECT_RULES, Plugin, RULES, RULES_MAX};
+pub use project::{FILE as PROJECT_FILE, Found, find as find_project, read as read_project};
+pub use value::FILE_MAX;
+
+const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Embedded,
+    User { path: PathBuf, line: usize },
+    Project { path: PathBuf, line: usize, trusted: bool },
+    Environment { name: String },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("default"),
+            Self::User { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Project { path, line, trusted: true } => write!(f, "{}:{line} (trusted project)", path.display()),
+            Self::Project { path, line, trusted: false } => write!(f, "{}:{line} (project)", path.display()),
+            Self::Environment { name } => write!(f, "${name}"),
+        }
+    }
+}
+
+/// What to do when a tool ran without, or against, a decision. Ordered by strictness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnBreach {
+    Alert,
+    Pause,
+    Stop,
+}
+
+impl OnBreach {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alert => "alert",
+            Self::Pause => "pause",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// What operator acts need beside the right user outside any session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirm {
+    None,
+    Tty,
+    Key,
+}
+
+/// Everything resolved. Times in milliseconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What a call gets when all policies abstain: allow, ask or deny.
+    pub default: Effect,
+    /// Filter of the daemon's log.
+    pub log: String,
+    /// The daemon ends after so long without a live session; `None` = never.
+    pub linger_ms: Option<u64>,
+    /// Names of environment variables that travel; a final `*` matches any rest.
+    pub env: Vec<String>,
+    pub grace_ms: u64,
+    pub require_mediation: Mediation,
+    pub on_breach: OnBreach,
+    pub approval_timeout_ms: u64,
+    pub live_sessions: u64,
+    pub waiting_asks: u64,
+    /// Absolute path of a price table that replaces the embedded one.
+    pub prices: Option<PathBuf>,
+    pub confirm: Confirm,
+    /// In the order in which they are asked.
+    pub policies: Vec<Entry>,
+}
+
+/// The project's part in a resolved configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    pub dir: PathBuf,
+    pub path: PathBuf,
+    pub digest: String,
+    pub trusted: bool,
+    /// Keys that were not taken.
+    pub ignored: Vec<String>,
+}
+
+/// A setting as `config show` prints it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    pub key: String,
+    pub value: Json,
+    pub origin: Origin,
+}
+
+/// A resolved configuration and how it came about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    pub config: Config,
+    pub settings: Vec<Shown>,
+    pub project: Option<Project>,
+}
+
+/// What to resolve from.
+pub struct Sources<'a> {
+    /// The operator's file; it need not exist.
+    pub user: Option<&'a Path>,
+    /// The session's working directory: its project's file is looked for from here upwards.
+    pub cwd: Option<&'a Path>,
+    pub env: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Whether the operator has pinned this digest for this folder.
+    pub trusted: &'a dyn Fn(&Path, &str) -> bool,
+}
+
+type Settings = BTreeMap<&'static str, (Json, Origin)>;
+
+/// Resolves all layers.
+pub fn load(sources: &Sources<'_>) -> Result<Loaded, Error> {
+    let mut settings = Settings::new();
+    let mut chain = Vec::new();
+    let embedded = value::Source::new(Path::new("defaults.toml"), DEFAULTS);
+    let top = embedded.parse()?;
+    for (key, value, _) in read_settings(&embedded, &top)? {
+        settings.insert(key.name, (value, Origin::Embedded));
+    }
+    policies::layer(&mut chain, policies::read(&embedded, &top, &|_| Origin::Embedded)?);
+
+    if let Some(path) = sources.user
+        && let Some(text) = project::read_text(path, rustix::fs::OFlags::empty())?
+    {
+        let source = value::Source::new(path, &text);
+        let top = source.parse()?;
+        let origin = |line| Origin::User { path: path.to_owned(), line };
+        for (key, value, line) in read_settings(&source, &top)? {
+            settings.insert(key.name, (value, origin(line)));
+        }
+        policies::layer(&mut chain, policies::read(&source, &top, &origin)?);
+    }
+    let found = sources.cwd.map(project::find).transpose()?.flatten();
+    let project = found.map(|f| layer_project(&f, sources.trusted, &mut settings, &mut chain)).transpose()?;
+    for key in KEYS {
+        let name = key.variable();
+        if let Some(text) = (sources.env)(&name) {
+            let value = key.read_variable(&text.to_string_lossy())?;
+            settings.insert(key.name, (value, Origin::Environment { name }));
+        }
+    }
+    if chain.len() > POLICIES_MAX {
+        let path = project.map(|p| p.path).or(sources.user.map(Path::to_owned)).unwrap_or_default();
+        return Err(Error::TooManyPolicies { path, count: chain.len(), max: POLICIES_MAX });
+    }
+    let shown = settings.iter().map(|(k, (v, o))| Shown { key: (*k).to_owned(), value: v.clone(), origin: o.clone() });
+    Ok(Loaded { settings: shown.collect(), config: build(&settings, chain)?, project })
+}
+
+/// The operator's file and the process's environment, with the project of `cwd`.
+pub fn load_for(folders: &Folders, cwd: Option<&Path>, trusted: &dyn Fn(&Path, &str) -> bool) -> Result<Loaded, Error> {
+    let user = folders.config_file();
+    load(&Sources { user: Some(&user), cwd, env: &|name| std::env::var_os(name), trusted })
+}
+
+fn layer_project(
+    found: &Found,
+    trusted: &dyn Fn(&Path, &str) -> bool,
+    settings: &mut Settings,
+    chain: &mut Vec<Entry>,
+) -> Result<Project, Error> {
+    let trusted = trusted(&found.dir, &found.digest);
+    let source = value::Source::new(&found.path, &found.text);
+    let top = source.parse()?;
+    let origin = |line| Origin::Project { path: found.path.clone(), line, trusted };
+    let mut ignored = Vec::new();
+    for (key, value, line) in read_settings(&source, &top)? {
+        let taken = match settings.get(key.name) {
+            _ if key.scope == Scope::Host => false,
+            _ if trusted => true,
+            Some((old, _)) => key.tightens(old, &value),
+            None => false,
+        };
+        if taken {
+            settings.insert(key.name, (value, origin(line)));
+        } else {
+            ignored.push(key.name.to_owned());
+        }
+    }
+    let read = policies::read(&source, &top, &origin)?;
+    if trusted {
+        policies::layer(chain, read);
+    } else {
+        ignored.extend(policies::tighten(chain, read, &found.dir));
+    }
+    Ok(Project { dir: found.dir.clone(), path: found.path.clone(), digest: found.digest.clone(), trusted, ignored })
+}
+
+/// All settings of one file, with their lines; an unknown section or key is an error.
+fn read_settings(source: &value::Source<'_>, top: &toml::de::DeTable<'_>) -> Result<Vec<(&'static Key, Json, usize)>, Error> {
+    let mut out = Vec::new();
+    for (name, value) in top {
+        let section: &str = name.get_ref();
+        let at = value::At { source, value };
+        if let Some(key) = keys::find(section) {
+            out.push((key, key.read(at)?, at.line()));
+            continue;
+        }
+        if matches!(section, "policy" | "rules") {
+            continue;
+        }
+        let prefix = format!("{section}.");
+        let known: Vec<&'static str> = KEYS.iter().filter_map(|k| k.name.strip_prefix(&prefix)).collect();
+        if known.is_empty() {
+            return Err(source.unknown(name.span().start, section.to_owned(), keys::SECTIONS));
+        }
+        for (field, at) in at.fields(section, &known)? {
+            if let Some(key) = keys::find(&format!("{prefix}{field}")) {
+                out.push((key, key.read(at)?, at.line()));
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
+    let missing = |key: &str| Error::Embedded { key: key.to_owned() };
+    let get = |key: &str| settings.get(key).map(|(v, _)| v).ok_or_else(|| missing(key));
+    let text = |key: &str| get(key)?.as_str().ok_or_else(|| missing(key));
+    let number = |key: &str| get(key)?.as_u64().ok_or_else(|| missing(key));
+    let env = get("session.env")?.as_array().ok_or_else(|| missing("session.env"))?;
+    Ok(Config {
+        default: match text("default")? {
+            "allow" => Effect::Allow,
+            "deny" => Effect::Deny,
+            _ => Effect::Ask,
+        },
+        log: text("host.log")?.to_owned(),
+        linger_ms: Some(number("host.linger_ms")?).filter(|n| *n > 0),
+        env: env.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
+        grace_ms: number("session.grace_ms")?,
+        require_mediation: match text("session.require_mediation")? {
+            "none" => Mediation::None,
+            "hooks" => Mediation::Hooks,
+            _ => Mediation::Gate,
+        },
+        on_breach: match text("session.on_breach")? {
+            "alert" => OnBreach::Alert,
+            "pause" => OnBreach::Pause,
+            _ => OnBreach::Stop,
+        },
+        approval_timeout_ms: number("approvals.timeout_ms")?,
+        live_sessions: number("limits.live_sessions")?,
+        waiting_asks: number("limits.waiting_asks")?,
+        prices: Some(text("usage.prices")?).filter(|p| !p.is_empty()).map(|p| {
+            let base = match settings.get("usage.prices") {
+                Some((_, Origin::User { path, .. } | Origin::Project { path, .. })) => path.parent(),
+                _ => None,
+            };
+            base.unwrap_or(Path::new("/")).join(p)
+        }),
+        confirm: match text("operator.confirm")? {
+            "tty" => Confirm::Tty,
+            "key" => Confirm::Key,
+            _ => Confirm::None,
+        },
+        policies,
+    })
+}
+
+impl Config {
+    /// Whether an environment variable of this name travels to the agent.
+    pub fn env_allows(&self, name: &str) -> bool {
+        self.env.iter().any(|p| p.strip_suffix('*').map_or(p == name, |prefix| name.starts_with(prefix)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! The daemon: puts everything together, in an order that can be read from top to bottom.
+//!
+//! Invariants:
+//! - one per data folder: the store's lock is taken before anything is served or started;
+//! - sessions of an earlier daemon are adopted before the first request is answered;
+//! - ending the daemon ends no session.
+//!
+//! Called by `cli::daemon`.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use crate::api::{About, App, Peer, router, stored_trust};
+use crate::config::{self, Folders};
+use crate::model::{Clock, Entropy, OsEntropy, PriceTable, SystemClock};
+use crate::plugin::{CacheOptions, Host, HostOptions};
+use crate::policy::Chains;
+use crate::policy::own::OwnFolders;
+use crate::session::{Manager, Parts};
+use crate::store::{self, Store};
+use crate::{plugin, process, session};
+
+mod file;
+mod log;
+
+/// How often the daemon looks whether it is still needed.
+const LINGER_POLL: Duration = Duration::from_secs(1);
+
+/// Why the daemon does not run. Codes are stable.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    #[error(transparent)]
+    Plugin(#[from] plugin::Error),
+    #[error("socket {path}: {source}; check the folder's permissions, or set BEADLE_HOME to another one")]
+    Socket { path: PathBuf, source: std::io::Error },
+    #[error("another daemon already listens on {path}; use its data folder, or set BEADLE_HOME")]
+    SocketTaken { path: PathBuf },
+    #[error("{doing} {path}: {source}; check the data folder")]
+    File { doing: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("price table {path}: {why}; correct the file or unset usage.prices")]
+    Prices { path: PathBuf, why: String },
+}
+
+impl Error {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(e) => e.code(),
+            Self::Store(e) => e.code(),
+            Self::Session(e) => e.code(),
+            Self::Process(e) => e.code(),
+            Self::Plugin(e) => e.code(),
+            Self::Socket { .. } => "BDL-DAEMON-001",
+            Self::SocketTaken { .. } => "BDL-DAEMON-002",
+            Self::File { .. } => "BDL-DAEMON-003",
+            Self::Prices { .. } => "BDL-DAEMON-004",
+        }
+    }
+}
+
+/// Runs until it is told to end. Needs the multi-threaded runtime.
+pub async fn run(folders: Folders) -> Result<(), Error> {
+    guard_process();
+    folders.create()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    let config = config::load_for(&folders, None, &|_, _| false)?.config;
+    log::start(&folders.log_file(), &config.log)?;
+    let store = Store::open(&folders.data, store::Options { clock: clock.clone(), entropy: entropy.clone(), ..store::Options::default() })?;
+    let bin = folders.data.join("bin");
+    config::create_private(&bin)?;
+    let shim_bin = process::install(&bin)?;
+    let plugins = Host::new(HostOptions {
+        cache: Some(CacheOptions { dir: folders.cache.join("plugins"), key: cache_key(&folders.data, entropy.as_ref())? }),
+        ..HostOptions::default()
+    })?;
+    let trust: BTreeMap<_, _> = stored_trust(&store)?.into_iter().map(|(dir, t)| (dir, t.digest)).collect();
+    let chains = Chains::new(folders.clone(), plugins, trust);
+    let run_root = folders.data.join("s");
+    config::create_private(&run_root)?;
+    let manager = Manager::new(Parts {
+        store: store.clone(),
+        prices: prices(config.prices.as_deref())?,
+        config: Arc::new(config.clone()),
+        chains,
+        own: OwnFolders::new([&folders.config, &folders.data, &folders.cache, &folders.runtime].map(PathBuf::clone)),
+        clock: clock.clone(),
+        entropy,
+        shim_bin,
+        host_bin: host_bin()?,
+        run_root,
+    })?;
+    let listeners = bind_all(&folders).await?;
+    let recovered = manager.recover().await?;
+    tracing::info!(pid = std::process::id(), data = %folders.data.display(), ?recovered, "daemon is up");
+
+    let (shutdown, mut ending) = watch::channel(false);
+    let about = Arc::new(About { folders: folders.clone(), started_at: clock.wall_ms(), shutdown: shutdown.clone() });
+    let app = App { manager: manager.clone(), about };
+    let mut servers = Vec::new();
+    for listener in listeners {
+        let service = router(app.clone()).into_make_service_with_connect_info::<Peer>();
+        let mut stop = shutdown.subscribe();
+        let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+            let _ = stop.changed().await;
+        });
+        servers.push(tokio::spawn(std::future::IntoFuture::into_future(server)));
+    }
+    tokio::select! {
+        _ = ending.changed() => tracing::info!("told to end"),
+        signal = signal() => tracing::info!(signal, "signal"),
+        () = unused(&manager, config.linger_ms) => tracing::info!("no session for a while"),
+    }
+    shutdown.send_replace(true);
+    manager.shutdown();
+    for s in servers {
+        // why a bound: a stream that never ends must not hold the daemon.
+        let _ = tokio::time::timeout(Duration::from_secs(1), s).await;
+    }
+    for path in folders.sockets() {
+        let _ = std::fs::remove_file(path);
+    }
+    store.close();
+    tracing::info!("daemon ends; sessions go on");
+    Ok(())
+}
+
+/// Files are private from the start, and other processes of the same user cannot read the daemon's memory.
+fn guard_process() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if let Err(e) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+        tracing::warn!(error = %e, "the daemon stays dumpable");
+    }
+}
+
+async fn bind_all(folders: &Folders) -> Result<Vec<UnixListener>, Error> {
+    let mut out = Vec::new();
+    for path in folders.sockets() {
+        let short = config::short_path(&path)?;
+        let fail = |source| Error::Socket { path: path.clone(), source };
+        if UnixStream::connect(&short.path).await.is_ok() {
+            return Err(Error::SocketTaken { path: path.clone() });
+        }
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&short.path).map_err(fail)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
+        out.push(listener);
+    }
+    Ok(out)
+}
+
+async fn signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        // why: without handlers the default action ends the process, which loses nothing.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => "TERM",
+        _ = int.recv() => "INT",
+    }
+}
+
+async fn unused(manager: &Manager, linger_ms: Option<u64>) {
+    let Some(linger) = linger_ms.map(Duration::from_millis) else { return std::future::pending().await };
+    let mut since = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(LINGER_POLL.min(linger.max(Duration::from_millis(10)))).await;
+        if manager.live_count() > 0 {
+            since = tokio::time::Instant::now();
+        }
+        if since.elapsed() >= linger {
+            return;
+        }
+    }
+}
+
+fn prices(path: Option<&Path>) -> Result<PriceTable, Error> {
+    let Some(path) = path else { return Ok(PriceTable::embedded()) };
+    let fail = |why: String| Error::Prices { path: path.to_owned(), why };
+    let bytes = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))
+}
+
+fn host_bin() -> Result<PathBuf, Error> {
+    std::env::current_exe().map_err(|source| Error::File { doing: "finding the executable", path: PathBuf::new(), source })
+}
+
+/// The key that authenticates compiled plugins; made at the first start, readable by the host's user only.
+fn cache_key(data: &Path, entropy: &dyn Entropy) -> Result<[u8; 32], Error> {
+    let path = data.join("plugin-cache.key");
+    if let Ok(bytes) = std::fs::read(&path)
+        && let Ok(key) = <[u8; 32]>::try_from(bytes.as_slice())
+    {
+        return Ok(key);
+    }
+    let mut key = [0u8; 32];
+    entropy.fill(&mut key);
+    file::write_private(&path, &key, 0o600)?;
+    Ok(key)
+}

@@ -1,0 +1,116 @@
+//! One call: a fresh store and instance, the question, the answer, and what went wrong.
+//!
+//! Invariants: the store is dropped whatever happens; a failure has exactly one cause, and the narrowest that is true:
+//! a guest that was refused memory failed for memory, whatever it did then.
+
+use std::time::{Duration, Instant};
+
+use wasmtime::component::{Instance, InstancePre};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
+
+use crate::model::{Decision, FailureCause};
+
+use super::engine::Engines;
+use super::state::State;
+use super::v0_1::{Exports, Question};
+
+/// Longest detail of a failure, in bytes.
+const MAX_DETAIL: usize = 1 << 10;
+
+/// Why a plugin gave no usable answer, with the engine's own words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", .cause.as_str())]
+pub struct CallFailure {
+    pub cause: FailureCause,
+    pub detail: String,
+}
+
+impl CallFailure {
+    pub(super) fn new(cause: FailureCause, detail: impl Into<String>) -> Self {
+        let mut detail = detail.into();
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
+        Self { cause, detail }
+    }
+
+    /// Whether it is the plugin's doing; only such failures lead to quarantine.
+    pub(super) const fn is_plugins_own(&self) -> bool {
+        match self.cause {
+            FailureCause::Trap | FailureCause::Deadline | FailureCause::Memory | FailureCause::BadAnswer => true,
+            FailureCause::Load | FailureCause::Quarantined | FailureCause::Busy => false,
+        }
+    }
+}
+
+/// Puts the question to a fresh instance; `config` is given first where there is no snapshot that holds it.
+pub(super) fn decide(
+    engines: &Engines,
+    mut store: Store<State>,
+    pre: &InstancePre<State>,
+    exports: &Exports,
+    config: Option<&str>,
+    question: &Question,
+) -> Result<Decision, CallFailure> {
+    let _ticking = engines.ticker.enter();
+    let answer = ask(&mut store, pre, exports, config, question);
+    match answer {
+        Ok(Ok(decision)) => Ok(decision),
+        Ok(Err(detail)) => Err(CallFailure::new(FailureCause::BadAnswer, detail)),
+        Err(e) => Err(failure(&store, &e)),
+    }
+}
+
+fn ask(
+    store: &mut Store<State>,
+    pre: &InstancePre<State>,
+    exports: &Exports,
+    config: Option<&str>,
+    question: &Question,
+) -> wasmtime::Result<Result<Decision, String>> {
+    let instance = pre.instantiate(&mut *store)?;
+    if let Some(config) = config
+        && let Err(reason) = exports.configure(store, &instance, config)?
+    {
+        return Ok(Err(format!("`configure` accepted its configuration at load and refuses it now: {reason}")));
+    }
+    exports.decide(store, &instance, question)
+}
+
+/// Runs one of the functions of loading in a fresh instance, under the ticker.
+pub(super) fn once<T>(
+    engines: &Engines,
+    store: &mut Store<State>,
+    pre: &InstancePre<State>,
+    f: impl FnOnce(&mut Store<State>, &Instance) -> wasmtime::Result<T>,
+) -> Result<T, CallFailure> {
+    let _ticking = engines.ticker.enter();
+    let done = pre.instantiate(&mut *store).and_then(|instance| f(store, &instance));
+    done.map_err(|e| failure(store, &e))
+}
+
+fn failure(store: &Store<State>, e: &wasmtime::Error) -> CallFailure {
+    let cause = if e.is::<PoolConcurrencyLimitError>() {
+        FailureCause::Busy
+    } else if store.data().meter.refused() {
+        FailureCause::Memory
+    } else {
+        match e.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => FailureCause::Deadline,
+            Some(_) => FailureCause::Trap,
+            // A host function that refuses, or a guest that exits, ends the call as a trap does; what is left is an
+            // answer that does not decode.
+            None if from_guest_code(e) => FailureCause::Trap,
+            None => FailureCause::BadAnswer,
+        }
+    };
+    CallFailure::new(cause, e.root_cause().to_string())
+}
+
+/// Whether the guest's code was running: only then is there a backtrace of it.
+fn from_guest_code(e: &wasmtime::Error) -> bool {
+    e.is::<wasmtime_wasi::I32Exit>() || e.downcast_ref::<wasmtime::WasmBacktrace>().is_some()
+}
+
+/// How long a call may still take; zero when its time is over.
+pub(super) fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,257 @@
+//! The front: a [`Host`] loads [`Plugin`]s and asks them.
+//!
+//! Invariants: a plugin is immutable once loaded; each question to it ends in a decision or in one [`CallFailure`] by
+//! the deadline and a little; only its own failures count towards its quarantine.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::model::{Clock, Decision, FailureCause, SystemClock};
+
+use super::cache::{CacheOptions, Name};
+use super::call::{self, CallFailure};
+use super::compile::Compiler;
+use super::engine::{Engines, Kind};
+use super::error::{Error, Result};
+use super::limits::Limits;
+use super::load::{Loaded, Source};
+use super::log::PluginLog;
+use super::pool::{Job, Pool};
+use super::quarantine::{Quarantine, QuarantineOptions};
+use super::v0_1::{Description, Question};
+
+/// Calls that may wait for a thread, over all plugins.
+const QUEUE: usize = 1024;
+/// How long after its deadline a running call is waited for; stopping a guest takes a few milliseconds.
+const STOPPING: Duration = Duration::from_millis(100);
+
+/// How to run plugins.
+#[derive(Clone)]
+pub struct HostOptions {
+    /// Where compiled plugins are kept; without it they are compiled at every load.
+    pub cache: Option<CacheOptions>,
+    /// Threads for calls, at least 2; by default one for each core.
+    pub threads: usize,
+    pub quarantine: QuarantineOptions,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { cache: None, threads, quarantine: QuarantineOptions::default(), clock: Arc::new(SystemClock) }
+    }
+}
+
+/// A plugin to load.
+#[derive(Clone)]
+pub struct LoadSpec {
+    /// The policy's name in the configuration; stands in errors.
+    pub name: String,
+    pub wasm: Cow<'static, [u8]>,
+    /// JSON of at most 1 MiB; `{}` where the operator gave none.
+    pub config: String,
+    pub limits: Limits,
+}
+
+/// The plugin engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+struct Inner {
+    options: HostOptions,
+    engines: Engines,
+    fingerprint: [u8; 32],
+    compiler: Compiler,
+    pool: Pool,
+}
+
+impl Host {
+    /// Reserves address space for the pool and starts the threads.
+    pub fn new(options: HostOptions) -> Result<Self> {
+        let engines = Engines::new()?;
+        let pool = Pool::start(options.threads, QUEUE).map_err(|e| Error::Engine { detail: format!("no threads for plugins: {e}") })?;
+        let fingerprint = engines.fingerprint();
+        Ok(Self(Arc::new(Inner { options, engines, fingerprint, compiler: Compiler::default(), pool })))
+    }
+
+    /// Loads a component: from the cache in well under a millisecond, else compiling it, which takes 0.1 to 30 seconds.
+    /// Blocks; never call it from an asynchronous task.
+    pub fn load(&self, spec: LoadSpec) -> Result<Arc<Plugin>> {
+        let log = Arc::new(PluginLog::new(Arc::clone(&self.0.options.clock)));
+        let LoadSpec { name, wasm, config, limits } = spec;
+        let source = Source { plugin: name.clone(), wasm, config, limits: limits.clone(), log: Arc::clone(&log) };
+        source.check()?;
+        let digest = blake3::hash(&source.wasm);
+        let config_digest = blake3::hash(source.config.as_bytes());
+        let key = Name::new(&digest, &config_digest, &self.0.fingerprint);
+        let loaded = self.open(&source, &key)?;
+        let config = (!loaded.meta.snapshotted).then_some(source.config);
+        Ok(Arc::new(Plugin {
+            name,
+            digest: digest.to_hex().to_string(),
+            config_digest: config_digest.to_hex().to_string(),
+            config,
+            loaded,
+            limits,
+            log,
+            quarantine: Quarantine::new(self.0.options.quarantine),
+            running: Arc::default(),
+            host: Arc::clone(&self.0),
+        }))
+    }
+
+    fn open(&self, source: &Source, key: &Name) -> Result<Loaded> {
+        let cache = self.0.options.cache.as_ref();
+        if let Some(artefact) = cache.and_then(|c| c.get(key))
+            && let Ok(loaded) = source.open(&self.0.engines, artefact)
+        {
+            return Ok(loaded);
+        }
+        let (inner, mine) = (Arc::clone(&self.0), source.clone());
+        let built = self.0.compiler.run(source.limits.compile, move || mine.build(&inner.engines));
+        let Some(built) = built else {
+            let budget_ms = source.limits.compile.as_millis();
+            return Err(Error::CompileBudget { plugin: source.plugin.clone(), budget_ms });
+        };
+        let artefact = built?;
+        if let Some(Err(e)) = cache.map(|c| c.put(key, &artefact)) {
+            tracing::warn!(plugin = source.plugin, error = %e, "a compiled plugin could not be kept; the next start compiles it again");
+        }
+        source.open(&self.0.engines, artefact)
+    }
+}
+
+/// A loaded and configured plugin.
+pub struct Plugin {
+    name: String,
+    digest: String,
+    config_digest: String,
+    /// Given to every instance where there is no snapshot.
+    config: Option<String>,
+    loaded: Loaded,
+    limits: Limits,
+    log: Arc<PluginLog>,
+    quarantine: Quarantine,
+    running: Arc<AtomicUsize>,
+    host: Arc<Inner>,
+}
+
+impl Plugin {
+    /// The policy's name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Who the component says it is.
+    pub const fn describe(&self) -> &Description {
+        &self.loaded.meta.description
+    }
+
+    /// BLAKE3 of the component, hex.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// BLAKE3 of the configuration as given, hex.
+    pub fn config_digest(&self) -> &str {
+        &self.config_digest
+    }
+
+    /// Whether calls start from a snapshot; else each call configures anew, and `snapshot_note` says why.
+    pub const fn snapshotted(&self) -> bool {
+        self.loaded.meta.snapshotted
+    }
+
+    pub fn snapshot_note(&self) -> Option<&str> {
+        self.loaded.meta.note.as_deref()
+    }
+
+    /// The engine that runs it, and why that one.
+    pub fn engine(&self) -> (Kind, &str) {
+        (self.loaded.meta.kind, &self.loaded.meta.kind_reason)
+    }
+
+    /// Whether it imports WASI (which is inert).
+    pub const fn imports_wasi(&self) -> bool {
+        self.loaded.meta.wasi
+    }
+
+    /// Calls that run now on the host's threads.
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    pub fn log(&self) -> &PluginLog {
+        &self.log
+    }
+
+    /// Asks on one of the host's threads, and answers by the deadline and a few milliseconds.
+    pub async fn decide(self: &Arc<Self>, question: &Arc<Question>, deadline: Duration) -> Outcome {
+        self.admit()?;
+        let until = Instant::now() + deadline;
+        let began = Arc::new(AtomicBool::new(false));
+        let (answer, mut answered) = oneshot::channel();
+        let (plugin, question, starts) = (Arc::clone(self), Arc::clone(question), Arc::clone(&began));
+        let work = Box::new(move || {
+            // Nobody waits any more: then it is not worth a core.
+            if !answer.is_closed() {
+                starts.store(true, Ordering::Release);
+                let _ = answer.send(plugin.ask(&question, call::left(until)));
+            }
+        });
+        if !self.host.pool.submit(Job { running: Arc::clone(&self.running), work }) {
+            return Err(busy("the queue of plugin calls is full"));
+        }
+        let lost = |_| Err(CallFailure::new(FailureCause::Trap, "the engine failed; see the host's log"));
+        match timeout(deadline, &mut answered).await {
+            Ok(answer) => answer.unwrap_or_else(lost),
+            Err(_) if !began.load(Ordering::Acquire) => Err(busy("no thread was free for it before its deadline")),
+            Err(_) => match timeout(STOPPING, &mut answered).await {
+                Ok(answer) => answer.unwrap_or_else(lost),
+                Err(_) => Err(CallFailure::new(FailureCause::Deadline, "the call did not end when it was stopped")),
+            },
+        }
+    }
+
+    /// Asks on this very thread, outside the pool and its shares; for the command line, tests and benches.
+    pub fn decide_here(&self, question: &Question, deadline: Duration) -> Outcome {
+        self.admit()?;
+        self.ask(question, deadline)
+    }
+
+    fn admit(&self) -> std::result::Result<(), CallFailure> {
+        self.quarantine.admit(self.host.options.clock.boot_ms()).map_err(|ms| {
+            let detail = format!("it failed too often in a row and is asked again in {ms} ms");
+            CallFailure::new(FailureCause::Quarantined, detail)
+        })
+    }
+
+    fn ask(&self, question: &Question, ahead: Duration) -> Outcome {
+        if ahead.is_zero() {
+            return Err(busy("its deadline was over before it began"));
+        }
+        let engines = &self.host.engines;
+        let store = self.loaded.store(engines, &self.limits, &self.log, question, ahead);
+        let config = self.config.as_deref();
+        let outcome = call::decide(engines, store, &self.loaded.pre, &self.loaded.exports, config, question);
+        match &outcome {
+            Ok(_) => self.quarantine.succeeded(),
+            Err(f) if f.is_plugins_own() => self.quarantine.failed(self.host.options.clock.boot_ms()),
+            Err(_) => {}
+        }
+        outcome
+    }
+}
+
+/// A decision, or why there is none.
+pub type Outcome = std::result::Result<Decision, CallFailure>;
+
+fn busy(detail: &str) -> CallFailure {
+    CallFailure::new(FailureCause::Busy, detail)
+}

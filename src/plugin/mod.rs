@@ -1,0 +1,41 @@
+//! The plugin engine: loads components and asks them.
+//!
+//! Invariants:
+//! - the only module that names wasmtime; what others see is [`Host`], [`Plugin`], [`Question`] and plain data;
+//! - every call runs in a fresh instance, from a snapshot taken after `configure` where that can be had, else configured
+//!   anew; nothing that a guest writes is there in the next call;
+//! - a call ends by its deadline, within its memory, with an answer within its limits, or as a [`CallFailure`] that says
+//!   which of them it broke; its store is thrown away either way;
+//! - a guest reaches nothing: its log and inert WASI are all it can import;
+//! - the cache is trusted only as far as its keyed digest goes, which the caller holds the key of;
+//! - one plugin never takes all threads, and one that fails again and again is not asked for a while.
+//!
+//! Called by `policy` (the chain), by `daemon` and by the CLI verbs that work without a daemon.
+
+mod cache;
+mod call;
+mod compile;
+mod engine;
+mod error;
+mod host;
+mod limits;
+mod load;
+mod log;
+mod pool;
+mod quarantine;
+mod snapshot;
+pub mod standard;
+mod state;
+mod ticker;
+mod v0_1;
+mod wasi;
+
+pub use cache::CacheOptions;
+pub use call::CallFailure;
+pub use engine::Kind;
+pub use error::{Error, Result};
+pub use host::{Host, HostOptions, LoadSpec, Outcome, Plugin};
+pub use limits::{Limits, MAX_COMPONENT, MAX_CONFIG, MAX_INPUT, MAX_REASON, MAX_RULE};
+pub use log::{Level, Line, PluginLog};
+pub use quarantine::QuarantineOptions;
+pub use v0_1::{Description, Question, Want};

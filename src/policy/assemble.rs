@@ -1,0 +1,261 @@
+//! Puts a session's chain together: layered configuration of its folder, rules added at run time, loaded plugins.
+//!
+//! Invariants:
+//! - a policy that cannot be loaded, configured, or whose examples do not hold stays in the chain as its failure;
+//! - a configuration that cannot be read while a session lives denies, it never falls back to a looser one;
+//! - rules added at run time are judged together with those of the policy `rules`, so that a compound command may be covered by both.
+//!
+//! Called by `session` (start, adoption, rule changes) and `cli::policy`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::chain::{Chain, Component, Failure, Policy, PolicySlot};
+use super::examples;
+use crate::config::{self, Config, Entry, Folders, Plugin as Source, RULES};
+use crate::model::{ConfigIgnored, Effect, Event, FailureCause, Mode, OnFailure, PluginFailed, PluginLoaded};
+use crate::plugin::{self, Host, Limits, LoadSpec};
+
+/// A rule added at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeRule {
+    pub effect: Effect,
+    pub rule: String,
+}
+
+/// What one folder's sessions get.
+pub struct Assembled {
+    pub config: Arc<Config>,
+    pub chain: Arc<Chain>,
+    /// What the session's log should say about it: plugins loaded or failed, configuration that was not taken.
+    pub events: Vec<Event>,
+}
+
+/// Makes chains. Cheap to clone.
+#[derive(Clone)]
+pub struct Chains {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    folders: Folders,
+    plugins: Host,
+    /// Project folders and the digest of their configuration that the operator trusts.
+    trust: RwLock<BTreeMap<PathBuf, String>>,
+}
+
+impl Chains {
+    pub fn new(folders: Folders, plugins: Host, trust: BTreeMap<PathBuf, String>) -> Self {
+        Self { inner: Arc::new(Inner { folders, plugins, trust: RwLock::new(trust) }) }
+    }
+
+    pub fn plugins(&self) -> &Host {
+        &self.inner.plugins
+    }
+
+    /// Pins a project's configuration; in force for sessions started from now on.
+    pub fn trust(&self, dir: PathBuf, digest: String) {
+        self.inner.trust.write().unwrap_or_else(PoisonError::into_inner).insert(dir, digest);
+    }
+
+    /// The configuration of a folder (`None`: the host's own).
+    pub fn config(&self, cwd: Option<&Path>) -> Result<config::Loaded, config::Error> {
+        let trust = self.inner.trust.read().unwrap_or_else(PoisonError::into_inner);
+        config::load_for(&self.inner.folders, cwd, &|dir, digest| trust.get(dir).is_some_and(|d| d == digest))
+    }
+
+    /// The chain of a folder (`None`: the host's own). Blocks while plugins are compiled the first time, so it runs apart.
+    pub async fn assemble(&self, cwd: Option<&Path>, rules: &[RuntimeRule]) -> Result<Assembled, config::Error> {
+        let loaded = self.config(cwd)?;
+        let mut events = Vec::new();
+        if let Some(p) = loaded.project.filter(|p| !p.ignored.is_empty()) {
+            events.push(
+                ConfigIgnored {
+                    path: p.path.display().to_string(),
+                    digest: p.digest,
+                    keys: p.ignored,
+                    reason: "a project may only tighten until `beadle trust` pins its configuration".to_owned(),
+                }
+                .into(),
+            );
+        }
+        let (chain, loads) = self.chain_of(&loaded.config, rules).await;
+        events.extend(loads);
+        Ok(Assembled { config: Arc::new(loaded.config), chain, events })
+    }
+
+    /// The chain of a resolved configuration, and an event for each policy: loaded, or failed.
+    pub async fn chain_of(&self, config: &Config, rules: &[RuntimeRule]) -> (Arc<Chain>, Vec<Event>) {
+        let mut entries = config.policies.clone();
+        add_runtime(&mut entries, rules);
+        let mut slots = Vec::with_capacity(entries.len());
+        let mut events = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let (slot, event) = self.load(entry).await;
+            slots.push(slot);
+            events.push(event);
+        }
+        (Arc::new(Chain { slots, default: config.default }), events)
+    }
+
+    /// The same for a session that already runs: a configuration that can no longer be read denies every call.
+    pub async fn assemble_or_deny(&self, cwd: &Path, rules: &[RuntimeRule]) -> Arc<Chain> {
+        match self.assemble(Some(cwd), rules).await {
+            Ok(a) => a.chain,
+            Err(e) => {
+                let failure = Failure { cause: FailureCause::Load, detail: e.to_string() };
+                let slot = PolicySlot {
+                    name: "configuration".to_owned(),
+                    policy: Err(failure),
+                    mode: Mode::Enforce,
+                    on_failure: OnFailure::Deny,
+                    deadline: Duration::from_secs(1),
+                    tighten_only: false,
+                };
+                Arc::new(Chain { slots: vec![slot], default: Effect::Deny })
+            }
+        }
+    }
+
+    /// Whether the standard policy `rules` understands a rule; its own words when it does not.
+    pub async fn check_rule(&self, rule: &RuntimeRule) -> Result<(), String> {
+        let mut config = Map::new();
+        config.insert(rule.effect.as_str().to_owned(), json!([rule.rule]));
+        self.plugin(&Source::Standard(RULES.to_owned()), RULES, &Value::Object(config)).await.map(drop).map_err(|f| f.detail)
+    }
+
+    async fn plugin(&self, source: &Source, name: &str, config: &Value) -> Result<Arc<plugin::Plugin>, Failure> {
+        let host = self.inner.plugins.clone();
+        let (source, name, config) = (source.clone(), name.to_owned(), config.to_string());
+        let load = move || -> Result<Arc<plugin::Plugin>, Failure> {
+            let wasm = match &source {
+                Source::Standard(s) => Cow::Borrowed(plugin::standard::find(s).ok_or_else(|| unknown(s))?),
+                Source::File(path) => Cow::Owned(read(path)?),
+            };
+            host.load(LoadSpec { name, wasm, config, limits: Limits::default() }).map_err(|e| failed(format!("{e} [{}]", e.code())))
+        };
+        match tokio::task::spawn_blocking(load).await {
+            Ok(done) => done,
+            Err(e) => Err(failed(format!("loading ended abnormally: {e}"))),
+        }
+    }
+
+    async fn load(&self, entry: Entry) -> (PolicySlot, Event) {
+        let deadline = Duration::from_millis(entry.deadline_ms);
+        let mut config = entry.config.clone();
+        let examples = examples::take(&mut config);
+        let mut got = self.plugin(&entry.plugin, &entry.name, &config).await;
+        if let Ok(p) = &got
+            && let Err(why) = examples::hold(&Component(p.clone()), &examples).await
+        {
+            got = Err(failed(why));
+        }
+        let event = match &got {
+            Ok(p) => PluginLoaded {
+                policy: entry.name.clone(),
+                plugin: p.describe().name.clone(),
+                version: p.describe().version.clone(),
+                digest: p.digest().to_owned(),
+                config_digest: p.config_digest().to_owned(),
+                mode: entry.mode,
+                on_failure: entry.on_failure,
+                deadline_ms: entry.deadline_ms,
+                snapshotted: p.snapshotted(),
+            }
+            .into(),
+            Err(f) => PluginFailed {
+                policy: entry.name.clone(),
+                cause: f.cause,
+                detail: f.detail.clone(),
+                on_failure: entry.on_failure,
+                call: None,
+            }
+            .into(),
+        };
+        let policy = got.map(|p| Arc::new(Component(p)) as Arc<dyn Policy>);
+        let slot = PolicySlot {
+            name: entry.name,
+            policy,
+            mode: entry.mode,
+            on_failure: entry.on_failure,
+            deadline,
+            tighten_only: entry.tighten_only,
+        };
+        (slot, event)
+    }
+}
+
+fn failed(detail: String) -> Failure {
+    Failure { cause: FailureCause::Load, detail }
+}
+
+fn unknown(name: &str) -> Failure {
+    failed(format!("there is no standard policy {name:?}; known are {}, or give the path of a .wasm file", plugin::standard::NAMES.join(", ")))
+}
+
+/// A component's bytes, capped before they are read: a policy of a gibibyte must cost nothing.
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let fail = |why: String| failed(format!("plugin file {}: {why}", path.display()));
+    let file = std::fs::File::open(path).map_err(|e| fail(e.to_string()))?;
+    let meta = file.metadata().map_err(|e| fail(e.to_string()))?;
+    if !meta.is_file() || meta.len() > plugin::MAX_COMPONENT as u64 {
+        return Err(fail(format!("it is not a regular file of at most {} bytes; give the path of a component", plugin::MAX_COMPONENT)));
+    }
+    let mut bytes = Vec::new();
+    file.take(plugin::MAX_COMPONENT as u64 + 1).read_to_end(&mut bytes).map_err(|e| fail(e.to_string()))?;
+    Ok(bytes)
+}
+
+/// Adds run-time rules to the configuration of the first policy that is the standard `rules`; makes one where there is none.
+fn add_runtime(entries: &mut Vec<Entry>, rules: &[RuntimeRule]) {
+    if rules.is_empty() {
+        return;
+    }
+    let standard = Source::Standard(RULES.to_owned());
+    let at = entries.iter().position(|e| e.plugin == standard && !e.tighten_only && e.mode == Mode::Enforce).unwrap_or_else(|| {
+        entries.push(Entry {
+            name: "run-time-rules".to_owned(),
+            plugin: standard,
+            mode: Mode::Enforce,
+            on_failure: OnFailure::Deny,
+            deadline_ms: 100,
+            config: json!({}),
+            origin: config::Origin::Embedded,
+            tighten_only: false,
+        });
+        entries.len() - 1
+    });
+    let Some(config) = entries[at].config.as_object_mut() else { return };
+    for r in rules {
+        let list = config.entry(r.effect.as_str()).or_insert_with(|| json!([]));
+        if let Some(list) = list.as_array_mut() {
+            list.push(json!(r.rule));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(effect: Effect, rule: &str) -> RuntimeRule {
+        RuntimeRule { effect, rule: rule.into() }
+    }
+
+    #[test]
+    fn run_time_rules_join_those_of_the_config_or_stand_alone() {
+        let mut entries = vec![];
+        add_runtime(&mut entries, &[]);
+        assert!(entries.is_empty());
+        add_runtime(&mut entries, &[rules(Effect::Allow, "Read")]);
+        assert_eq!(entries[0].config, json!({"allow": ["Read"]}));
+        add_runtime(&mut entries, &[rules(Effect::Deny, "Bash"), rules(Effect::Allow, "Edit")]);
+        assert_eq!((entries.len(), &entries[0].config), (1, &json!({"allow": ["Read", "Edit"], "deny": ["Bash"]})));
+    }
+}

@@ -1,0 +1,182 @@
+//! The daemon's inbox: whole lines of an agent's stdout, read from its segments at a byte offset.
+//!
+//! Invariants:
+//! - the same offset gives the same line, before and after a restart: the cursor is the end offset of the last line handled;
+//! - a line is given once its newline is on disk, or by [`Inbox::rest`] when the agent has ended;
+//! - memory is bounded by one line ([`MAX_LINE`]) plus one read, and is given back between lines.
+//!
+//! Called by the session loop. Reads are of small local files and block shortly.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::logs::{Stream, segment_path, segments};
+use super::{Error, Result};
+
+/// Longest line, in bytes, without its newline.
+pub const MAX_LINE: usize = 64 << 20;
+/// Bytes read at a time.
+const READ: usize = 64 << 10;
+/// Buffers up to this are kept between lines.
+const KEEP: usize = 4 << 10;
+
+/// One line of output, without its newline; untrusted and not always UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub bytes: Vec<u8>,
+    /// Offset after the newline: the next cursor.
+    pub end_offset: u64,
+    /// Bytes lost before this line because an ungated agent was read too late.
+    pub skipped: u64,
+}
+
+/// A reader at an offset.
+#[derive(Debug)]
+pub struct Inbox {
+    run_dir: PathBuf,
+    /// Offset of `buf[pos]`.
+    offset: u64,
+    /// What was read; the bytes before `pos` are done with.
+    buf: Vec<u8>,
+    pos: usize,
+    /// Up to here `buf` is known to hold no newline.
+    searched: usize,
+    /// The open segment and its first offset.
+    segment: Option<(File, u64)>,
+    skipped: u64,
+    /// After a gap: what comes up to the next newline is the tail of a lost line.
+    resync: bool,
+}
+
+impl Inbox {
+    /// A reader whose first line starts at `offset` (0, or the `end_offset` of a line).
+    pub fn open(run_dir: &Path, offset: u64) -> Self {
+        Self { run_dir: run_dir.to_owned(), offset, buf: Vec::new(), pos: 0, searched: 0, segment: None, skipped: 0, resync: false }
+    }
+
+    /// The cursor: where the next line starts.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next whole line; `None` when there is none yet. A line over the cap is an error, again and again.
+    pub fn next_line(&mut self) -> Result<Option<Line>> {
+        loop {
+            if let Some(at) = self.buf[self.searched..].iter().position(|b| *b == b'\n') {
+                let end = self.searched + at;
+                if self.resync {
+                    self.lose(end + 1);
+                    self.resync = false;
+                    continue;
+                }
+                if end - self.pos > MAX_LINE {
+                    return Err(Error::LineTooLong { offset: self.offset });
+                }
+                return Ok(Some(self.cut(end, 1)));
+            }
+            self.searched = self.buf.len();
+            if self.resync {
+                self.lose(self.buf.len());
+            } else if self.buf.len() - self.pos > MAX_LINE {
+                return Err(Error::LineTooLong { offset: self.offset });
+            }
+            if !self.fill()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What is left without a newline, once the agent has ended and [`Inbox::next_line`] gave `None`.
+    pub fn rest(&mut self) -> Option<Line> {
+        (self.pos < self.buf.len()).then(|| self.cut(self.buf.len(), 0))
+    }
+
+    fn cut(&mut self, end: usize, newline: usize) -> Line {
+        let bytes = self.buf[self.pos..end].to_vec();
+        self.advance(end + newline);
+        Line { bytes, end_offset: self.offset, skipped: std::mem::take(&mut self.skipped) }
+    }
+
+    fn lose(&mut self, to: usize) {
+        self.skipped += (to - self.pos) as u64;
+        self.advance(to);
+    }
+
+    fn advance(&mut self, to: usize) {
+        self.offset += (to - self.pos) as u64;
+        self.pos = to;
+        self.searched = to;
+    }
+
+    /// Reads on; `false` at the end of what is written.
+    fn fill(&mut self) -> Result<bool> {
+        self.buf.drain(..self.pos);
+        self.searched -= self.pos;
+        self.pos = 0;
+        loop {
+            let at = self.offset + self.buf.len() as u64;
+            let Some((file, start)) = &self.segment else {
+                if self.find(at)? {
+                    continue;
+                }
+                return Ok(false);
+            };
+            let old = self.buf.len();
+            self.buf.resize(old + READ, 0);
+            let n = file.read_at(&mut self.buf[old..], at - start);
+            self.buf.truncate(old + n.as_ref().map_or(0, |n| *n));
+            if n.map_err(Error::file("read", &segment_path(&self.run_dir, Stream::Out, *start)))? > 0 {
+                return Ok(true);
+            }
+            if self.buf.capacity() > KEEP && self.buf.len() * 2 < self.buf.capacity() {
+                self.buf.shrink_to(KEEP);
+            }
+            // The end of this segment, if the next one is there.
+            let next = segment_path(&self.run_dir, Stream::Out, at);
+            match File::open(&next) {
+                Ok(f) if at > *start => self.segment = Some((f, at)),
+                Ok(_) => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    // Dropped meanwhile: then a later one is there, and `find` sees the gap.
+                    let later = segments(&self.run_dir, Stream::Out)?.last().is_some_and(|s| s.start > at);
+                    if !later {
+                        return Ok(false);
+                    }
+                    self.segment = None;
+                }
+                Err(e) => return Err(Error::file("open", &next)(e)),
+            }
+        }
+    }
+
+    /// Opens the segment that holds `at`; after a gap, the oldest one there is.
+    fn find(&mut self, at: u64) -> Result<bool> {
+        let all = segments(&self.run_dir, Stream::Out)?;
+        let holder = all.iter().rev().find(|s| s.start <= at && (at < s.start + s.len || Some(s.start) == all.last().map(|l| l.start)));
+        let start = match (holder, all.iter().find(|s| s.start > at)) {
+            (Some(s), _) => s.start,
+            (None, Some(oldest)) => {
+                // Everything up to its start is lost, with what was read of the line before.
+                self.skipped += oldest.start - self.offset;
+                self.buf = Vec::new();
+                (self.pos, self.searched) = (0, 0);
+                self.offset = oldest.start;
+                self.resync = true;
+                oldest.start
+            }
+            (None, None) => return Ok(false),
+        };
+        let path = segment_path(&self.run_dir, Stream::Out, start);
+        match File::open(&path) {
+            Ok(f) => {
+                self.segment = Some((f, start));
+                Ok(true)
+            }
+            // Dropped between the two looks: the next call sees it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::file("open", &path)(e)),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Processes as `/proc` shows them: identity, families, memory and CPU time. Called by the handle, `ancestry` and `adopt`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+
+use crate::wire::{ProcessId, Stat};
+
+/// Bytes of a command line that are kept.
+const MAX_CMDLINE: u64 = 4096;
+/// Processes of one session that are listed.
+const MAX_LISTED: usize = 10_000;
+
+/// One process of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessInfo {
+    pub id: ProcessId,
+    pub ppid: u32,
+    /// Name of the executable, cut by the kernel to 15 bytes. Untrusted text.
+    pub comm: String,
+    /// Arguments joined by spaces, at most 4 KiB. Untrusted text.
+    pub cmdline: String,
+    /// Resident memory, in KiB.
+    pub rss_kb: u64,
+    /// Proportional share of it, in KiB, where we may see it.
+    pub pss_kb: Option<u64>,
+    /// User and system CPU time, in milliseconds.
+    pub cpu_ms: u64,
+}
+
+/// The living identity of a pid.
+pub fn identify(pid: u32) -> Option<ProcessId> {
+    stat(pid).map(|s| s.id)
+}
+
+/// This process and all its descendants, in order of pid, at most 10,000; empty when it is gone.
+pub fn processes_of(root: ProcessId) -> Vec<ProcessInfo> {
+    if identify(root.pid) != Some(root) {
+        return Vec::new();
+    }
+    let all = snapshot();
+    let family = family_of(&all, [root.pid]);
+    family.iter().filter_map(|pid| all.get(pid)).filter(|s| !s.is_zombie()).take(MAX_LISTED).map(info).collect()
+}
+
+/// Every process, by pid. One that is born meanwhile may be missing.
+pub(super) fn snapshot() -> BTreeMap<u32, Stat> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
+    let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| Some((pid, stat(pid)?))).collect()
+}
+
+/// The roots and all their descendants.
+pub(super) fn family_of(all: &BTreeMap<u32, Stat>, roots: impl IntoIterator<Item = u32>) -> BTreeSet<u32> {
+    let mut family: BTreeSet<u32> = roots.into_iter().collect();
+    loop {
+        let before = family.len();
+        let more: Vec<u32> = all.values().filter(|s| family.contains(&s.ppid)).map(|s| s.id.pid).collect();
+        family.extend(more);
+        if family.len() == before {
+            return family;
+        }
+    }
+}
+
+pub(super) fn stat(pid: u32) -> Option<Stat> {
+    let mut line = [0u8; 1024];
+    let n = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
+    Stat::parse(&line[..n])
+}
+
+fn info(s: &Stat) -> ProcessInfo {
+    let pid = s.id.pid;
+    let mut raw = Vec::new();
+    if let Ok(f) = File::open(format!("/proc/{pid}/cmdline")) {
+        // A process that just ended has no command line any more.
+        let _ = f.take(MAX_CMDLINE).read_to_end(&mut raw);
+    }
+    let words: Vec<_> = raw.split(|b| *b == 0).filter(|w| !w.is_empty()).map(String::from_utf8_lossy).collect();
+    let ticks_a_second = rustix::param::clock_ticks_per_second().max(1);
+    let page_kb = rustix::param::page_size() as u64 / 1024;
+    ProcessInfo {
+        id: s.id,
+        ppid: s.ppid,
+        comm: s.comm.clone(),
+        cmdline: words.join(" "),
+        rss_kb: s.rss_pages * page_kb,
+        pss_kb: pss_kb(pid),
+        cpu_ms: (s.user_ticks + s.system_ticks) * 1000 / ticks_a_second,
+    }
+}
+
+fn pss_kb(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    text.lines().find_map(|l| l.strip_prefix("Pss:"))?.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one(pid: u32, ppid: u32) -> (u32, Stat) {
+        let id = ProcessId { pid, start: 1 };
+        (pid, Stat { id, comm: String::new(), state: b'S', ppid, user_ticks: 0, system_ticks: 0, rss_pages: 0 })
+    }
+
+    #[test]
+    fn a_family_is_the_roots_and_what_hangs_from_them() {
+        let all = BTreeMap::from([one(1, 0), one(5, 1), one(3, 5), one(9, 3), one(7, 1)]);
+        assert_eq!(family_of(&all, [5]), BTreeSet::from([3, 5, 9]));
+        assert_eq!(family_of(&all, []), BTreeSet::new());
+    }
+
+    #[test]
+    fn we_see_ourselves() {
+        let me = identify(std::process::id()).unwrap();
+        assert!(processes_of(me).iter().any(|p| p.id == me && p.rss_kb > 0));
+        assert!(processes_of(ProcessId { start: me.start + 1, ..me }).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn families_end_even_where_parents_go_in_circles(edges in proptest::collection::vec((0u32..20, 0u32..20), 0..40)) {
+            let all: BTreeMap<_, _> = edges.into_iter().map(|(a, b)| one(a, b)).collect();
+            let f = family_of(&all, [3]);
+            prop_assert!(all.values().all(|s| !f.contains(&s.ppid) || f.contains(&s.id.pid)));
+        }
+    }
+}

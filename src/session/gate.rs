@@ -1,0 +1,227 @@
+//! The gate: one question of the agent becomes a record, a judgement and an answer.
+//!
+//! Invariants:
+//! - request, decision and the frame that carries the answer are collected together, so that one append holds all three;
+//! - what cannot be recorded or judged is denied;
+//! - an ask is answered once: by a person, or by the host when nobody can.
+//!
+//! Called by `run` and `finish`.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::live::{self, Question};
+use super::run::Runner;
+use super::failpoint;
+use crate::agent::{self, Asked};
+use crate::model::{
+    Actor, ApprovalRequested, ApprovalResolved, By, Call, Channel, Effect, Event, OnFailure, PluginFailed, ToolDecided, ToolRequested,
+};
+use crate::policy::paths::RealPaths;
+use crate::policy::{Failure, Judged, call as calls};
+use crate::store::Frame;
+
+/// Largest tool input in bytes of JSON that is judged; larger is denied.
+const INPUT_MAX: usize = 16 << 20;
+
+impl Runner {
+    /// One question of the agent: record, judge, answer.
+    pub(super) async fn question(&mut self, asked: Asked) {
+        let begun = std::time::Instant::now();
+        failpoint::hit("requested");
+        match self.live.question(&asked) {
+            Question::New => {}
+            Question::Repeat => return,
+            Question::Forged => {
+                return self.breach("request id reused", format!("request {} came again with other content", live::cut(&asked.request_id, 128)), None).await;
+            }
+        }
+        let call = match self.record(&asked, &asked.input) {
+            Ok(c) => Arc::new(c),
+            Err(why) => {
+                let mut small = asked.clone();
+                small.input = Value::Object(serde_json::Map::new());
+                let call = Arc::new(calls::build(&self.call_input(&small, &small.input), &RealPaths));
+                return self.decide(&asked, call, Judged::host_deny(why), begun);
+            }
+        };
+        if self.input_closed {
+            let judged = Judged::host_deny("the agent's input is closed, so no answer can reach it".to_owned());
+            let seq = self.requested(&asked, &call, vec![]);
+            return self.settle(seq, &asked.request_id, &call, judged, None, 0, false);
+        }
+        if let Some(seen) = self.live.renamed(&asked) {
+            let detail = format!("the model asked for {seen}, the question names {}", live::cut(&asked.tool, 128));
+            self.decide(&asked, call, Judged::host_deny(detail.clone()), begun);
+            return self.breach("tool renamed", detail, None).await;
+        }
+        let judged = self.judge(&asked, &call).await;
+        failpoint::hit("decided");
+        if judged.effect == Effect::Ask {
+            if !self.can_ask() {
+                let why = format!("{}; it needs a person's answer and no terminal is attached", or(&judged.reason, "this call must be asked about"));
+                return self.decide(&asked, call, Judged { effect: Effect::Deny, by: By::Unattended, reason: why, ..judged }, begun);
+            }
+            if self.live.waiting.len() as u64 >= self.config.waiting_asks {
+                let why = format!("{} calls wait for an answer already, the limit `limits.waiting_asks`", self.live.waiting.len());
+                return self.decide(&asked, call, Judged { effect: Effect::Deny, by: By::Host, reason: why, ..judged }, begun);
+            }
+            return self.ask(&asked, call, judged);
+        }
+        self.decide(&asked, call, judged, begun);
+    }
+
+    async fn judge(&mut self, asked: &Asked, call: &Arc<Call>) -> Judged {
+        if let Some(why) = self.inner.own.check(call) {
+            return Judged::host_deny(why);
+        }
+        let chain = self.chain.borrow_and_update().clone();
+        let at = self.inner.clock.wall_ms();
+        let own = &self.inner.own;
+        let rebuild = |input: &Value| {
+            let c = self.record(asked, input)?;
+            own.check(&c).map_or(Ok(c), Err)
+        };
+        // why: the session as policies see it includes what this append already holds.
+        let mut session = self.session.clone();
+        session.calls += self.pending.events.iter().filter(|e| matches!(e, Event::ToolRequested(_))).count() as u64;
+        chain.judge(&session, call, at, &rebuild).await
+    }
+
+    fn record(&self, asked: &Asked, input: &Value) -> Result<Call, String> {
+        if !input.is_object() {
+            return Err("the tool's input is not a JSON object".to_owned());
+        }
+        let bytes = input.to_string().len();
+        if bytes > INPUT_MAX {
+            return Err(format!("the tool's input has {bytes} bytes, over the cap of {INPUT_MAX}"));
+        }
+        Ok(calls::build(&self.call_input(asked, input), &RealPaths))
+    }
+
+    fn call_input<'a>(&'a self, asked: &'a Asked, input: &'a Value) -> calls::CallInput<'a> {
+        calls::CallInput {
+            agent: &self.session.agent,
+            tool: &asked.tool,
+            input,
+            cwd: &self.session.cwd,
+            home: self.session.home.as_deref(),
+            write_root: self.session.write_root.as_deref(),
+            call_id: asked.call_id.as_deref(),
+            parent_call_id: asked.parent_call_id.as_deref(),
+            sub_agent: asked.sub_agent.as_deref(),
+            channel: Channel::Driver,
+        }
+    }
+
+    /// seq that the next collected event will have.
+    fn next_seq(&self) -> u64 {
+        self.session.last_seq + self.pending.events.len() as u64 + 1
+    }
+
+    fn requested(&mut self, asked: &Asked, call: &Arc<Call>, failures: Vec<(String, Failure, OnFailure)>) -> u64 {
+        let seq = self.next_seq();
+        self.live.asked(seq, asked.call_id.as_deref());
+        self.pending.events.push(ToolRequested { request_id: Some(asked.request_id.clone()), call: (**call).clone() }.into());
+        for (policy, f, on_failure) in failures {
+            self.pending.events.push(PluginFailed { policy, cause: f.cause, detail: live::cut(&f.detail, 1024), on_failure, call: Some(seq) }.into());
+        }
+        seq
+    }
+
+    /// Collects request, decision and the frame that carries it: one append holds all three.
+    fn decide(&mut self, asked: &Asked, call: Arc<Call>, judged: Judged, begun: std::time::Instant) {
+        let seq = self.requested(asked, &call, judged.failures.clone());
+        let latency_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.settle(seq, &asked.request_id, &call, judged, None, latency_us, true);
+    }
+
+    #[allow(clippy::too_many_arguments)] // why: the fields of one record; a struct of them would be `ToolDecided` again.
+    fn settle(&mut self, seq: u64, request_id: &str, call: &Call, judged: Judged, approver: Option<Actor>, latency_us: u64, answer: bool) {
+        let effect = if judged.effect == Effect::Allow { Effect::Allow } else { Effect::Deny };
+        let reason = or(&judged.reason, if effect == Effect::Allow { "allowed" } else { "denied" });
+        let input = judged.updated_input.as_ref().unwrap_or(&call.input);
+        let frame = answer.then(|| self.live.next_frame());
+        if let Some(no) = frame {
+            let told = match effect {
+                Effect::Allow => agent::Answer::Allow { input },
+                _ => agent::Answer::Deny { reason: &reason },
+            };
+            self.pending.frames.push(Frame { no, bytes: self.driver.answer(request_id, told) });
+            if effect == Effect::Allow {
+                self.live.untaken.insert(no, seq);
+            }
+        }
+        self.live.decided(seq, call.call_id.as_deref(), effect);
+        let input_hash = blake3::hash(input.to_string().as_bytes()).to_hex().to_string();
+        self.pending.events.push(
+            ToolDecided {
+                call: seq,
+                effect,
+                by: judged.by,
+                reason,
+                rule: judged.rule,
+                answers: judged.answers,
+                input_hash,
+                updated_input: judged.updated_input.filter(|_| effect == Effect::Allow),
+                approver,
+                latency_us,
+                frame,
+            }
+            .into(),
+        );
+    }
+
+    fn ask(&mut self, asked: &Asked, call: Arc<Call>, judged: Judged) {
+        let seq = self.requested(asked, &call, judged.failures);
+        let expires_at = self.inner.clock.wall_ms().saturating_add(i64::try_from(self.config.approval_timeout_ms).unwrap_or(i64::MAX));
+        let request = ApprovalRequested {
+            call: seq,
+            reason: judged.reason,
+            rule: judged.rule,
+            answers: judged.answers,
+            updated_input: judged.updated_input,
+            expires_at,
+        };
+        self.live.waiting.insert(seq, live::Waiting { request_id: asked.request_id.clone(), call, asked: request.clone() });
+        self.pending.events.push(request.into());
+    }
+
+    /// A waiting call gets its answer: from a person, or from the host when nobody can give one.
+    pub(super) fn resolve(&mut self, seq: u64, effect: Effect, by: By, reason: String, actor: Actor, answer: bool) {
+        let Some(w) = self.live.waiting.remove(&seq) else { return };
+        self.pending.events.push(ApprovalResolved { call: seq, effect, reason: reason.clone(), by: actor.clone() }.into());
+        let judged = Judged {
+            effect,
+            by,
+            reason,
+            rule: w.asked.rule,
+            answers: w.asked.answers,
+            updated_input: w.asked.updated_input,
+            failures: vec![],
+        };
+        let approver = (by == By::Approval).then_some(actor);
+        self.settle(seq, &w.request_id, &w.call, judged, approver, 0, answer);
+    }
+
+    pub(super) fn resolve_all(&mut self, why: &str, answer: bool) {
+        let waiting: Vec<u64> = self.live.waiting.keys().copied().collect();
+        for seq in waiting {
+            let asked = self.live.waiting.get(&seq).map(|w| w.asked.reason.clone()).unwrap_or_default();
+            let reason = if asked.is_empty() { why.to_owned() } else { format!("{asked}; {why}") };
+            self.resolve(seq, Effect::Deny, By::Unattended, reason, Actor::host(), answer);
+        }
+    }
+
+    pub(super) fn cancelled(&mut self, request_id: &str) {
+        let seq = self.live.waiting.iter().find(|(_, w)| w.request_id == request_id).map(|(s, _)| *s);
+        if let Some(seq) = seq {
+            self.resolve(seq, Effect::Deny, By::Unattended, "the agent withdrew its question".to_owned(), Actor::host(), false);
+        }
+    }
+}
+
+fn or(text: &str, fallback: &str) -> String {
+    if text.is_empty() { fallback.to_owned() } else { text.to_owned() }
+}

@@ -1,0 +1,148 @@
+//! Well-known secret forms are replaced before anything is appended: what is not in the log cannot leak from it.
+//!
+//! A pattern is a prefix that its vendor documents, an alphabet and a least length. False positives cost a few masked
+//! characters; the judged input itself is never changed, only its record.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::model::Event;
+
+/// What stands in a secret's place.
+pub const MARK: &str = "[secret masked]";
+
+struct Form {
+    prefix: &'static str,
+    /// Characters after the prefix that make it a secret.
+    least: usize,
+    extra: &'static [u8],
+}
+
+const FORMS: &[Form] = &[
+    Form { prefix: "sk-ant-", least: 20, extra: b"-_" },
+    Form { prefix: "sk-proj-", least: 20, extra: b"-_" },
+    Form { prefix: "sk_live_", least: 16, extra: b"" },
+    Form { prefix: "rk_live_", least: 16, extra: b"" },
+    Form { prefix: "ghp_", least: 36, extra: b"" },
+    Form { prefix: "gho_", least: 36, extra: b"" },
+    Form { prefix: "ghs_", least: 36, extra: b"" },
+    Form { prefix: "ghu_", least: 36, extra: b"" },
+    Form { prefix: "github_pat_", least: 40, extra: b"_" },
+    Form { prefix: "glpat-", least: 20, extra: b"-_" },
+    Form { prefix: "xoxb-", least: 20, extra: b"-" },
+    Form { prefix: "xoxp-", least: 20, extra: b"-" },
+    Form { prefix: "npm_", least: 36, extra: b"" },
+    Form { prefix: "AKIA", least: 16, extra: b"" },
+    Form { prefix: "ASIA", least: 16, extra: b"" },
+    Form { prefix: "AIza", least: 35, extra: b"-_" },
+];
+const PEM: &str = "-----BEGIN ";
+const PEM_END: &str = "PRIVATE KEY-----";
+
+/// The text without secrets; borrowed when there is none.
+pub fn text(s: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut kept = 0;
+    let mut at = 0;
+    while at < s.len() {
+        if let Some(end) = secret_at(s, at) {
+            out.push_str(&s[kept..at]);
+            out.push_str(MARK);
+            kept = end;
+            at = end;
+        } else {
+            at += s[at..].chars().next().map_or(1, char::len_utf8);
+        }
+    }
+    if kept == 0 && out.is_empty() {
+        return Cow::Borrowed(s);
+    }
+    out.push_str(&s[kept..]);
+    Cow::Owned(out)
+}
+
+fn secret_at(s: &str, at: usize) -> Option<usize> {
+    let bytes = s.as_bytes();
+    // why: nearly every byte fails here, so the scan stays cheap.
+    if !matches!(bytes[at], b's' | b'r' | b'g' | b'x' | b'n' | b'A' | b'-') {
+        return None;
+    }
+    if s[at..].starts_with(PEM) {
+        let head = s[at..].find(PEM_END).filter(|h| *h < 64)? + at + PEM_END.len();
+        let end = s[head..].find(PEM_END).map_or(s.len(), |e| head + e + PEM_END.len());
+        return Some(end);
+    }
+    if at > 0 && bytes[at - 1].is_ascii_alphanumeric() {
+        return None;
+    }
+    let f = FORMS.iter().find(|f| s[at..].starts_with(f.prefix))?;
+    let from = at + f.prefix.len();
+    let n = bytes[from..].iter().take_while(|b| b.is_ascii_alphanumeric() || f.extra.contains(b)).count();
+    (n >= f.least).then_some(from + n)
+}
+
+/// The event without secrets in any of its strings.
+pub fn event(e: Event) -> Event {
+    let kind = e.kind().to_owned();
+    let mut body = e.body();
+    if !walk(&mut body) {
+        return e;
+    }
+    // why: only texts changed, so the shape still fits; if it did not, the kind would be kept with the masked body.
+    let bytes = body.to_string();
+    Event::from_parts(&kind, bytes.as_bytes())
+        .unwrap_or(Event::Unknown(crate::model::UnknownEvent { kind, body }))
+}
+
+fn walk(v: &mut Value) -> bool {
+    match v {
+        Value::String(s) => match text(s) {
+            Cow::Borrowed(_) => false,
+            Cow::Owned(o) => {
+                *s = o;
+                true
+            }
+        },
+        Value::Array(a) => a.iter_mut().fold(false, |hit, v| walk(v) | hit),
+        Value::Object(o) => o.values_mut().fold(false, |hit, v| walk(v) | hit),
+        _ => false,
+    }
+}
+
+/// The same for raw bytes that are text; other bytes stay.
+pub fn bytes(b: Vec<u8>) -> Vec<u8> {
+    match String::from_utf8(b) {
+        Ok(s) => match text(&s) {
+            Cow::Borrowed(_) => s.into_bytes(),
+            Cow::Owned(o) => o.into_bytes(),
+        },
+        Err(e) => e.into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Note;
+    use proptest::prelude::*;
+
+    #[test]
+    fn secrets_go_and_look_alikes_stay() {
+        let key = format!("sk-ant-{}", "a1".repeat(20));
+        assert_eq!(text(&format!("export K={key};ls")), format!("export K={MARK};ls"));
+        assert_eq!(text("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----\nrest"), format!("{MARK}\nrest"));
+        for plain in ["task-antics", "sk-ant-short", "AKIAfoo", "ghp_", "x", "", "ä-ö"] {
+            assert_eq!(text(plain), plain);
+        }
+        assert_eq!(event(Note { text: key }.into()), Note { text: MARK.into() }.into());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_is_idempotent(s in "\\PC{0,80}|(sk-ant-|ghp_|AKIA|-----BEGIN )[a-zA-Z0-9 -]{0,60}") {
+            let once = text(&s).into_owned();
+            prop_assert_eq!(text(&once).into_owned(), once.clone());
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Sessions: start, judge, record, stop, adopt. The core that ties agents, policies, processes and the store together.
+//!
+//! Invariants:
+//! - a session is its event log; what stands here in memory can be rebuilt from it (`recovery`);
+//! - append before act, everywhere;
+//! - one task per live session owns its log; others send it commands over a bounded mailbox.
+//!
+//! Called by `api` and `daemon`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::model::{Actor, Clock, Effect, Entropy, Event, PriceTable, RuleId, Session, SessionId, Status};
+use crate::policy::own::OwnFolders;
+use crate::policy::{Chain, Chains};
+use crate::process::{ProcessInfo, ShimHandle};
+use crate::store::Store;
+
+mod failpoint;
+mod finish;
+mod gate;
+pub mod instructions;
+mod live;
+mod mask;
+mod recovery;
+mod rules;
+mod run;
+mod start;
+
+pub use recovery::Recovered;
+pub use rules::Rule;
+pub use start::StartRequest;
+
+use run::Command;
+
+/// How long a caller waits for a session's task to take a command.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What can go wrong with sessions. Codes are stable.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("working directory {path} {why}; give an existing folder with --cwd")]
+    Cwd { path: String, why: String },
+    #[error("program {program:?} {why}; install it, put it on PATH, or give its path")]
+    Program { program: String, why: String },
+    #[error("{what} {why}")]
+    Refused { what: String, why: String },
+    #[error("session {0} has ended; see `beadle show {0}`")]
+    Ended(SessionId),
+    #[error("session {0} takes no further prompts: its input is closed; start it with --keep-open to send more later")]
+    InputClosed(SessionId),
+    #[error("agent {0} takes no prompts; its command line is all it gets")]
+    NoPrompts(String),
+    #[error("session {0} is {1}; stop it first, or remove it with --force")]
+    NotEnded(SessionId, &'static str),
+    #[error("no call of session {session} waits for an answer under number {call}; see `beadle show {session}`")]
+    NothingWaits { session: SessionId, call: u64 },
+    #[error("rule {rule:?} is not a rule: {why}")]
+    BadRule { rule: String, why: String },
+    #[error("there is no rule {0}; see `beadle rule ls`")]
+    NoRule(String),
+    #[error("{0} sessions are live, the limit `limits.live_sessions`; end some first")]
+    TooMany(u64),
+    #[error("{agent} would run with mediation {got}, and `session.require_mediation` is {want}; {hint}")]
+    Mediation { agent: String, got: &'static str, want: &'static str, hint: &'static str },
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    #[error("the session's task did not answer within {} s; see `beadle host logs`", COMMAND_TIMEOUT.as_secs())]
+    Busy,
+    #[error("the host is shutting down; try again in a moment")]
+    ShuttingDown,
+    #[error(transparent)]
+    Agent(#[from] crate::agent::Error),
+    #[error(transparent)]
+    Process(#[from] crate::process::Error),
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+}
+
+impl Error {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Cwd { .. } => "BDL-SESSION-001",
+            Self::Program { .. } => "BDL-SESSION-002",
+            Self::Refused { .. } => "BDL-SESSION-003",
+            Self::Ended(_) => "BDL-SESSION-004",
+            Self::InputClosed(_) => "BDL-SESSION-005",
+            Self::NoPrompts(_) => "BDL-SESSION-006",
+            Self::NotEnded(..) => "BDL-SESSION-007",
+            Self::NothingWaits { .. } => "BDL-SESSION-008",
+            Self::BadRule { .. } => "BDL-SESSION-009",
+            Self::NoRule(_) => "BDL-SESSION-010",
+            Self::TooMany(_) => "BDL-SESSION-011",
+            Self::Mediation { .. } => "BDL-SESSION-014",
+            Self::Config(e) => e.code(),
+            Self::Busy => "BDL-SESSION-012",
+            Self::ShuttingDown => "BDL-SESSION-013",
+            Self::Agent(e) => e.code(),
+            Self::Process(e) => e.code(),
+            Self::Store(e) => e.code(),
+        }
+    }
+}
+
+/// What a manager is made of.
+pub struct Parts {
+    pub store: Store,
+    pub config: Arc<Config>,
+    pub chains: Chains,
+    pub own: OwnFolders,
+    pub prices: PriceTable,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    /// The shim's executable.
+    pub shim_bin: PathBuf,
+    /// The host's own executable: the demo agent is a hidden command of it.
+    pub host_bin: PathBuf,
+    /// Holds one folder per live or kept session.
+    pub run_root: PathBuf,
+}
+
+/// Shared by all session tasks.
+pub struct Inner {
+    pub(super) store: Store,
+    pub(super) config: Arc<Config>,
+    pub(super) chains: Chains,
+    pub(super) own: OwnFolders,
+    pub(super) prices: PriceTable,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    shim_bin: PathBuf,
+    host_bin: PathBuf,
+    run_root: PathBuf,
+    live: Mutex<HashMap<SessionId, LiveSession>>,
+    rules: Mutex<rules::Rules>,
+    shutdown: watch::Sender<bool>,
+}
+
+/// The way to a live session's task.
+#[derive(Clone)]
+struct LiveSession {
+    mailbox: mpsc::Sender<Command>,
+    chain: watch::Sender<Arc<Chain>>,
+    shim: ShimHandle,
+    /// Its project's policies are looked up again when rules change.
+    cwd: PathBuf,
+}
+
+impl Inner {
+    fn live(&self) -> MutexGuard<'_, HashMap<SessionId, LiveSession>> {
+        // why: a panic while the map was held leaves it whole; going on is better than refusing every session.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rules(&self) -> MutexGuard<'_, rules::Rules> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn forget(&self, id: &SessionId) {
+        self.live().remove(id);
+    }
+
+    /// The configuration of a folder; the host's own when that one can no longer be read.
+    fn config_of(&self, cwd: &std::path::Path) -> Arc<Config> {
+        self.chains.config(Some(cwd)).map_or_else(|_| self.config.clone(), |l| Arc::new(l.config))
+    }
+
+    fn run_dir(&self, id: &SessionId) -> PathBuf {
+        self.run_root.join(id.as_str())
+    }
+}
+
+/// The handle through which sessions are started and spoken to. Cheap to clone.
+#[derive(Clone)]
+pub struct Manager {
+    inner: Arc<Inner>,
+}
+
+/// While it lives, a terminal that can answer approvals is attached.
+pub struct AttachGuard {
+    mailbox: mpsc::Sender<Command>,
+}
+
+impl Drop for AttachGuard {
+    fn drop(&mut self) {
+        // why: a full mailbox is a busy session; the sender task must not block in drop.
+        let mailbox = self.mailbox.clone();
+        if mailbox.try_send(Command::Attached(false)).is_err()
+            && let Ok(rt) = tokio::runtime::Handle::try_current()
+        {
+            rt.spawn(async move { mailbox.send(Command::Attached(false)).await });
+        }
+    }
+}
+
+impl Manager {
+    pub fn new(parts: Parts) -> Result<Self, Error> {
+        let rules = rules::Rules::load(&parts.store)?;
+        let (shutdown, _) = watch::channel(false);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                store: parts.store,
+                config: parts.config,
+                chains: parts.chains,
+                own: parts.own,
+                prices: parts.prices,
+                clock: parts.clock,
+                entropy: parts.entropy,
+                shim_bin: parts.shim_bin,
+                host_bin: parts.host_bin,
+                run_root: parts.run_root,
+                live: Mutex::new(HashMap::new()),
+                rules: Mutex::new(rules),
+                shutdown,
+            }),
+        })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub fn config(&self) -> &Arc<Config> {
+        &self.inner.config
+    }
+
+    pub fn chains(&self) -> &Chains {
+        &self.inner.chains
+    }
+
+    /// Starts a session and returns once its agent runs.
+    pub async fn start(&self, request: StartRequest, by: Actor) -> Result<Session, Error> {
+        start::start(&self.inner, request, by).await
+    }
+
+    /// Adopts what an earlier daemon left. Called once, before the first request is served.
+    pub async fn recover(&self) -> Result<Recovered, Error> {
+        recovery::recover(&self.inner).await
+    }
+
+    /// By id, unique prefix of one, or name.
+    pub fn find(&self, key: &str) -> Result<Session, Error> {
+        Ok(self.inner.store.session(&self.inner.store.find(key)?)?)
+    }
+
+    /// Gives a live session its next prompt; returns once that is durable.
+    pub async fn send(&self, id: &SessionId, text: String, by: Actor) -> Result<Session, Error> {
+        self.command(id, |reply| Command::Prompt { text, by, reply }).await?
+    }
+
+    /// Ends a session: TERM to the whole tree, `grace` (default: configured), then KILL; `kill` skips TERM and grace.
+    pub async fn stop(&self, id: &SessionId, grace: Option<Duration>, kill: bool, by: Actor) -> Result<Session, Error> {
+        self.command(id, |reply| Command::Stop { grace, kill, by, reply }).await?
+    }
+
+    /// Answers a waiting call. The first answer holds.
+    pub async fn resolve(&self, id: &SessionId, call: u64, effect: Effect, reason: String, by: Actor) -> Result<(), Error> {
+        if !matches!(effect, Effect::Allow | Effect::Deny) {
+            return Err(Error::Refused { what: format!("answer {}", effect.as_str()), why: "is not allow or deny".to_owned() });
+        }
+        self.command(id, |reply| Command::Resolve { call, effect, reason, by, reply }).await?
+    }
+
+    /// Marks a terminal that can answer approvals; `None` when the session is not live.
+    pub async fn attach(&self, id: &SessionId) -> Option<AttachGuard> {
+        let mailbox = self.inner.live().get(id)?.mailbox.clone();
+        mailbox.send(Command::Attached(true)).await.ok()?;
+        Some(AttachGuard { mailbox })
+    }
+
+    pub async fn add_rule(&self, session: Option<SessionId>, effect: Effect, rule: String, by: Actor) -> Result<rules::Rule, Error> {
+        rules::add(&self.inner, session, effect, rule, by).await
+    }
+
+    pub async fn revoke_rule(&self, id: &RuleId, by: Actor) -> Result<rules::Rule, Error> {
+        rules::revoke(&self.inner, id, by).await
+    }
+
+    /// Rules for all, and those of `session`.
+    pub fn rules(&self, session: Option<&SessionId>) -> Vec<rules::Rule> {
+        self.inner.rules().list(session)
+    }
+
+    /// Deletes an ended session's rows and files; the host chain keeps that it was there.
+    pub async fn remove(&self, id: &SessionId, force: bool, by: Actor) -> Result<Session, Error> {
+        let session = self.inner.store.session(id)?;
+        if session.status != Status::Ended {
+            if !force {
+                return Err(Error::NotEnded(id.clone(), session.status.as_str()));
+            }
+            self.stop(id, None, true, by.clone()).await?;
+            self.ended(id, COMMAND_TIMEOUT).await?;
+        }
+        let session = self.inner.store.session(id)?;
+        self.inner.store.remove(id, &by).await?;
+        self.inner.rules().drop_session(id);
+        if let Err(e) = std::fs::remove_dir_all(self.inner.run_dir(id))
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(session = %id, error = %e, "the folder of a removed session stays");
+        }
+        Ok(session)
+    }
+
+    /// Waits until the session has ended, at most `timeout`; returns it as it then is.
+    pub async fn ended(&self, id: &SessionId, timeout: Duration) -> Result<Session, Error> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut wake = self.inner.store.watch();
+        loop {
+            let session = self.inner.store.session(id)?;
+            if session.status == Status::Ended {
+                return Ok(session);
+            }
+            if tokio::time::timeout_at(deadline, wake.recv()).await.is_err() {
+                return Ok(session);
+            }
+        }
+    }
+
+    /// The session's tree, parents before children; empty when it is not live.
+    pub async fn processes(&self, id: &SessionId) -> Result<Vec<ProcessInfo>, Error> {
+        let shim = self.inner.live().get(id).map(|l| l.shim.clone());
+        Ok(match shim {
+            Some(shim) => shim.processes().await?,
+            None => vec![],
+        })
+    }
+
+    /// Where the agent's output lies.
+    pub fn run_dir(&self, id: &SessionId) -> PathBuf {
+        self.inner.run_dir(id)
+    }
+
+    /// Live sessions by the identity of their shim: whoever descends from one has that session's role.
+    pub fn shims(&self) -> Vec<(crate::process::ProcessId, SessionId)> {
+        self.inner.live().iter().map(|(id, l)| (l.shim.shim(), id.clone())).collect()
+    }
+
+    pub fn live_count(&self) -> usize {
+        self.inner.live().len()
+    }
+
+    /// Ends the tasks, not the sessions: the next daemon adopts them.
+    pub fn shutdown(&self) {
+        self.inner.shutdown.send_replace(true);
+    }
+
+    /// Writes events that come from elsewhere into a live session's log.
+    async fn record(&self, id: &SessionId, events: Vec<Event>) -> Result<Session, Error> {
+        self.command(id, |reply| Command::Record { events, reply }).await?
+    }
+
+    async fn command<T>(&self, id: &SessionId, make: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
+        let mailbox = self.inner.live().get(id).map(|l| l.mailbox.clone());
+        let Some(mailbox) = mailbox else {
+            self.inner.store.session(id)?;
+            return Err(Error::Ended(id.clone()));
+        };
+        let (reply, answer) = oneshot::channel();
+        let sent = async {
+            mailbox.send(make(reply)).await.map_err(|_| Error::Ended(id.clone()))?;
+            answer.await.map_err(|_| if *self.inner.shutdown.borrow() { Error::ShuttingDown } else { Error::Ended(id.clone()) })
+        };
+        tokio::time::timeout(COMMAND_TIMEOUT, sent).await.map_err(|_| Error::Busy)?
+    }
+}

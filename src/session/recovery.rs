@@ -1,0 +1,151 @@
+//! At boot: every session that has not ended is adopted, or its end is learnt and recorded. Unknown is never dead.
+//!
+//! What a dead daemon had read, decided or sent is in the log, the cursor and the stored frames; the rest waits in the shim's
+//! segments. So adoption is: rebuild the joins from the events, resend frames the shim has not taken, read on.
+//!
+//! Called once by `daemon` before requests are served, and by a session's task when its link to the shim breaks.
+
+use std::sync::Arc;
+
+use super::live::Live;
+use super::{Error, Inner, start};
+use crate::agent;
+use crate::model::{Effect, Session, Status};
+use crate::policy::Chain;
+use crate::process::{Adopted, ExitRecord, Shim, ShimEvents, ShimHandle, Status as ShimStatus};
+use crate::store::{Filter, MAX_SESSIONS};
+
+/// What has not ended.
+const OPEN: [Status; 5] = [Status::Queued, Status::Starting, Status::Running, Status::Paused, Status::Stopping];
+/// Events read at a time when joins are rebuilt.
+const PAGE: usize = 1000;
+
+/// Why a session has no live agent.
+pub enum Gone {
+    Exited(ExitRecord),
+    Lost(String),
+}
+
+/// What recovery found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovered {
+    pub adopted: usize,
+    pub ended: usize,
+    pub lost: usize,
+}
+
+pub(super) async fn recover(inner: &Arc<Inner>) -> Result<Recovered, Error> {
+    let mut found = Recovered::default();
+    let mut filter = Filter { status: OPEN.to_vec(), limit: MAX_SESSIONS, ..Filter::default() };
+    loop {
+        let page = inner.store.sessions(&filter)?;
+        for session in &page.items {
+            match adopt(inner, session).await {
+                Ok(true) => found.adopted += 1,
+                Ok(false) => found.ended += 1,
+                Err(e) => {
+                    // why: one session that cannot be adopted must not keep the others from it; it stays as it is in the log.
+                    tracing::error!(session = %session.id, code = e.code(), error = %e, "adoption failed");
+                    found.lost += 1;
+                }
+            }
+        }
+        match page.next {
+            Some(next) => filter.cursor = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// True when the session goes on.
+async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
+    let driver = agent::driver(&session.agent)?;
+    let adopted = Shim::adopt(&inner.run_dir(&session.id), session.id.as_str()).await?;
+    let (handle, events, status) = match adopted {
+        Adopted::Live(handle, events, status) => (handle, events, status),
+        Adopted::Ended(record) => return settle_end(inner, session, Gone::Exited(record)).await.map(|()| false),
+        Adopted::Lost { leftovers } => {
+            let reason = match leftovers.len() {
+                0 => "the agent and its shim are gone and left no exit record".to_owned(),
+                n => format!("the shim was killed; {n} processes it left were ended"),
+            };
+            return settle_end(inner, session, Gone::Lost(reason)).await.map(|()| false);
+        }
+    };
+    let mut session = session.clone();
+    if session.status == Status::Starting {
+        session = start::started(inner, &session, &session.command.clone(), &handle).await?;
+    }
+    let mut live = rebuild(inner, &session)?;
+    resend(inner, &session, &handle, &status, &mut live).await?;
+    let cwd = std::path::PathBuf::from(&session.cwd);
+    let rules = inner.rules().for_session(&session.id);
+    let chain = inner.chains.assemble_or_deny(&cwd, &rules).await;
+    let config = inner.config_of(&cwd);
+    let cursor = inner.store.cursor(&session.id)?.map_or(0, |c| c.offset);
+    start::spawn(inner, driver, session, live, (handle, events), cursor, config, chain, false);
+    Ok(true)
+}
+
+/// A session whose agent ended while no daemon was there: what it still said is read, then its end recorded.
+async fn settle_end(inner: &Arc<Inner>, session: &Session, gone: Gone) -> Result<(), Error> {
+    let driver = agent::driver(&session.agent)?;
+    let run_dir = inner.run_dir(&session.id);
+    let live = rebuild(inner, session)?;
+    let cursor = inner.store.cursor(&session.id)?.map_or(0, |c| c.offset);
+    let inbox = crate::process::Inbox::open(&run_dir, cursor);
+    let (handle, events) = ShimHandle::gone(&run_dir);
+    let (_mailbox, commands) = tokio::sync::mpsc::channel(1);
+    // why: nothing is judged any more; a question that was never answered needs no chain to be settled.
+    let (_chain, chains) = tokio::sync::watch::channel(Arc::new(Chain { slots: vec![], default: Effect::Deny }));
+    let parts = (handle, events);
+    let runner = super::run::Runner::new(inner.clone(), driver, session.clone(), live, parts, inbox, inner.config.clone(), chains, commands, false);
+    runner.finish_lost(gone).await;
+    Ok(())
+}
+
+/// Folds the joins of a session from its log.
+fn rebuild(inner: &Inner, session: &Session) -> Result<Live, Error> {
+    let mut live = Live::default();
+    let mut from = 1;
+    loop {
+        let page = inner.store.events(&session.id, from, PAGE)?;
+        let Some(last) = page.last() else { break };
+        from = last.envelope.seq + 1;
+        for e in &page {
+            live.replay(&e.envelope);
+        }
+    }
+    // why: a question and its answer are one append; only those that wait for a person may be without a decision.
+    live.waiting.retain(|_, w| w.asked.expires_at != 0);
+    Ok(live)
+}
+
+async fn resend(inner: &Inner, session: &Session, handle: &ShimHandle, status: &ShimStatus, live: &mut Live) -> Result<(), Error> {
+    let frames = inner.store.frames_after(&session.id, session.attempt.max(1), status.taken)?;
+    live.last_frame = live.last_frame.max(status.taken).max(frames.last().map_or(0, |f| f.no));
+    for f in frames {
+        super::run::send(handle, &f).await;
+    }
+    Ok(())
+}
+
+/// The link broke while the daemon lives: adopt again.
+pub(super) async fn reconnect(inner: &Arc<Inner>, session: &Session) -> Result<(ShimHandle, ShimEvents), Gone> {
+    match Shim::adopt(&inner.run_dir(&session.id), session.id.as_str()).await {
+        Ok(Adopted::Live(handle, events, status)) => {
+            let mut live = Live::default();
+            if let Err(e) = resend(inner, session, &handle, &status, &mut live).await {
+                tracing::error!(session = %session.id, error = %e, "frames could not be sent again");
+            }
+            let entry = inner.live().get_mut(&session.id).map(|l| l.shim = handle.clone());
+            if entry.is_none() {
+                tracing::warn!(session = %session.id, "a session without an entry was adopted again");
+            }
+            Ok((handle, events))
+        }
+        Ok(Adopted::Ended(record)) => Err(Gone::Exited(record)),
+        Ok(Adopted::Lost { .. }) => Err(Gone::Lost("the shim was killed".to_owned())),
+        Err(e) => Err(Gone::Lost(e.to_string())),
+    }
+}

@@ -1,0 +1,119 @@
+//! Rules added at run time, for one session or for all: durable, an event each, in force at the next call.
+//!
+//! Rules for all live on the host chain and in a host document of the store; a session's own also stand in its log.
+//!
+//! Called by `Manager`.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Inner, Manager};
+use crate::model::{Actor, Effect, Event, RuleAdded, RuleId, RuleRevoked, SessionId, Status};
+use crate::policy::RuntimeRule;
+use crate::store::{HostEvent, Store};
+
+/// Most rules in force at once.
+pub const RULES_MAX: usize = 1000;
+/// Longest rule in bytes.
+const RULE_MAX: usize = 512;
+/// Name of the host document that holds them.
+const DOCUMENT: &str = "rules";
+
+/// One rule in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    pub id: RuleId,
+    pub effect: Effect,
+    pub rule: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    pub added_at: i64,
+    pub by: Actor,
+}
+
+/// All rules in force, in order of adding.
+#[derive(Debug, Default)]
+pub struct Rules {
+    list: Vec<Rule>,
+}
+
+impl Rules {
+    pub(super) fn load(store: &Store) -> Result<Self, Error> {
+        let list = match store.setting(DOCUMENT)? {
+            Some(text) => serde_json::from_str(&text).map_err(|e| Error::Refused {
+                what: "the stored list of rules".to_owned(),
+                why: format!("cannot be read ({e}); run `beadle verify`"),
+            })?,
+            None => vec![],
+        };
+        Ok(Self { list })
+    }
+
+    pub(super) fn list(&self, session: Option<&SessionId>) -> Vec<Rule> {
+        self.list.iter().filter(|r| r.session.is_none() || r.session.as_ref() == session).cloned().collect()
+    }
+
+    /// What the chain of a session takes.
+    pub(super) fn for_session(&self, id: &SessionId) -> Vec<RuntimeRule> {
+        self.list(Some(id)).into_iter().map(|r| RuntimeRule { effect: r.effect, rule: r.rule }).collect()
+    }
+
+    pub(super) fn drop_session(&mut self, id: &SessionId) {
+        self.list.retain(|r| r.session.as_ref() != Some(id));
+    }
+}
+
+pub(super) async fn add(inner: &Arc<Inner>, session: Option<SessionId>, effect: Effect, text: String, by: Actor) -> Result<Rule, Error> {
+    let bad = |why: &str| Error::BadRule { rule: super::live::cut(&text, 200), why: why.to_owned() };
+    if effect == Effect::Abstain {
+        return Err(bad("the effect must be allow, ask or deny"));
+    }
+    if text.is_empty() || text.len() > RULE_MAX {
+        return Err(bad("a rule has 1 to 512 bytes"));
+    }
+    if inner.rules().list.len() >= RULES_MAX {
+        return Err(bad("1000 rules are in force, the limit; revoke some"));
+    }
+    if let Some(id) = &session
+        && inner.store.session(id)?.status == Status::Ended
+    {
+        return Err(Error::Ended(id.clone()));
+    }
+    inner.chains.check_rule(&RuntimeRule { effect, rule: text.clone() }).await.map_err(|why| bad(&why))?;
+    let rule = Rule { id: RuleId::new(inner.entropy.as_ref()), effect, rule: text, session, added_at: inner.clock.wall_ms(), by };
+    let event = RuleAdded { id: rule.id.clone(), effect, rule: rule.rule.clone(), by: rule.by.clone() };
+    inner.rules().list.push(rule.clone());
+    let done = publish(inner, rule.session.as_ref(), event.clone().into(), HostEvent::RuleAdded(event)).await;
+    if let Err(e) = done {
+        inner.rules().list.retain(|r| r.id != rule.id);
+        return Err(e);
+    }
+    Ok(rule)
+}
+
+pub(super) async fn revoke(inner: &Arc<Inner>, id: &RuleId, by: Actor) -> Result<Rule, Error> {
+    let rule = inner.rules().list.iter().find(|r| r.id == *id).cloned().ok_or_else(|| Error::NoRule(super::live::cut(&id.0, 100)))?;
+    inner.rules().list.retain(|r| r.id != *id);
+    let event = RuleRevoked { id: id.clone(), by };
+    publish(inner, rule.session.as_ref(), event.clone().into(), HostEvent::RuleRevoked(event)).await?;
+    Ok(rule)
+}
+
+/// Writes the change down, then swaps the chains of the live sessions that it concerns.
+async fn publish(inner: &Arc<Inner>, session: Option<&SessionId>, event: Event, host: HostEvent) -> Result<(), Error> {
+    let document = serde_json::to_string(&inner.rules().list).unwrap_or_default();
+    match session {
+        None => inner.store.note(host, vec![(DOCUMENT.to_owned(), Some(document))]).await?,
+        Some(_) => inner.store.set_setting(DOCUMENT, Some(document)).await?,
+    };
+    let concerned: Vec<(SessionId, super::LiveSession)> =
+        inner.live().iter().filter(|(id, _)| session.is_none_or(|s| s == *id)).map(|(id, l)| (id.clone(), l.clone())).collect();
+    let manager = Manager { inner: inner.clone() };
+    for (id, live) in concerned {
+        let rules = inner.rules().for_session(&id);
+        live.chain.send_replace(inner.chains.assemble_or_deny(&live.cwd, &rules).await);
+        manager.record(&id, vec![event.clone()]).await?;
+    }
+    Ok(())
+}

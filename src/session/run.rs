@@ -1,0 +1,491 @@
+//! One task per live session: reads what the agent says, judges its questions, records, and only then acts.
+//!
+//! Invariants:
+//! - append before act: a frame reaches the shim only after the append that holds it is synced;
+//! - this task is the only writer of its session's log while it lives; everyone else sends it a [`Command`];
+//! - the inbox cursor moves in the append that holds what the lines led to, so a line is never read twice into the log.
+//!
+//! Started by `start` and `recovery`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::live::{self, Live};
+use super::{Error, Inner, failpoint, mask};
+use crate::agent::{Driver, Output, ReadState};
+use crate::config::{Config, OnBreach};
+use crate::model::{
+    Actor, By, Effect, Event, MediationBreached, PromptSubmitted, Session, SessionId, SessionStopping, ToolStarted,
+};
+use crate::policy::Chain;
+use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle};
+use crate::store::{Batch, Frame};
+
+/// Commands that may wait for one session.
+pub const MAILBOX: usize = 256;
+/// Lines read before an append at the latest.
+const LINES_PER_APPEND: usize = 512;
+/// Events of one append at the latest.
+const EVENTS_PER_APPEND: usize = 256;
+/// How long calls wait for a terminal that has gone away to come back.
+const REATTACH: Duration = Duration::from_secs(10);
+/// How long a one-shot session waits after a turn for a prompt that was sent meanwhile to begin its own.
+const NEXT_TURN: Duration = Duration::from_secs(30);
+
+/// The stored form of "close the agent's input".
+pub(super) const CLOSE_INPUT: &[u8] = b"";
+
+/// What others ask of a session's task.
+pub enum Command {
+    Prompt { text: String, by: Actor, reply: oneshot::Sender<Result<Session, Error>> },
+    Stop { grace: Option<Duration>, kill: bool, by: Actor, reply: oneshot::Sender<Result<Session, Error>> },
+    Resolve { call: u64, effect: Effect, reason: String, by: Actor, reply: oneshot::Sender<Result<(), Error>> },
+    /// A terminal that can answer came or went.
+    Attached(bool),
+    /// Events from elsewhere that belong into this log (rules).
+    Record { events: Vec<Event>, reply: oneshot::Sender<Result<Session, Error>> },
+}
+
+/// Why the agent is being ended by the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Stop,
+    Kill,
+    Breach,
+    /// A line over the cap, or another fault that leaves no safe way on.
+    Fault,
+}
+
+/// Events collected for the next append.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub events: Vec<Event>,
+    pub blobs: Vec<Vec<u8>>,
+    pub frames: Vec<Frame>,
+    pub cursor: Option<u64>,
+}
+
+pub struct Runner {
+    pub inner: Arc<Inner>,
+    pub id: SessionId,
+    pub driver: &'static dyn Driver,
+    pub session: Session,
+    pub live: Live,
+    pub shim: ShimHandle,
+    pub shim_events: ShimEvents,
+    pub inbox: Inbox,
+    /// The configuration of its folder, as it was at the start or the adoption.
+    pub config: Arc<Config>,
+    pub chain: watch::Receiver<Arc<Chain>>,
+    pub mailbox: mpsc::Receiver<Command>,
+    pub(super) pending: Pending,
+    pub(super) attached: usize,
+    pub(super) unattended_since: Option<Instant>,
+    pub(super) ending: Option<Ending>,
+    pub(super) input_closed: bool,
+    close_at: Option<Instant>,
+    reports: bool,
+    /// A line over the cap, or segments that cannot be read: nothing after it is.
+    pub(super) unreadable: bool,
+    read_state: ReadState,
+}
+
+impl Runner {
+    #[allow(clippy::too_many_arguments)] // why: the parts of a running session, named once where it is put together.
+    pub fn new(
+        inner: Arc<Inner>,
+        driver: &'static dyn Driver,
+        session: Session,
+        live: Live,
+        shim: (ShimHandle, ShimEvents),
+        inbox: Inbox,
+        config: Arc<Config>,
+        chain: watch::Receiver<Arc<Chain>>,
+        mailbox: mpsc::Receiver<Command>,
+        expect_terminal: bool,
+    ) -> Self {
+        let now = Instant::now();
+        let unattended_since = (expect_terminal || !live.waiting.is_empty()).then_some(now);
+        // why: an adopted session may have ended its turn while nobody was there to close its input.
+        let idle = !session.keep_open && live.turns > 0;
+        let close_at = idle.then(|| now + if live.prompts > live.turns { NEXT_TURN } else { Duration::ZERO });
+        Self {
+            inner,
+            id: session.id.clone(),
+            driver,
+            session,
+            live,
+            shim: shim.0,
+            shim_events: shim.1,
+            inbox,
+            config,
+            chain,
+            mailbox,
+            pending: Pending::default(),
+            attached: 0,
+            unattended_since,
+            ending: None,
+            input_closed: false,
+            close_at,
+            reports: false,
+            unreadable: false,
+            read_state: ReadState::default(),
+        }
+    }
+
+    /// Runs the session to its end. Returns when the log has its `session_ended`, or the daemon shuts down.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        if self.session.status == crate::model::Status::Stopping {
+            self.ending = Some(Ending::Stop);
+            told(&self.id, self.shim.stop(Duration::from_millis(self.config.grace_ms)).await);
+        }
+        loop {
+            if self.speaks() {
+                self.drain().await;
+            }
+            self.commit().await;
+            let timer = self.next_timer();
+            tokio::select! {
+                biased;
+                _ = shutdown.changed() => return,
+                got = self.shim_events.recv() => match got {
+                    Some(ShimEvent::Written { .. }) => {}
+                    Some(ShimEvent::Refused { no, last }) => tracing::warn!(session = %self.id, no, last, "a frame was refused"),
+                    Some(ShimEvent::Blocked(errno)) => tracing::warn!(session = %self.id, errno, "the agent's output cannot be written; it waits"),
+                    Some(ShimEvent::Taken(no)) => self.taken(no).await,
+                    Some(ShimEvent::Exited(record)) => return self.finish(record).await,
+                    Some(ShimEvent::Disconnected) | None => {
+                        if let Some(end) = self.reconnect().await {
+                            return self.finish_lost(end).await;
+                        }
+                    }
+                },
+                Some(command) = self.mailbox.recv() => self.command(command).await,
+                () = sleep_until(timer) => self.timer().await,
+            }
+        }
+    }
+
+    pub(super) fn speaks(&self) -> bool {
+        self.driver.name() != "generic"
+    }
+
+    /// Reads every whole line there is, appending in bounded portions.
+    pub(super) async fn drain(&mut self) {
+        let mut lines = 0;
+        while !self.unreadable && self.ending != Some(Ending::Breach) {
+            match self.inbox.next_line() {
+                Ok(Some(line)) => {
+                    self.line(&line.bytes).await;
+                    self.pending.cursor = Some(line.end_offset);
+                }
+                Ok(None) => return,
+                Err(e) => {
+                    tracing::error!(session = %self.id, code = e.code(), error = %e, "the agent's output cannot be read on");
+                    self.unreadable = true;
+                    self.fault(e.to_string()).await;
+                    return;
+                }
+            }
+            lines += 1;
+            let full = self.pending.events.len() >= EVENTS_PER_APPEND || lines >= LINES_PER_APPEND;
+            if full || !self.pending.frames.is_empty() {
+                self.commit().await;
+                lines = 0;
+            }
+        }
+    }
+
+    async fn line(&mut self, line: &[u8]) {
+        if line.is_empty() {
+            return;
+        }
+        for out in self.driver.read(&mut self.read_state, line) {
+            match out {
+                Output::Asked(asked) => self.question(asked).await,
+                Output::Cancelled { request_id } => self.cancelled(&request_id),
+                Output::Unparsed { reason } => {
+                    let (event, blob) = live::unparsed_event(reason, &mask::bytes(line.to_vec()));
+                    self.pending.events.push(event);
+                    self.pending.blobs.extend(blob);
+                }
+                Output::Declined { what, answer, .. } => {
+                    let text = format!("the agent asked for {}; nobody answers that here, so it was declined", live::cut(&what, 256));
+                    self.pending.events.push(crate::model::Note { text }.into());
+                    let no = self.live.next_frame();
+                    self.pending.frames.push(Frame { no, bytes: answer });
+                }
+                Output::Forged { what, detail } => self.breach(&what, detail, None).await,
+                other => {
+                    let turn_ended = matches!(other, Output::TurnEnded(_));
+                    let reported = matches!(other, Output::ToolResult { .. });
+                    if reported {
+                        failpoint::hit("ran");
+                    }
+                    let step = self.live.step(other, &self.inner.prices);
+                    self.pending.blobs.extend(step.blobs);
+                    for e in step.events {
+                        match e {
+                            Event::MediationBreached(b) => self.breach(&b.what, b.detail, b.call).await,
+                            Event::ToolEnded(t) => {
+                                self.reports = true;
+                                self.pending.events.push(t.into());
+                            }
+                            e => self.pending.events.push(e),
+                        }
+                    }
+                    if turn_ended {
+                        self.turn_ended();
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) async fn breach(&mut self, what: &str, detail: String, call: Option<u64>) {
+        let stop = self.config.on_breach != OnBreach::Alert;
+        let action = if stop { "stop" } else { "alert" };
+        self.pending.events.push(MediationBreached { what: what.to_owned(), detail: live::cut(&detail, 1024), call, action: action.to_owned() }.into());
+        if stop && self.ending.is_none() {
+            self.end(Ending::Breach, "breach").await;
+        }
+    }
+
+    async fn fault(&mut self, why: String) {
+        self.pending.events.push(crate::model::Note { text: live::cut(&why, 1024) }.into());
+        if self.ending.is_none() {
+            self.end(Ending::Fault, "fault").await;
+        }
+    }
+
+    /// Records that the host ends the agent, then does it.
+    async fn end(&mut self, ending: Ending, how: &str) {
+        self.ending = Some(ending);
+        self.pending.events.push(SessionStopping { by: Actor::host(), how: how.to_owned(), grace_ms: 0 }.into());
+        self.commit().await;
+        told(&self.id, self.shim.kill().await);
+    }
+
+    fn turn_ended(&mut self) {
+        if self.session.keep_open || self.input_closed {
+            return;
+        }
+        // why: a prompt sent during the turn may still begin one of its own; closing now would deny its calls.
+        let wait = if self.live.prompts > self.live.turns { NEXT_TURN } else { Duration::ZERO };
+        self.close_at = Some(Instant::now() + wait);
+    }
+
+    async fn close_input(&mut self) {
+        if !self.input_closed {
+            self.input_closed = true;
+            let no = self.live.next_frame();
+            self.pending.frames.push(Frame { no, bytes: CLOSE_INPUT.to_vec() });
+            self.commit().await;
+        }
+    }
+
+    /// Appends what is collected, waiting out a full disk; then sends the frames.
+    pub(super) async fn commit(&mut self) {
+        if self.pending.events.is_empty() && self.pending.frames.is_empty() && self.pending.cursor.is_none() {
+            return;
+        }
+        let p = std::mem::take(&mut self.pending);
+        let events: Vec<Event> = p.events.into_iter().map(mask::event).collect();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let batch = Batch {
+                session: self.id.clone(),
+                expected: Some(self.session.last_seq),
+                attempt: self.session.attempt.max(1),
+                at: self.inner.clock.wall_ms(),
+                events: events.clone(),
+                cursor: p.cursor,
+                frames: p.frames.clone(),
+                blobs: p.blobs.clone(),
+            };
+            let ticket = self.inner.store.append(batch);
+            failpoint::hit("appended");
+            match ticket.await {
+                Ok(done) => {
+                    self.session = (*done.session).clone();
+                    break;
+                }
+                Err(crate::store::Error::Conflict { actual, .. }) => match self.inner.store.session(&self.id) {
+                    // why: an append whose commit failed half way may have survived after all.
+                    Ok(s) if s.last_seq == self.session.last_seq + events.len() as u64 => {
+                        self.session = s;
+                        break;
+                    }
+                    _ => {
+                        // why: another writer would break promise 1; an agent whose log is not ours to write must not go on.
+                        tracing::error!(session = %self.id, actual, "the log has another writer; the agent is killed");
+                        told(&self.id, self.shim.kill().await);
+                        return;
+                    }
+                },
+                Err(e) => {
+                    // why: nothing was acknowledged, so nothing may be sent; the agent waits at its question until the disk takes it.
+                    tracing::error!(session = %self.id, code = e.code(), error = %e, "append failed; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+            }
+        }
+        failpoint::hit("synced");
+        for f in &p.frames {
+            send(&self.shim, f).await;
+            failpoint::hit("sent");
+        }
+        if let Some(offset) = p.cursor {
+            told(&self.id, self.shim.ack(offset).await);
+        }
+        if std::mem::take(&mut self.reports) {
+            failpoint::hit("reported");
+        }
+    }
+
+    async fn taken(&mut self, no: u64) {
+        failpoint::hit("taken");
+        for call in self.live.taken(no) {
+            self.pending.events.push(ToolStarted { call }.into());
+        }
+        if let Err(e) = self.inner.store.drop_frames(&self.id, self.session.attempt.max(1), no).await {
+            tracing::warn!(session = %self.id, error = %e, "frames that were taken stay stored");
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Prompt { text, by, reply } => {
+                let answer = self.prompt(text, by).await;
+                let _ = reply.send(answer);
+            }
+            Command::Stop { grace, kill, by, reply } => {
+                let grace = grace.unwrap_or(Duration::from_millis(self.config.grace_ms));
+                let first = self.ending.is_none();
+                self.ending = Some(if kill { Ending::Kill } else { self.ending.unwrap_or(Ending::Stop) });
+                if first || kill {
+                    let how = if kill { "kill" } else { "stop" };
+                    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+                    self.pending.events.push(SessionStopping { by, how: how.to_owned(), grace_ms }.into());
+                    self.commit().await;
+                }
+                if kill {
+                    told(&self.id, self.shim.kill().await);
+                } else {
+                    told(&self.id, self.shim.stop(grace).await);
+                }
+                let _ = reply.send(Ok(self.session.clone()));
+            }
+            Command::Resolve { call, effect, reason, by, reply } => {
+                let answer = if self.live.waiting.contains_key(&call) {
+                    self.resolve(call, effect, By::Approval, reason, by, true);
+                    self.commit().await;
+                    Ok(())
+                } else {
+                    Err(Error::NothingWaits { session: self.id.clone(), call })
+                };
+                let _ = reply.send(answer);
+            }
+            Command::Attached(true) => {
+                self.attached += 1;
+                self.unattended_since = None;
+            }
+            Command::Attached(false) => {
+                self.attached = self.attached.saturating_sub(1);
+                if self.attached == 0 {
+                    self.unattended_since = Some(Instant::now());
+                }
+            }
+            Command::Record { events, reply } => {
+                self.pending.events.extend(events);
+                self.commit().await;
+                let _ = reply.send(Ok(self.session.clone()));
+            }
+        }
+    }
+
+    async fn prompt(&mut self, text: String, by: Actor) -> Result<Session, Error> {
+        let Some(bytes) = self.driver.prompt(&text) else { return Err(Error::NoPrompts(self.session.agent.clone())) };
+        if self.input_closed || self.ending.is_some() {
+            return Err(Error::InputClosed(self.id.clone()));
+        }
+        self.close_at = None;
+        self.live.prompts += 1;
+        let (prompt, blob) = live::excerpt(mask::text(&text).into_owned().into_bytes());
+        self.pending.events.push(PromptSubmitted { prompt, by }.into());
+        self.pending.blobs.extend(blob);
+        let no = self.live.next_frame();
+        self.pending.frames.push(Frame { no, bytes });
+        self.commit().await;
+        Ok(self.session.clone())
+    }
+
+    /// Whether a person may still answer: a terminal is attached, or the grace for one to come back runs.
+    pub(super) fn can_ask(&self) -> bool {
+        self.attached > 0 || self.unattended_since.is_some_and(|t| t.elapsed() < REATTACH)
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let expiry = self.live.waiting.values().map(|w| w.asked.expires_at).min().map(|at| {
+            let left = at.saturating_sub(self.inner.clock.wall_ms()).max(0);
+            Instant::now() + Duration::from_millis(left.unsigned_abs())
+        });
+        let reattach = self.unattended_since.filter(|_| !self.live.waiting.is_empty()).map(|t| t + REATTACH);
+        [expiry, reattach, self.close_at].into_iter().flatten().min()
+    }
+
+    async fn timer(&mut self) {
+        let now = Instant::now();
+        let wall = self.inner.clock.wall_ms();
+        let expired: Vec<u64> = self.live.waiting.iter().filter(|(_, w)| w.asked.expires_at <= wall).map(|(s, _)| *s).collect();
+        for seq in expired {
+            self.resolve(seq, Effect::Deny, By::Unattended, "nobody answered in time".to_owned(), Actor::host(), true);
+        }
+        if self.unattended_since.is_some_and(|t| now >= t + REATTACH) {
+            self.unattended_since = None;
+            self.resolve_all("it needs a person's answer and the terminal went away", true);
+        }
+        if self.close_at.is_some_and(|t| now >= t) {
+            self.close_at = None;
+            self.close_input().await;
+        }
+    }
+
+    /// The link to the shim broke: adopt it again, resending what it has not taken. `Some` when the agent is gone.
+    async fn reconnect(&mut self) -> Option<super::recovery::Gone> {
+        match super::recovery::reconnect(&self.inner, &self.session).await {
+            Ok((handle, events)) => {
+                self.shim = handle;
+                self.shim_events = events;
+                None
+            }
+            Err(gone) => Some(gone),
+        }
+    }
+}
+
+/// Hands a stored frame to the shim; an empty one closes the agent's input.
+pub(super) async fn send(shim: &ShimHandle, frame: &Frame) {
+    let sent = if frame.bytes == CLOSE_INPUT { shim.close_input(frame.no).await } else { shim.send(frame.no, &frame.bytes).await };
+    if let Err(e) = sent {
+        tracing::debug!(error = %e, no = frame.no, "a frame waits for the next link");
+    }
+}
+
+/// A broken link needs no answer here: the events tell it too, and what was not taken is sent again over the next one.
+fn told(id: &SessionId, sent: crate::process::Result<()>) {
+    if let Err(e) = sent {
+        tracing::debug!(session = %id, error = %e, "the shim could not be told");
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(t) => tokio::time::sleep_until(t).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,333 @@
+//! Starting a session: check everything that can be checked, record, then start the shim.
+//!
+//! The log begins before the process does: `session_created` and the first frames are durable first, so that a host that dies
+//! in between finds either a shim to adopt or a start that never was.
+//!
+//! Called by `Manager::start`.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+
+use super::live::{self, Live};
+use super::run::{CLOSE_INPUT, MAILBOX, Runner};
+use super::{Error, Inner, LiveSession, instructions, mask};
+use crate::agent::{self, Driver, Launch, LaunchRequest};
+use crate::config::Config;
+use crate::model::{
+    Actor, AttemptEnded, AttemptStarted, Event, Mediation, Outcome, PromptSubmitted, Session, SessionCreated, SessionEnded, SessionId,
+};
+use crate::policy::Chain;
+use crate::process::{Inbox, LaunchSpec, Shim, default_limits, ShimEvents, ShimHandle};
+use crate::store::{Batch, Frame};
+
+/// Longest name in bytes.
+const NAME_MAX: usize = 200;
+/// Most arguments, and bytes of one.
+const ARGS_MAX: usize = 1024;
+const ARG_MAX: usize = 128 << 10;
+
+/// What a caller wants started; see `RunRequest` of the API.
+#[derive(Debug, Clone, Default)]
+pub struct StartRequest {
+    pub name: Option<String>,
+    pub agent: String,
+    pub program: Option<String>,
+    pub args: Vec<String>,
+    pub unsafe_args: Vec<String>,
+    pub cwd: PathBuf,
+    pub umask: Option<u32>,
+    pub env: BTreeMap<String, String>,
+    pub prompt: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub write_root: Option<PathBuf>,
+    pub model: Option<String>,
+    pub mcp_config: Option<Value>,
+    /// A terminal will attach at once: asks wait for it from the start.
+    pub attach: bool,
+    pub keep_open: bool,
+}
+
+pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) -> Result<Session, Error> {
+    if inner.live().len() as u64 >= inner.config.live_sessions {
+        return Err(Error::TooMany(inner.config.live_sessions));
+    }
+    let driver = agent::driver(&request.agent)?;
+    let cwd = folder(&request.cwd)?;
+    limits(&request)?;
+    let required_mediation = inner.chains.config(Some(&cwd))?.config.require_mediation;
+    let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
+    for (k, v) in &request.env {
+        if !k.is_empty() && !k.contains(['=', '\0']) && !v.contains('\0') {
+            env.insert(k.into(), v.into());
+        }
+    }
+    let home = env.get(OsStr::new("HOME")).and_then(|h| h.to_str()).map(str::to_owned);
+    let found = instructions::read(&cwd);
+    let program = if request.agent == "demo" { Some(inner.host_bin.clone()) } else { request.program.as_ref().map(PathBuf::from) };
+    let launch = driver.launch(&LaunchRequest {
+        program,
+        args: request.args.clone(),
+        unsafe_args: request.unsafe_args.clone(),
+        env,
+        cwd: cwd.clone(),
+        prompt: request.prompt.clone(),
+        agent_session_id: uuid(inner),
+        model: request.model.clone(),
+        instructions: found.text.clone(),
+        mcp_config: request.mcp_config.clone(),
+    })?;
+    required(driver, &request, &launch, required_mediation)?;
+    let program = resolve(&launch, &cwd)?;
+    let name = request.name.clone().unwrap_or_else(|| default_name(&request, &program));
+    let id = SessionId::new(&name, inner.clock.as_ref(), inner.entropy.as_ref());
+    let rules = inner.rules().for_session(&id);
+    let assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
+
+    let mut events: Vec<Event> = vec![created(&request, name, &cwd, home, &launch, by.clone())];
+    events.extend(assembled.events);
+    for skipped in found.skipped {
+        events.push(crate::model::Note { text: format!("instructions {} were left out: {}", skipped.path, skipped.why) }.into());
+    }
+    let mut blobs = vec![];
+    if let Some(p) = &request.prompt {
+        let (prompt, blob) = live::excerpt(mask::text(p).into_owned().into_bytes());
+        events.push(PromptSubmitted { prompt, by }.into());
+        blobs.extend(blob);
+    }
+    let mut inputs = launch.frames.clone();
+    if driver.name() == "generic" && launch.keep_stdin && !request.keep_open {
+        // why: nothing tells when a plain command has had enough; its input ends with the prompt.
+        inputs.push(CLOSE_INPUT.to_vec());
+    }
+    let frames: Vec<Frame> = (1u64..).zip(inputs).map(|(no, bytes)| Frame { no, bytes }).collect();
+    let done = inner
+        .store
+        .append(Batch {
+            session: id.clone(),
+            expected: Some(0),
+            attempt: 1,
+            at: inner.clock.wall_ms(),
+            events: events.into_iter().map(mask::event).collect(),
+            cursor: Some(0),
+            frames: frames.clone(),
+            blobs,
+        })
+        .await?;
+
+    let gated = driver.name() != "generic";
+    let spec = LaunchSpec {
+        run_dir: inner.run_dir(&id),
+        marker: id.to_string(),
+        program: program.clone(),
+        args: launch.args.clone(),
+        env: launch.env.clone().into_iter().collect(),
+        cwd,
+        umask: request.umask.unwrap_or(0o022) & 0o777,
+        gated,
+        keep_stdin: launch.keep_stdin,
+        keep_tree: false,
+        limits: default_limits(gated),
+    };
+    let shim = match Shim::launch(&inner.shim_bin, &spec).await {
+        Ok(shim) => shim,
+        Err(e) => {
+            failed(inner, &done.session, e.to_string()).await?;
+            return Err(e.into());
+        }
+    };
+    let session = started(inner, &done.session, &launch_argv(&program, &launch), &shim.0).await?;
+    for f in &frames {
+        super::run::send(&shim.0, f).await;
+    }
+    let mut live = Live::default();
+    live.last_frame = frames.len() as u64;
+    live.prompts = u64::from(request.prompt.is_some());
+    spawn(inner, driver, session.clone(), live, shim, 0, assembled.config, assembled.chain, request.attach);
+    Ok(session)
+}
+
+/// Records that the agent runs.
+pub(super) async fn started(inner: &Arc<Inner>, session: &Session, argv: &[String], shim: &ShimHandle) -> Result<Session, Error> {
+    let event = AttemptStarted { argv: argv.to_vec(), pid: shim.agent().pid, shim_pid: shim.shim().pid };
+    Ok((*inner.store.append(batch(inner, session, vec![mask::event(event.into())])).await?.session).clone())
+}
+
+/// Records a start that came to nothing.
+pub(super) async fn failed(inner: &Arc<Inner>, session: &Session, reason: String) -> Result<Session, Error> {
+    let outcome = Outcome::Failed;
+    let ended = AttemptEnded {
+        outcome,
+        exit_code: None,
+        signal: None,
+        ended_at: None,
+        duration_ms: None,
+        user_ms: None,
+        system_ms: None,
+        max_rss_kb: None,
+        reason: Some(reason.clone()),
+    };
+    let events = vec![ended.into(), SessionEnded { outcome, reason: Some(reason) }.into()];
+    Ok((*inner.store.append(batch(inner, session, events)).await?.session).clone())
+}
+
+fn batch(inner: &Inner, session: &Session, events: Vec<Event>) -> Batch {
+    Batch {
+        session: session.id.clone(),
+        expected: Some(session.last_seq),
+        attempt: session.attempt.max(1),
+        at: inner.clock.wall_ms(),
+        events,
+        cursor: None,
+        frames: vec![],
+        blobs: vec![],
+    }
+}
+
+/// Starts the task of a session whose agent runs.
+#[allow(clippy::too_many_arguments)] // why: the parts of a running session, handed over once.
+pub(super) fn spawn(
+    inner: &Arc<Inner>,
+    driver: &'static dyn Driver,
+    session: Session,
+    live: Live,
+    shim: (ShimHandle, ShimEvents),
+    cursor: u64,
+    config: Arc<Config>,
+    chain: Arc<Chain>,
+    attach: bool,
+) {
+    let inbox = Inbox::open(&inner.run_dir(&session.id), cursor);
+    let (mailbox, commands) = mpsc::channel(MAILBOX);
+    let (chain, chains) = watch::channel(chain);
+    let entry = LiveSession { mailbox, chain, shim: shim.0.clone(), cwd: PathBuf::from(&session.cwd) };
+    inner.live().insert(session.id.clone(), entry);
+    let runner = Runner::new(inner.clone(), driver, session, live, shim, inbox, config, chains, commands, attach);
+    tokio::spawn(runner.run(inner.shutdown.subscribe()));
+}
+
+fn created(request: &StartRequest, name: String, cwd: &Path, home: Option<String>, launch: &Launch, by: Actor) -> Event {
+    let mut command = vec![launch.program.display().to_string()];
+    command.extend(request.args.iter().cloned());
+    SessionCreated {
+        name,
+        agent: request.agent.clone(),
+        command,
+        cwd: cwd.display().to_string(),
+        home,
+        write_root: request.write_root.as_ref().map(|p| p.display().to_string()),
+        labels: request.labels.clone(),
+        env_names: launch.env.keys().map(|k| k.to_string_lossy().into_owned()).collect(),
+        mediation: launch.mediation,
+        mediation_note: launch.mediation_note.clone(),
+        keep_open: request.keep_open,
+        created_by: by,
+        unsafe_args: request.unsafe_args.clone(),
+        beadle_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+    .into()
+}
+
+fn launch_argv(program: &Path, launch: &Launch) -> Vec<String> {
+    let mut argv = vec![program.display().to_string()];
+    argv.extend(launch.args.iter().map(|a| live::cut(&a.to_string_lossy(), 2048)));
+    argv
+}
+
+fn default_name(request: &StartRequest, program: &Path) -> String {
+    match request.agent.as_str() {
+        "generic" => program.file_name().map_or_else(|| "session".to_owned(), |f| f.to_string_lossy().into_owned()),
+        agent => agent.to_owned(),
+    }
+}
+
+/// An agent we know is not started with less mediation than required. Arguments accepted with `--unsafe-arg` were accepted with
+/// their price, which the session then shows everywhere.
+fn required(driver: &dyn Driver, r: &StartRequest, launch: &Launch, want: Mediation) -> Result<(), Error> {
+    if driver.name() == "generic" || !r.unsafe_args.is_empty() || launch.mediation >= want {
+        return Ok(());
+    }
+    Err(Error::Mediation {
+        agent: r.agent.clone(),
+        got: launch.mediation.as_str(),
+        want: want.as_str(),
+        hint: "lower it in the configuration to start it all the same",
+    })
+}
+
+fn limits(r: &StartRequest) -> Result<(), Error> {
+    let refused = |what: String, why: &str| Err(Error::Refused { what, why: why.to_owned() });
+    if r.name.as_ref().is_some_and(|n| n.is_empty() || n.len() > NAME_MAX) {
+        return refused("--name".to_owned(), "must have 1 to 200 bytes");
+    }
+    if r.args.len() + r.unsafe_args.len() > ARGS_MAX {
+        return refused(format!("{} arguments", r.args.len()), "are over the limit of 1024");
+    }
+    if let Some(a) = r.args.iter().chain(&r.unsafe_args).find(|a| a.len() > ARG_MAX || a.contains('\0')) {
+        return refused(format!("argument {:?}", live::cut(a, 60)), "is over 128 KiB or holds a NUL byte");
+    }
+    if let Some(root) = r.write_root.as_ref().filter(|w| !w.is_absolute() || !w.is_dir()) {
+        return refused(format!("write root {}", root.display()), "is not an existing folder with an absolute path");
+    }
+    Ok(())
+}
+
+fn folder(path: &Path) -> Result<PathBuf, Error> {
+    let err = |why: &str| Error::Cwd { path: live::cut(&path.display().to_string(), 300), why: why.to_owned() };
+    if !path.is_absolute() {
+        return Err(err("is not an absolute path"));
+    }
+    let meta = std::fs::metadata(path).map_err(|e| err(&format!("cannot be used ({})", e.kind())))?;
+    if !meta.is_dir() {
+        return Err(err("is not a folder"));
+    }
+    std::fs::read_dir(path).map_err(|e| err(&format!("cannot be read ({})", e.kind())))?;
+    path.canonicalize().map_err(|e| err(&format!("cannot be resolved ({})", e.kind())))
+}
+
+/// The program as an absolute path, looked up on the session's own PATH.
+fn resolve(launch: &Launch, cwd: &Path) -> Result<PathBuf, Error> {
+    let program = &launch.program;
+    let err = |why: &str| Error::Program { program: live::cut(&program.display().to_string(), 300), why: why.to_owned() };
+    let check = |p: &Path| -> Result<(), Error> {
+        let meta = std::fs::metadata(p).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => err("does not exist"),
+            kind => err(&format!("cannot be used ({kind})")),
+        })?;
+        if !meta.is_file() {
+            return Err(err("is not a file"));
+        }
+        if meta.permissions().mode() & 0o111 == 0 {
+            return Err(err("is not executable"));
+        }
+        Ok(())
+    };
+    if program.as_os_str().is_empty() {
+        return Err(agent::Error::NoCommand.into());
+    }
+    if program.components().count() > 1 || program.is_absolute() {
+        let full = cwd.join(program);
+        check(&full)?;
+        return Ok(full);
+    }
+    let path = launch.env.get(OsStr::new("PATH")).cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    std::env::split_paths(&path)
+        .filter(|d| d.is_absolute())
+        .map(|d| d.join(program))
+        .find(|p| check(p).is_ok())
+        .ok_or_else(|| err("is not on the session's PATH"))
+}
+
+fn uuid(inner: &Inner) -> String {
+    let mut b = [0u8; 16];
+    inner.entropy.fill(&mut b);
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    let h: String = b.iter().map(|x| format!("{x:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
+}

@@ -1,0 +1,140 @@
+//! The data folder: made 0700, on a local disk, held by one process for life through a lock file.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::error::{Error, Result};
+
+/// The database's file name in the data folder.
+pub const DATABASE: &str = "beadle.db";
+/// The signing key's file name: 32 bytes, 0600.
+pub const KEY: &str = "host.key";
+const LOCK: &str = "store.lock";
+const BLOBS: &str = "blobs";
+
+/// A data folder that this process holds; the lock goes with it.
+#[derive(Debug)]
+pub struct Folder {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder where needed and takes its lock. Errors: network file system, held by another, not writable.
+    pub fn open(dir: &Path) -> Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail(dir, "make it"))?;
+        let handle = File::open(dir).map_err(fail(dir, "open it"))?;
+        let stat = rustix::fs::fstatfs(&handle).map_err(|e| fail(dir, "ask for its file system")(e.into()))?;
+        // why: the type of f_type differs by architecture; magic numbers fit 32 bits.
+        if let Some(kind) = network_kind(stat.f_type as u32) {
+            return Err(Error::NetworkFolder { path: dir.to_owned(), kind });
+        }
+        let path = dir.join(LOCK);
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(fail(&path, "open the lock file for writing"))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                // why: the pid is only for the message; a holder that has not written it yet is "unknown".
+                let _ = (&lock).take(20).read_to_string(&mut holder);
+                let holder = holder.trim();
+                let holder = if holder.is_empty() { "unknown" } else { holder };
+                return Err(Error::InUse { path: dir.to_owned(), holder: holder.to_owned() });
+            }
+            Err(e) => return Err(fail(&path, "lock it")(e.into())),
+        }
+        let write_pid = |lock: &mut File| {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            writeln!(lock, "{}", std::process::id())
+        };
+        write_pid(&mut lock).map_err(fail(&path, "write the process id"))?;
+        Ok(Self { dir: dir.to_owned(), _lock: lock })
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.dir.join(DATABASE)
+    }
+
+    pub fn key(&self) -> PathBuf {
+        self.dir.join(KEY)
+    }
+
+    pub fn blobs(&self) -> PathBuf {
+        self.dir.join(BLOBS)
+    }
+
+    /// Makes an empty 0600 database file at the first open. Refuses a lost database: a folder with a key but no data was used before.
+    pub fn prepare_database(&self) -> Result<PathBuf> {
+        let path = self.database();
+        let len = match path.metadata() {
+            Ok(m) => m.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(fail(&path, "look at it")(e)),
+        };
+        if len == 0 && self.key().exists() {
+            return Err(Error::DatabaseMissing { path, trace: self.key() });
+        }
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|_| sync_parent(&path))
+            .map_err(fail(&path, "open it for writing"))?;
+        Ok(path)
+    }
+}
+
+/// Writes a whole file so that after a crash it is there with its content or not at all.
+pub(super) fn write_synced(tmp: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut f = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(tmp)?;
+    f.write_all(bytes)?;
+    f.sync_all()?;
+    std::fs::rename(tmp, path)?;
+    sync_parent(path)
+}
+
+/// Makes the entry of `path` in its folder durable.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+pub(super) fn fail(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Folder { path: path.to_owned(), doing, source }
+}
+
+/// File systems on which neither flock nor WAL's shared memory holds between machines.
+fn network_kind(magic: u32) -> Option<&'static str> {
+    match magic {
+        0x6969 => Some("NFS"),
+        0xFF53_4D42 | 0xFE53_4D42 | 0x517B => Some("SMB"),
+        0x5346_414F => Some("AFS"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nfs_is_refused_and_local_disks_are_not() {
+        assert_eq!(network_kind(0x6969), Some("NFS"));
+        for local in [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0x794C_7630] {
+            assert_eq!(network_kind(local), None);
+        }
+    }
+}

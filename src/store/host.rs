@@ -1,0 +1,128 @@
+//! The host chain's events: what happened to sessions and rules as a whole, and signed heads that pin each session's log.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::model::{Actor, BodyError, RuleAdded, RuleRevoked, SessionId, UnknownEvent};
+
+use super::chain::Hash;
+use super::seal::SignedHead;
+
+/// The host started: version, process and the public key its heads are signed with (hex).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostOpened {
+    pub version: String,
+    pub pid: u32,
+    pub key: String,
+}
+
+/// The host stopped in order; absent after a crash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostClosed {}
+
+/// A session's first event was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostSessionCreated {
+    pub session: SessionId,
+}
+
+/// A session's events were deleted; where its log stood.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostSessionRemoved {
+    pub session: SessionId,
+    pub by: Actor,
+    pub last_seq: u64,
+    pub hash: Hash,
+}
+
+/// The operator accepted a project's configuration as it then was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProjectTrusted {
+    pub dir: String,
+    /// BLAKE3 of the file, hex.
+    pub digest: String,
+    pub by: Actor,
+}
+
+/// One event of the host chain. Kinds that this version does not know are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "body", rename_all = "snake_case")]
+pub enum HostEvent {
+    Opened(HostOpened),
+    Closed(HostClosed),
+    SessionCreated(HostSessionCreated),
+    SessionHead(SignedHead),
+    SessionRemoved(HostSessionRemoved),
+    /// A rule for all sessions.
+    RuleAdded(RuleAdded),
+    RuleRevoked(RuleRevoked),
+    ProjectTrusted(ProjectTrusted),
+    #[serde(skip)]
+    Unknown(UnknownEvent),
+}
+
+impl HostEvent {
+    const KINDS: [&'static str; 8] =
+        ["opened", "closed", "session_created", "session_head", "session_removed", "rule_added", "rule_revoked", "project_trusted"];
+
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Opened(_) => Self::KINDS[0],
+            Self::Closed(_) => Self::KINDS[1],
+            Self::SessionCreated(_) => Self::KINDS[2],
+            Self::SessionHead(_) => Self::KINDS[3],
+            Self::SessionRemoved(_) => Self::KINDS[4],
+            Self::RuleAdded(_) => Self::KINDS[5],
+            Self::RuleRevoked(_) => Self::KINDS[6],
+            Self::ProjectTrusted(_) => Self::KINDS[7],
+            Self::Unknown(u) => &u.kind,
+        }
+    }
+
+    /// The JSON body as stored.
+    pub fn body_bytes(&self) -> Vec<u8> {
+        let body = match self {
+            Self::Unknown(u) => u.body.clone(),
+            // why: plain data with string keys; serialising it cannot fail.
+            known => serde_json::to_value(known).unwrap_or(Value::Null).get_mut("body").map(Value::take).unwrap_or_default(),
+        };
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+
+    /// Reads an event back; unknown kinds are kept.
+    pub fn from_parts(kind: &str, body: &[u8]) -> Result<Self, BodyError> {
+        let err = |source| BodyError { kind: kind.to_owned(), source };
+        let body: Value = serde_json::from_slice(body).map_err(err)?;
+        if Self::KINDS.contains(&kind) {
+            serde_json::from_value(json!({ "kind": kind, "body": body })).map_err(err)
+        } else {
+            Ok(Self::Unknown(UnknownEvent { kind: kind.to_owned(), body }))
+        }
+    }
+}
+
+/// A host event as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostEntry {
+    /// Gapless from 1.
+    pub seq: u64,
+    pub at: i64,
+    pub event: HostEvent,
+    pub hash: Hash,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_round_trips_under_its_own_name() -> Result<(), BodyError> {
+        let opened = HostEvent::Opened(HostOpened { version: "0.1.0".to_owned(), pid: 7, key: "ab".to_owned() });
+        let unknown = HostEvent::Unknown(UnknownEvent { kind: "tea_served".to_owned(), body: json!({ "cups": 2 }) });
+        for e in [opened, HostEvent::Closed(HostClosed {}), unknown] {
+            assert_eq!(HostEvent::from_parts(e.kind(), &e.body_bytes())?, e);
+        }
+        assert!(HostEvent::from_parts("opened", b"{}").is_err());
+        Ok(())
+    }
+}

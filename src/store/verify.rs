@@ -1,0 +1,426 @@
+//! `verify`: reads every log from its first byte and names what does not fit.
+//!
+//! Without a checkpoint it finds accidents and partial edits: any flipped byte, gap, cut, swap, a projection that differs from its
+//! replay, a session that the host chain knows otherwise. Who rewrites a whole log, its row and the host chain is found only against a
+//! [`Checkpoint`] that was carried away before.
+//!
+//! Works on a snapshot, on a connection of its own, beside the running writer. Damage is reported, never an error.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rusqlite::Connection;
+use serde::Serialize;
+
+use crate::model::{Event, Excerpt, Session, SessionId};
+
+use super::blob::Blobs;
+use super::chain::{Hash, HostLink, Link, Salt, commitment};
+use super::error::{Doing, Error, Result};
+use super::host::HostEvent;
+use super::seal::{Checkpoint, Head};
+use super::sqlite::{RawEvent, SessionRow, decode, orphans, raw_events, raw_host, session_rows};
+
+/// Most findings in a report; more are only counted.
+pub const MAX_FINDINGS: usize = 1_000;
+
+/// What is wrong, in one word for scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// The database file itself is damaged.
+    Database,
+    /// A row is not what its hash says: a byte differs, or it stood elsewhere.
+    Changed,
+    /// Events are missing in the middle.
+    Gap,
+    /// Events are missing, or too many, at the end.
+    Cut,
+    /// The stored projection or a listing column differs from the replay.
+    Projection,
+    /// A head on the host chain or in the checkpoint is not in the log.
+    Head,
+    /// A signature does not fit.
+    Signature,
+    /// A session without a beginning on the host chain, or the other way round.
+    Missing,
+    /// A blob that an event names is missing or damaged.
+    Blob,
+    /// Frames are not gapless.
+    Frames,
+}
+
+/// One thing that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `None` for the host chain and the database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    pub what: What,
+    pub detail: String,
+}
+
+/// What was read and what was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Report {
+    pub sessions: u64,
+    pub events: u64,
+    pub host_events: u64,
+    pub blobs: u64,
+    pub findings: Vec<Finding>,
+    /// Findings beyond the first 1,000.
+    pub more: u64,
+}
+
+impl Report {
+    /// True when everything fits.
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    pub(super) fn find(&mut self, session: Option<&str>, seq: Option<u64>, what: What, detail: impl Into<String>) {
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(Finding { session: session.map(str::to_owned), seq, what, detail: detail.into() });
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// What the host chain says of one session.
+#[derive(Default)]
+struct Known {
+    created: bool,
+    removed: bool,
+    /// By seq.
+    heads: BTreeMap<u64, Hash>,
+}
+
+struct Verifier<'a> {
+    conn: &'a Connection,
+    blobs: &'a Blobs,
+    against: Option<&'a Checkpoint>,
+    report: Report,
+    known: HashMap<String, Known>,
+    seen_blobs: HashMap<String, bool>,
+}
+
+/// Verifies one session, or all of them and the database file.
+pub(super) fn verify(conn: &Connection, blobs: &Blobs, only: Option<&SessionId>, against: Option<&Checkpoint>) -> Result<Report> {
+    let tx = conn.unchecked_transaction().doing("beginning to verify")?;
+    let mut v = Verifier { conn: &tx, blobs, against, report: Report::default(), known: HashMap::new(), seen_blobs: HashMap::new() };
+    if only.is_none() {
+        v.database();
+    }
+    let r = v.host_chain();
+    v.engine(None, r);
+    let mut after = 0;
+    let mut present = Vec::new();
+    loop {
+        let rows = match session_rows(v.conn, after) {
+            Ok(rows) => rows,
+            Err(e) => {
+                v.engine(None, Err(e));
+                break;
+            }
+        };
+        let Some(last) = rows.last() else { break };
+        after = last.no;
+        for row in &rows {
+            if only.is_none_or(|id| id.as_str() == row.id) {
+                let r = v.session(row);
+                v.engine(Some(&row.id), r);
+            }
+            present.push(row.id.clone());
+        }
+    }
+    if let Some(id) = only.filter(|id| !present.iter().any(|p| p == id.as_str()) && !v.known.contains_key(id.as_str())) {
+        return Err(Error::NotFound { given: id.to_string() });
+    }
+    v.absent(&present, only);
+    Ok(v.report)
+}
+
+impl Verifier<'_> {
+    /// An engine error while reading is a finding of its own.
+    fn engine(&mut self, session: Option<&str>, r: Result<()>) {
+        if let Err(e) = r {
+            self.report.find(session, None, What::Database, e.to_string());
+        }
+    }
+
+    fn database(&mut self) {
+        let lines = self.conn.prepare("PRAGMA integrity_check(100)").and_then(|mut s| {
+            let rows = s.query_map([], |r| r.get::<_, String>(0))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        match lines {
+            Ok(lines) => lines.iter().filter(|l| *l != "ok").for_each(|l| self.report.find(None, None, What::Database, l)),
+            Err(e) => self.report.find(None, None, What::Database, e.to_string()),
+        }
+        match orphans(self.conn) {
+            Ok(numbers) => {
+                for no in numbers {
+                    self.report.find(None, None, What::Missing, format!("events or frames of session number {no}, which has no row"));
+                }
+            }
+            Err(e) => self.report.find(None, None, What::Database, e.to_string()),
+        }
+    }
+
+    fn host_chain(&mut self) -> Result<()> {
+        let against = self.against;
+        let (report, known) = (&mut self.report, &mut self.known);
+        let mut walk = Walk::default();
+        let mut keys: Vec<String> = Vec::new();
+        let mut pinned = against.map(|c| (c.host_seq, c.host_hash));
+        raw_host(self.conn, 0, u64::MAX, |raw| {
+            report.host_events += 1;
+            walk.place(report, None, raw.seq);
+            let c = salt_of(raw.salt).map(|s| commitment(&s, raw.body));
+            let hash = |prev: &Hash| c.map(|c| HostLink { seq: raw.seq, at: raw.at, kind: raw.kind, prev, commitment: &c }.hash());
+            let fits = walk.link(report, None, raw.seq, raw.hash, hash);
+            if let Some((_, want)) = pinned.take_if(|(seq, _)| *seq == raw.seq)
+                && want.0 != raw.hash
+            {
+                report.find(None, Some(raw.seq), What::Head, "the host chain differs from the checkpoint here: it was rewritten");
+            }
+            let event = HostEvent::from_parts(&String::from_utf8_lossy(raw.kind), raw.body);
+            match event {
+                Ok(HostEvent::Opened(o)) => keys.push(o.key),
+                Ok(HostEvent::SessionCreated(c)) => known.entry(c.session.to_string()).or_default().created = true,
+                Ok(HostEvent::SessionRemoved(r)) => known.entry(r.session.to_string()).or_default().removed = true,
+                Ok(HostEvent::SessionHead(h)) => {
+                    if !keys.last().is_some_and(|k| h.is_signed_by(k)) {
+                        report.find(
+                            Some(h.session.as_str()),
+                            Some(h.seq),
+                            What::Signature,
+                            format!("the head at host seq {} is not signed by the host's key", raw.seq),
+                        );
+                    }
+                    known.entry(h.session.to_string()).or_default().heads.insert(h.seq, h.hash);
+                }
+                Ok(_) => {}
+                Err(e) if fits => report.find(None, Some(raw.seq), What::Changed, e.to_string()),
+                Err(_) => {}
+            }
+            Ok(())
+        })?;
+        if let Some((seq, _)) = pinned {
+            report.find(None, Some(seq), What::Cut, format!("the checkpoint has host seq {seq}, the host chain ends at {}", walk.last));
+        }
+        if against.is_some_and(|c| !keys.contains(&c.key)) {
+            report.find(None, None, What::Signature, "the checkpoint was signed by a key that this host never had");
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, row: &SessionRow) -> Result<()> {
+        self.report.sessions += 1;
+        let id = row.id.as_str();
+        let known = self.known.remove(id).unwrap_or_default();
+        let mut heads = known.heads.clone();
+        let pinned = self.against.and_then(|c| c.sessions.iter().find(|h| h.session.as_str() == id));
+        if !known.created || known.removed {
+            let said = if known.removed { "says it was removed" } else { "does not know it" };
+            self.report.find(Some(id), None, What::Missing, format!("the session is here, but the host chain {said}"));
+        }
+        self.known.insert(row.id.clone(), known);
+        let before = self.report.findings.len();
+        let (mut walk, mut replay) = (Walk::default(), None);
+        let (report, blobs, seen) = (&mut self.report, self.blobs, &mut self.seen_blobs);
+        raw_events(self.conn, row.no, 0, u64::MAX, |raw| {
+            report.events += 1;
+            walk.place(report, Some(id), raw.seq);
+            let fits = walk.link(report, Some(id), raw.seq, raw.hash, |prev| event_hash(id, raw, prev));
+            for (want, from) in
+                [(heads.remove(&raw.seq), "the host chain"), (pinned.filter(|h| h.seq == raw.seq).map(|h| h.hash), "the checkpoint")]
+            {
+                if want.is_some_and(|w| w.0 != raw.hash) {
+                    report.find(
+                        Some(id),
+                        Some(raw.seq),
+                        What::Head,
+                        format!("the log differs from the head that {from} holds: it was rewritten"),
+                    );
+                }
+            }
+            match decode(id, raw) {
+                Ok(e) => {
+                    check_blob(report, blobs, seen, id, raw.seq, &e.event);
+                    match &mut replay {
+                        Some(s) => Session::fold(s, &e),
+                        None => replay = Session::begin(&e),
+                    }
+                }
+                // why: a changed row is already named.
+                Err(e) if fits => report.find(Some(id), Some(raw.seq), What::Changed, e.to_string()),
+                Err(_) => {}
+            }
+            Ok(true)
+        })?;
+        let past = |seq: u64| seq > walk.last;
+        let newest = heads.keys().copied().chain(pinned.map(|h| h.seq)).filter(|s| past(*s)).max();
+        let newest = newest.into_iter().chain(Some(row.last_seq).filter(|s| past(*s))).max();
+        if row.last_seq < walk.last {
+            self.report.find(
+                Some(id),
+                Some(row.last_seq + 1),
+                What::Cut,
+                format!("the log goes on to seq {}, the session's row ends at {}", walk.last, row.last_seq),
+            );
+        } else if let Some(want) = newest {
+            self.report.find(
+                Some(id),
+                Some(walk.last + 1),
+                What::Cut,
+                format!("the log ends at seq {}, it once ended at {want}", walk.last),
+            );
+        } else if row.head != walk.stored.0 {
+            self.report.find(
+                Some(id),
+                Some(row.last_seq),
+                What::Projection,
+                "the head in the session's row is not the hash of its last event",
+            );
+        }
+        if self.report.findings.len() == before {
+            self.projection(row, replay.as_ref());
+        }
+        self.frames(row)
+    }
+
+    fn projection(&mut self, row: &SessionRow, replay: Option<&Session>) {
+        let id = row.id.as_str();
+        let Some(s) = replay else {
+            return self.report.find(Some(id), Some(1), What::Cut, "the log does not begin with session_created");
+        };
+        if serde_json::from_str::<Session>(&row.doc).ok().as_ref() != Some(s) {
+            self.report.find(Some(id), None, What::Projection, "the stored projection differs from the replay of the log");
+        }
+        let columns = [
+            ("id", &row.id, s.id.as_str()),
+            ("name", &row.name, &s.name),
+            ("agent", &row.agent, &s.agent),
+            ("status", &row.status, s.status.as_str()),
+        ];
+        for (column, stored, folded) in columns {
+            if stored != folded {
+                self.report.find(Some(id), None, What::Projection, format!("column {column} is {stored:?}, the log says {folded:?}"));
+            }
+        }
+        if row.created_at != s.created_at {
+            self.report.find(
+                Some(id),
+                None,
+                What::Projection,
+                format!("column created_at is {}, the log says {}", row.created_at, s.created_at),
+            );
+        }
+    }
+
+    /// Kept frames of the newest attempt are a gapless run that ends at the last number given out.
+    fn frames(&mut self, row: &SessionRow) -> Result<()> {
+        const SQL: &str = "SELECT count(*), min(no), max(no) FROM frames WHERE session_no = ?1 AND attempt = ?2";
+        let (n, min, max): (i64, Option<i64>, Option<i64>) =
+            self.conn.query_row(SQL, (row.no, row.frame_attempt), |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).doing("reading frames")?;
+        if let Some((min, max)) = min.zip(max)
+            && (max != row.frame_no || max - min + 1 != n)
+        {
+            let detail =
+                format!("attempt {} keeps {n} frames from {min} to {max}, the last one given out is {}", row.frame_attempt, row.frame_no);
+            self.report.find(Some(&row.id), None, What::Frames, detail);
+        }
+        Ok(())
+    }
+
+    /// Sessions that the host chain or the checkpoint knows, but that are not here.
+    fn absent(&mut self, present: &[String], only: Option<&SessionId>) {
+        let present: std::collections::HashSet<_> = present.iter().map(String::as_str).collect();
+        let wanted = |id: &str| only.is_none_or(|o| o.as_str() == id) && !present.contains(id);
+        let removed = |id: &str| self.known.get(id).is_some_and(|k| k.removed);
+        let mut gone: Vec<_> =
+            self.known.iter().filter(|(id, k)| wanted(id) && !k.removed).map(|(id, _)| (id.clone(), "the host chain")).collect();
+        let pinned = self.against.iter().flat_map(|c| &c.sessions).filter(|h| wanted(h.session.as_str()) && !removed(h.session.as_str()));
+        gone.extend(
+            pinned
+                .filter(|h| !self.known.contains_key(h.session.as_str()))
+                .map(|Head { session, .. }| (session.to_string(), "the checkpoint")),
+        );
+        gone.sort_unstable();
+        for (id, by) in gone {
+            self.report.find(Some(&id), None, What::Missing, format!("{by} knows the session, no removal is noted, but it is not here"));
+        }
+    }
+}
+
+/// State of a walk along one chain.
+struct Walk {
+    last: u64,
+    /// The hash in the last row, and the one that its content gives.
+    stored: Hash,
+    computed: Hash,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        Self { last: 0, stored: Hash::ZERO, computed: Hash::ZERO }
+    }
+}
+
+impl Walk {
+    fn place(&mut self, report: &mut Report, session: Option<&str>, seq: u64) {
+        if seq != self.last + 1 {
+            let detail = if seq == self.last + 2 {
+                format!("seq {} is missing", self.last + 1)
+            } else {
+                format!("seq {} to {} are missing", self.last + 1, seq.wrapping_sub(1))
+            };
+            report.find(session, Some(self.last + 1), What::Gap, detail);
+        }
+    }
+
+    /// True when the row is what its hash says. After a gap the row's own `prev` is not known, and the gap is already named.
+    fn link(&mut self, report: &mut Report, session: Option<&str>, seq: u64, stored: &[u8], hash: impl Fn(&Hash) -> Option<Hash>) -> bool {
+        let after_gap = seq != self.last + 1;
+        let computed = hash(&self.stored);
+        // why: where only the row before has a wrong hash, this row is sound on what that hash was; name one row, not two.
+        let fits = [computed, hash(&self.computed)].iter().flatten().any(|h| h.0 == stored);
+        if !fits && !after_gap {
+            report.find(session, Some(seq), What::Changed, "its content, place or hash was changed");
+        }
+        self.last = seq;
+        self.stored = Hash::from_slice(stored).unwrap_or(Hash::ZERO);
+        self.computed = if fits { self.stored } else { computed.unwrap_or(Hash::ZERO) };
+        fits
+    }
+}
+
+fn salt_of(b: &[u8]) -> Option<Salt> {
+    b.try_into().ok()
+}
+
+fn event_hash(id: &str, raw: &RawEvent<'_>, prev: &Hash) -> Option<Hash> {
+    let c = commitment(&salt_of(raw.salt)?, raw.body);
+    let attempt = u32::try_from(raw.attempt).ok()?;
+    Some(Link { session: id, seq: raw.seq, at: raw.at, attempt, kind: raw.kind, prev, commitment: &c }.hash())
+}
+
+fn check_blob(report: &mut Report, blobs: &Blobs, seen: &mut HashMap<String, bool>, id: &str, seq: u64, event: &Event) {
+    let excerpt: &Excerpt = match event {
+        Event::PromptSubmitted(p) => &p.prompt,
+        Event::ToolEnded(t) => &t.output,
+        Event::OutputUnparsed(o) => &o.raw,
+        _ => return,
+    };
+    let Some(digest) = &excerpt.blob else { return };
+    let sound = *seen.entry(digest.clone()).or_insert_with(|| {
+        report.blobs += 1;
+        digest.parse().and_then(|d| blobs.get(&d)).is_ok()
+    });
+    if !sound {
+        report.find(Some(id), Some(seq), What::Blob, format!("blob {digest} is missing or damaged"));
+    }
+}

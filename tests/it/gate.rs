@@ -1,0 +1,168 @@
+//! The gate through the real binaries, with the built-in agent: allow, deny, rewrite, ask, own folders, failing plugins.
+
+use serde_json::{Value, json};
+
+use crate::support::{Model, TestHost, bash, lines_of, rules, until};
+
+fn decided(host: &TestHost, id: &str) -> Vec<(String, String, String)> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    host.events_of(id, "tool_decided")
+        .iter()
+        .map(|e| (text(&e["body"]["effect"]), text(&e["body"]["by"]), text(&e["body"]["reason"])))
+        .collect()
+}
+
+#[test]
+fn allowed_runs_denied_does_not_and_the_log_proves_it() {
+    let mut host = TestHost::new();
+    host.config(&rules(&["Bash(echo yes:*)", "Edit(./**)"], &[], &["Bash(echo no:*)"]));
+    let model = Model::start(&json!({ "steps": [
+        bash("echo yes >> out.txt"),
+        bash("echo no >> out.txt"),
+        bash("echo yes again >> out.txt && echo no >> out.txt"),
+        { "text": "done" },
+    ]}));
+    let id = host.run_demo(&model, "go", &[]);
+    let s = host.ended(&id);
+    assert_eq!((s["outcome"].as_str(), s["mediation"].as_str()), (Some("succeeded"), Some("gate")));
+    assert_eq!(lines_of(&host.work().join("out.txt")), ["yes"]);
+    let d = decided(&host, &id);
+    assert_eq!(d.iter().map(|d| d.0.as_str()).collect::<Vec<_>>(), ["allow", "deny", "deny"], "{d:?}");
+    let kinds: Vec<String> = host.events(&id).iter().map(|e| e["kind"].as_str().unwrap_or_default().to_owned()).collect();
+    for kind in ["session_created", "plugin_loaded", "attempt_started", "prompt_submitted", "tool_requested", "tool_started", "tool_ended", "model_responded", "turn_ended", "attempt_ended", "session_ended"] {
+        assert!(kinds.iter().any(|k| k == kind), "no {kind} in {kinds:?}");
+    }
+    let v = host.beadle(["--json", "verify"]).ok().json();
+    assert_eq!((v["ok"].as_bool(), v["finding_count"].as_u64()), (Some(true), Some(0)));
+    let exported = host.beadle(["export", &id]).ok().lines();
+    assert_eq!(exported.len() as u64, s["last_seq"].as_u64().unwrap_or(0));
+}
+
+#[test]
+fn a_rewrite_is_what_runs() {
+    let mut host = TestHost::new();
+    let mut config = rules(&["Bash(git push origin main --dry-run)"], &[], &[]);
+    config.push_str("[[policy]]\nname = \"hello\"\nplugin = \"hello\"\n");
+    host.config(&config);
+    let model = Model::start(&json!({ "steps": [bash("git push origin main"), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &[]);
+    assert_eq!(host.ended(&id)["rewritten_count"], 1);
+    let d = &host.events_of(&id, "tool_decided")[0]["body"];
+    assert_eq!((d["effect"].as_str(), d["updated_input"]["command"].as_str()), (Some("allow"), Some("git push origin main --dry-run")));
+    assert_eq!(d["answers"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn an_ask_without_a_terminal_is_denied_with_that_reason() {
+    let mut host = TestHost::new();
+    host.config(&rules(&[], &["Bash(rm:*)"], &[]));
+    let model = Model::start(&json!({ "steps": [bash("rm -f x"), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &[]);
+    host.ended(&id);
+    let d = decided(&host, &id);
+    assert_eq!((d[0].0.as_str(), d[0].1.as_str()), ("deny", "unattended"));
+    assert!(d[0].2.contains("no terminal is attached"), "{}", d[0].2);
+}
+
+#[test]
+fn rules_added_at_run_time_hold_at_the_next_call() {
+    let mut host = TestHost::new();
+    host.config(&rules(&["Bash(true)"], &[], &[]));
+    let added = host.beadle(["--json", "rule", "add", "allow", "Bash(touch:*)"]).ok().json();
+    host.beadle(["rule", "add", "allow", "Edit(./**)"]).ok();
+    host.beadle(["rule", "add", "deny", "Bash(touch b)"]).ok();
+    let model = Model::start(&json!({ "steps": [bash("touch a"), bash("touch b"), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &[]);
+    host.ended(&id);
+    assert!(host.work().join("a").exists() && !host.work().join("b").exists());
+    let rule = added["id"].as_str().expect("an id");
+    host.beadle(["rule", "revoke", rule]).ok();
+    assert_eq!(host.beadle(["rule", "revoke", rule]).code, 3);
+    let left = host.beadle(["--json", "rule", "ls"]).ok().lines();
+    assert_eq!(left.len(), 2);
+    assert_ne!(host.beadle(["rule", "add", "allow", "Bash(("]).code, 0, "a rule that is none is refused");
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}
+
+#[test]
+fn a_session_can_not_touch_the_host_or_answer_for_itself() {
+    let mut host = TestHost::new();
+    // Everything is allowed by policy: what holds here holds without any rule.
+    host.config("default = \"allow\"\n[[policy]]\nname = \"rules\"\nenabled = false\n");
+    let beadle = env!("CARGO_BIN_EXE_beadle");
+    let data = host.data().display().to_string();
+    let home = host.beadle_home().display().to_string();
+    let steps = json!([
+        bash(&format!("BEADLE_HOME={home} {beadle} rule add allow 'Bash(*)' > 1.txt 2>&1; echo $? >> 1.txt")),
+        bash(&format!("cat {data}/signing.key")),
+        bash("h=$(dirname $(pwd)); cat $h/b/data/*.key > 2.txt 2>&1; for s in $h/b/data/s/*/s; do python3 -c \"import socket,sys; s=socket.socket(socket.AF_UNIX); s.settimeout(2); s.connect(sys.argv[1]); s.send(b'x'*8); print('answer', s.recv(10))\" $s; done > 3.txt 2>&1"),
+        bash("cd .. && b=b && python3 - <<'P' > work/4.txt 2>&1\nimport http.client, socket\nc = http.client.HTTPConnection('x')\nc.sock = socket.socket(socket.AF_UNIX)\nc.sock.connect('b/run/beadle.sock')\nfor m, p in [('GET', '/v1/sessions'), ('POST', '/v1/host/shutdown'), ('POST', '/v1/sessions')]:\n    c.request(m, p, body='{}', headers={'content-type': 'application/json'})\n    r = c.getresponse()\n    print(r.status, r.read().decode())\nP"),
+        { "text": "done" },
+    ]);
+    let model = Model::start(&json!({ "steps": steps }));
+    let id = host.run_demo(&model, "go", &[]);
+    host.ended(&id);
+    let d = decided(&host, &id);
+    assert_eq!((d[0].0.as_str(), d[0].1.as_str()), ("deny", "host"), "the text names the host's folder: {d:?}");
+    assert_eq!((d[1].0.as_str(), d[1].1.as_str()), ("deny", "host"), "{d:?}");
+    let api = std::fs::read_to_string(host.work().join("4.txt")).unwrap_or_default();
+    assert_eq!(api.lines().filter(|l| l.starts_with("403")).count(), 3, "{api}");
+    assert!(api.contains(&format!("session:{id}")), "{api}");
+    let shim = std::fs::read_to_string(host.work().join("3.txt")).unwrap_or_default();
+    assert!(!shim.contains("answer b'\\"), "the shim spoke to a process of its own session: {shim}");
+    assert!(host.beadle(["--json", "rule", "ls"]).ok().lines().is_empty());
+}
+
+#[test]
+fn a_plugin_that_fails_is_what_on_failure_says_and_is_on_record() {
+    for (guest, cause) in [("loop", "deadline"), ("trap", "trap"), ("memory", "memory")] {
+        let mut host = TestHost::new();
+        let wasm = crate::plugin::guest(guest);
+        let path = host.home().join("p.wasm");
+        std::fs::write(&path, wasm).expect("a guest");
+        let mut config = rules(&["Bash(touch:*)", "Edit(./**)"], &[], &[]);
+        config.push_str(&format!("[[policy]]\nname = \"bad\"\nplugin = \"{}\"\ndeadline_ms = 200\n", path.display()));
+        host.config(&config);
+        let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "done" }] }));
+        let id = host.run_demo(&model, "go", &[]);
+        host.ended(&id);
+        assert!(!host.work().join("a").exists(), "{guest}: a failed policy let a call through");
+        let failed = host.events_of(&id, "plugin_failed");
+        assert_eq!(failed.iter().map(|e| e["body"]["cause"].as_str().unwrap_or_default()).collect::<Vec<_>>(), [cause], "{guest}");
+        config.push_str("on_failure = \"abstain\"\n");
+        host.config(&config);
+        host.beadle(["host", "stop"]).ok();
+        let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "done" }] }));
+        let id = host.run_demo(&model, "go", &[]);
+        host.ended(&id);
+        assert!(host.work().join("a").exists(), "{guest}: abstain");
+    }
+}
+
+#[test]
+fn an_attached_terminal_is_asked_and_its_answer_holds() {
+    let mut host = TestHost::new();
+    host.config(&rules(&["Edit(./**)"], &["Bash(touch:*)"], &[]));
+    let model = Model::start(&json!({ "steps": [bash("touch a"), bash("touch b"), { "text": "done" }] }));
+    host.set("ANTHROPIC_BASE_URL", model.url());
+    host.set("ANTHROPIC_API_KEY", "test");
+    let run = crate::support::Terminal::start(host.command(["run", "--agent", "demo", "--name", "asked", "go"]));
+    let waiting = |n: usize| {
+        until("a call waits", || {
+            let list = host.beadle(["--json", "events", "asked", "-k", "approval_requested"]);
+            let list = if list.code == 0 { list.lines() } else { vec![] };
+            list.get(n).and_then(|e| Some(format!("{}:{}", e["session"].as_str()?, e["body"]["call"])))
+        })
+    };
+    host.beadle(["approve", &waiting(0)]).ok();
+    let second = waiting(1);
+    host.beadle(["deny", &second, "--reason", "not today"]).ok();
+    assert_eq!(host.beadle(["approve", &second]).code, 1, "the first answer holds");
+    let screen = run.finish();
+    let id = host.show("asked")["id"].as_str().expect("an id").to_owned();
+    assert!(host.work().join("a").exists() && !host.work().join("b").exists(), "{screen}");
+    let d = decided(&host, &id);
+    assert_eq!(d[0].1, "approval");
+    assert_eq!((d[1].0.as_str(), d[1].2.as_str()), ("deny", "not today"));
+    assert!(screen.contains("touch a"), "the question was shown: {screen}");
+}

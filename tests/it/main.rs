@@ -1,0 +1,17 @@
+//! Everything that needs a process, a socket, a database or a plugin, against the real binaries. One binary, a room a file.
+
+mod support;
+
+mod captures;
+mod claude;
+mod claude_codec;
+mod cli;
+mod gate;
+mod gateway;
+mod plugin;
+mod process;
+mod recovery;
+mod sessions;
+mod shell;
+mod store;
+mod tidy;

@@ -1,0 +1,129 @@
+//! The daemon dies at any moment; the session goes on, each question is answered once, nothing is judged or run twice.
+//!
+//! The proof is a file: every call appends its own number to it, and afterwards it holds exactly the allowed numbers, in order.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{Model, TestHost, alive, bash, kill, lines_of, marked, rules, until};
+
+/// Odd numbers are denied.
+fn script(calls: usize) -> serde_json::Value {
+    let mut steps: Vec<_> = (0..calls).map(|n| bash(&format!("echo {} {n} >> out.txt", if n % 2 == 0 { "even" } else { "odd" }))).collect();
+    steps.push(json!({ "text": "done" }));
+    json!({ "steps": steps })
+}
+
+fn host() -> TestHost {
+    let host = TestHost::new();
+    host.config(&rules(&["Bash(echo even:*)", "Edit(./**)"], &[], &["Bash(echo odd:*)"]));
+    host
+}
+
+fn prove(host: &TestHost, id: &str, calls: usize, what: &str) {
+    let s = host.ended(id);
+    assert_eq!(s["outcome"], "succeeded", "{what}: {s:#}");
+    let want: Vec<String> = (0..calls).filter(|n| n % 2 == 0).map(|n| format!("even {n}")).collect();
+    assert_eq!(lines_of(&host.work().join("out.txt")), want, "{what}");
+    let mut decided: Vec<u64> = host.events_of(id, "tool_decided").iter().filter_map(|e| e["body"]["call"].as_u64()).collect();
+    let count = decided.len();
+    decided.sort_unstable();
+    decided.dedup();
+    assert_eq!((count, decided.len(), s["call_count"].as_u64()), (calls, calls, Some(calls as u64)), "{what}: each call once");
+    let v = host.beadle(["--json", "verify"]).ok().json();
+    assert_eq!(v["ok"], true, "{what}: {v:#}");
+}
+
+#[test]
+fn killed_at_each_failpoint() {
+    const CALLS: usize = 4;
+    for point in ["requested", "decided", "appended", "synced", "sent", "taken", "ran", "reported"] {
+        for visit in [1, 2, 3] {
+            let mut host = host();
+            let model = Model::start(&script(CALLS));
+            let mut daemon = host.daemon_with("BEADLE_FAILPOINT", &format!("{point}:{visit}"));
+            let id = host.run_demo(&model, "go", &[]);
+            until("the daemon has died at the failpoint", || daemon.try_wait().ok().flatten());
+            prove(&host, &id, CALLS, &format!("{point}:{visit}"));
+        }
+    }
+}
+
+#[test]
+fn killed_at_random_moments() {
+    const CALLS: usize = 6;
+    let rounds: u64 = std::env::var("BEADLE_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    // Few folders, many sessions: adoption is also of what earlier rounds left.
+    let per_host = 20;
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let mut round = 0;
+    while round < rounds {
+        let mut host = host();
+        for _ in 0..per_host.min(rounds - round) {
+            round += 1;
+            let _ = std::fs::remove_file(host.work().join("out.txt"));
+            let model = Model::start(&script(CALLS));
+            let id = host.run_demo(&model, "go", &[]);
+            for _ in 0..=random() % 3 {
+                std::thread::sleep(Duration::from_micros(random() % 150_000));
+                host.kill_daemon();
+            }
+            prove(&host, &id, CALLS, &format!("round {round}"));
+            drop(model);
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_ends_while_no_daemon_runs_is_recorded_whole() {
+    let host = host();
+    let id = host
+        .beadle(["--json", "run", "--detach", "--", "sh", "-c", "until [ -e go ]; do sleep 0.02; done; echo late; exit 3"])
+        .ok()
+        .json()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    host.kill_daemon();
+    host.file("go", "");
+    until("the agent has ended", || marked(&id).is_empty().then_some(()));
+    let s = host.ended(&id);
+    assert_eq!((s["exit_code"].as_i64(), s["outcome"].as_str()), (Some(3), Some("failed")));
+    assert_eq!(host.beadle(["logs", &id]).ok().out, "late\n");
+}
+
+#[test]
+fn a_killed_shim_ends_its_agent_and_the_session_is_lost_not_forgotten() {
+    let host = host();
+    let id = host.beadle(["--json", "run", "--detach", "--", "sh", "-c", "setsid sleep 1000 & sleep 1000"]).ok().json()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let shim = host.beadle(["--json", "ps", &id]).ok().lines().iter().find(|p| p["role"] == "shim").and_then(|p| p["pid"].as_u64());
+    kill(u32::try_from(shim.expect("a shim")).expect("a pid"));
+    let s = host.ended(&id);
+    assert_eq!(s["outcome"], "lost");
+    until("nothing is left", || marked(&id).is_empty().then_some(()));
+}
+
+#[test]
+fn an_agent_killed_while_a_tool_runs_leaves_nothing() {
+    let mut host = host();
+    host.config(&rules(&["Bash(sleep:*)"], &[], &[]));
+    let model = Model::start(&json!({ "steps": [bash("sleep 1000"), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &[]);
+    until("the tool runs", || (!host.events_of(&id, "tool_started").is_empty() && marked(&id).len() >= 3).then_some(()));
+    let pid = u32::try_from(host.show(&id)["pid"].as_u64().expect("a pid")).expect("a pid");
+    assert!(alive(pid));
+    kill(pid);
+    let s = host.ended(&id);
+    assert_eq!((s["outcome"].as_str(), s["signal"].as_i64()), (Some("failed"), Some(9)));
+    assert_eq!(marked(&id), Vec::<u32>::new());
+}

@@ -1,0 +1,392 @@
+//! What the store promises its callers: order, conflicts, projections, frames, listings, removal, the host chain, who may open it.
+
+mod damage;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use beadle::model::{Actor, Event, OsEntropy, Session, SessionId, Status, SystemClock};
+use beadle::store::chain::{Link, commitment};
+use beadle::store::{Appended, Batch, Error, Filter, Frame, Hash, HostEvent, Options, Store, Wake, What};
+use proptest::prelude::*;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+fn open(dir: &Path) -> Result<Store, Error> {
+    Store::open(dir, Options::default())
+}
+
+fn sql(dir: &Path) -> Result<Connection> {
+    let c = Connection::open(dir.join("beadle.db"))?;
+    c.busy_timeout(Duration::from_secs(5))?;
+    Ok(c)
+}
+
+fn event(kind: &str, body: Value) -> Result<Event> {
+    Ok(Event::from_parts(kind, body.to_string().as_bytes())?)
+}
+
+fn note(text: &str) -> Result<Event> {
+    event("note", json!({ "text": text }))
+}
+
+fn created(name: &str, label: &str) -> Result<Event> {
+    let by = json!({ "role": "host" });
+    event(
+        "session_created",
+        json!({ "name": name, "agent": "claude", "command": ["claude"], "cwd": "/p", "mediation": "gate", "created_by": by,
+                "labels": { "team": label }, "beadle_version": "0.1.0" }),
+    )
+}
+
+fn batch(id: &SessionId, events: Vec<Event>) -> Batch {
+    Batch {
+        session: id.clone(),
+        expected: None,
+        attempt: 1,
+        at: 1_795_232_000_000,
+        events,
+        cursor: None,
+        frames: Vec::new(),
+        blobs: Vec::new(),
+    }
+}
+
+fn begin(store: &Store, name: &str) -> Result<SessionId> {
+    let id = SessionId::new(name, &SystemClock, &OsEntropy);
+    store.append(Batch { expected: Some(0), attempt: 0, ..batch(&id, vec![created(name, "core")?]) }).wait()?;
+    Ok(id)
+}
+
+fn notes(store: &Store, id: &SessionId, n: usize) -> Result<Appended> {
+    let events = (0..n).map(|i| note(&format!("note {i}"))).collect::<Result<_>>()?;
+    Ok(store.append(batch(id, events)).wait()?)
+}
+
+/// A store with sessions `a` (10 events) and `b` (5), and what it was opened in.
+fn filled() -> Result<(TempDir, Store, SessionId, SessionId)> {
+    let dir = tempfile::tempdir()?;
+    let store = open(dir.path())?;
+    let (a, b) = (begin(&store, "a")?, begin(&store, "b")?);
+    notes(&store, &a, 9)?;
+    notes(&store, &b, 4)?;
+    Ok((dir, store, a, b))
+}
+
+fn replay(store: &Store, id: &SessionId) -> Result<Session> {
+    let mut session: Option<Session> = None;
+    for e in store.events(id, 1, 10_000)? {
+        match &mut session {
+            None => session = Session::begin(&e.envelope),
+            Some(s) => s.fold(&e.envelope),
+        }
+    }
+    session.ok_or_else(|| "no session_created".into())
+}
+
+fn found(store: &Store, session: &SessionId, seq: u64, what: What) -> Result<bool> {
+    let r = store.verify(None)?;
+    Ok(r.findings.iter().any(|f| f.session.as_deref() == Some(session.as_str()) && f.seq == Some(seq) && f.what == what))
+}
+
+fn code<T>(r: Result<T, Error>) -> &'static str {
+    r.map_or_else(|e| e.code(), |_| "ok")
+}
+
+fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
+    let by = json!({ "role": "host" });
+    let usage = json!({ "input": 3, "output": 5, "cache_read": 0, "cache_write": 1 });
+    prop_oneof![
+        "[a-zé ]{0,300}".prop_map(|t| ("agent_replied", json!({ "text": t }))),
+        any::<u32>().prop_map(|p| ("attempt_started", json!({ "argv": ["x"], "pid": p, "shim_pid": 2 }))),
+        Just(("attempt_ended", json!({ "outcome": "failed", "exit_code": 3 }))),
+        Just(("approval_requested", json!({ "call": 2, "reason": "r", "expires_at": 9 }))),
+        Just(("approval_resolved", json!({ "call": 2, "effect": "allow", "reason": "r", "by": by }))),
+        any::<bool>().prop_map(move |p| (
+            "model_responded",
+            json!({ "message_id": "m", "model": "x", "usage": usage, "cost": if p { json!(7) } else { Value::Null } })
+        )),
+        Just(("turn_ended", json!({ "is_error": false, "result": "done" }))),
+        Just(("session_stopping", json!({ "by": { "role": "host" }, "how": "stop", "grace_ms": 1 }))),
+        Just(("session_ended", json!({ "outcome": "succeeded" }))),
+        Just(("mediation_lowered", json!({ "to": "none", "reason": "r" }))),
+        Just(("tea_served", json!({ "cups": 2 }))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #[test]
+    fn a_replay_gives_the_projection(steps in proptest::collection::vec((0usize..3, proptest::collection::vec(any_event(), 0..6), any::<u16>()), 1..30)) {
+        let run = || -> Result {
+            let dir = tempfile::tempdir()?;
+            let store = Store::open(dir.path(), Options { head_every_events: 7, ..Options::default() })?;
+            let ids = [begin(&store, "a")?, begin(&store, "b")?, begin(&store, "c")?];
+            let mut tickets = Vec::new();
+            for (who, events, at) in &steps {
+                let events = events.iter().map(|(k, b)| event(k, b.clone())).collect::<Result<_>>()?;
+                tickets.push(store.append(Batch { at: i64::from(*at), ..batch(&ids[*who], events) }));
+            }
+            for t in tickets {
+                let a = t.wait()?;
+                assert_eq!(a.session.last_seq, a.last_seq);
+            }
+            for id in &ids {
+                assert_eq!(store.session(id)?, replay(&store, id)?);
+            }
+            let report = store.verify(None)?;
+            assert!(report.is_sound(), "{:?}", report.findings);
+            drop(store);
+            let store = open(dir.path())?;
+            for id in &ids {
+                assert_eq!(store.session(id)?, replay(&store, id)?);
+                notes(&store, id, 1)?;
+            }
+            assert!(store.verify(None)?.is_sound());
+            Ok(())
+        };
+        run().map_err(|e| TestCaseError::fail(e.to_string()))?;
+    }
+}
+
+#[test]
+fn a_conflict_fails_only_its_own_caller() -> Result {
+    let (_dir, store, a, b) = filled()?;
+    let at = |id: &SessionId, expected| {
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(store.append(Batch { expected: Some(expected), ..batch(id, vec![note("x")?]) }))
+    };
+    let (first, second, other) = (at(&a, 10)?, at(&a, 10)?, at(&b, 5)?);
+    assert_eq!(first.wait()?.last_seq, 11);
+    assert!(matches!(second.wait(), Err(Error::Conflict { expected: 10, actual: 11, .. })));
+    assert_eq!(other.wait()?.last_seq, 6);
+    let unknown = SessionId::parse("nobody-1-aaaaa")?;
+    assert_eq!(code(at(&unknown, 3)?.wait()), "BDL-STORE-011");
+    assert_eq!(code(store.append(batch(&unknown, vec![note("x")?])).wait()), "BDL-STORE-014");
+    assert_eq!(code(store.append(batch(&a, vec![created("a", "x")?])).wait()), "BDL-STORE-014");
+    assert_eq!(
+        code(store.append(Batch { expected: Some(0), ..batch(&unknown, vec![created("n", "x")?, created("n", "x")?]) }).wait()),
+        "BDL-STORE-014"
+    );
+    Ok(())
+}
+
+#[test]
+fn frames_and_cursor_travel_with_the_events() -> Result {
+    let (dir, store, a, _) = filled()?;
+    let frames = |attempt, cursor, nos: &[u64]| {
+        let frames = nos.iter().map(|no| Frame { no: *no, bytes: vec![7; 3] }).collect();
+        store.append(Batch { attempt, cursor: Some(cursor), frames, ..batch(&a, Vec::new()) }).wait()
+    };
+    assert_eq!(store.cursor(&a)?, None);
+    frames(1, 100, &[1, 2])?;
+    assert_eq!(code(frames(1, 100, &[4])), "BDL-STORE-016");
+    assert_eq!(code(frames(1, 99, &[])), "BDL-STORE-017");
+    assert_eq!(frames(1, 120, &[3])?.last_seq, 10);
+    store.drop_frames(&a, 1, 1).wait()?;
+    drop(store);
+    let store = open(dir.path())?;
+    assert_eq!(store.frames_after(&a, 1, 0)?.iter().map(|f| f.no).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(store.cursor(&a)?.map(|c| (c.attempt, c.offset)), Some((1, 120)));
+    let again = |attempt, no| store.append(Batch { attempt, frames: vec![Frame { no, bytes: vec![] }], ..batch(&a, vec![]) }).wait();
+    assert_eq!(
+        (code(again(1, 3)), code(again(2, 2)), code(again(2, 1)), code(again(1, 4))),
+        ("BDL-STORE-016", "BDL-STORE-016", "ok", "BDL-STORE-016")
+    );
+    assert!(store.verify(None)?.is_sound());
+    Ok(())
+}
+
+#[test]
+fn sessions_are_found_filtered_and_paged() -> Result {
+    let dir = tempfile::tempdir()?;
+    let store = open(dir.path())?;
+    let ids: Vec<_> = ["fix", "fix", "fix-more", "tea"].iter().map(|n| begin(&store, n)).collect::<Result<_>>()?;
+    store.append(batch(&ids[3], vec![event("session_ended", json!({ "outcome": "succeeded" }))?])).wait()?;
+    assert_eq!((store.find("tea")?, store.find(ids[0].as_str())?, store.find("fix-mo")?), (ids[3].clone(), ids[0].clone(), ids[2].clone()));
+    assert!(matches!(store.find("fix"), Err(Error::Ambiguous { candidates, .. }) if candidates.len() == 2));
+    for bad in ["", "nope", "%", "f*", "'", &"x".repeat(10_000_000)] {
+        assert_eq!(code(store.find(bad)), "BDL-STORE-012");
+    }
+    let list = |f: Filter| store.sessions(&f).map(|p| (p.items.into_iter().map(|s| s.id).collect::<Vec<_>>(), p.next));
+    assert_eq!(list(Filter { status: vec![Status::Ended], ..Filter::default() })?.0, [ids[3].clone()]);
+    assert_eq!(list(Filter { label: Some(("team".into(), "core".into())), agent: Some("claude".into()), ..Filter::default() })?.0.len(), 4);
+    assert!(list(Filter { label: Some(("team".into(), "x' OR 1".into())), ..Filter::default() })?.0.is_empty());
+    let (first, next) = list(Filter { limit: 3, ..Filter::default() })?;
+    let (rest, end) = list(Filter { limit: 3, cursor: next, ..Filter::default() })?;
+    assert_eq!(first.into_iter().chain(rest).collect::<Vec<_>>(), ids.into_iter().rev().collect::<Vec<_>>());
+    assert_eq!((end, code(list(Filter { cursor: Some("x".into()), ..Filter::default() }))), (None, "BDL-STORE-025"));
+    Ok(())
+}
+
+#[test]
+fn removal_is_noted_and_leaves_no_rows() -> Result {
+    let (dir, store, a, b) = filled()?;
+    notes(&store, &a, 3_000)?;
+    store.remove(&a, &Actor::host()).wait()?;
+    assert_eq!(code(store.session(&a)), "BDL-STORE-012");
+    assert_eq!(code(store.remove(&a, &Actor::host()).wait()), "BDL-STORE-012");
+    let removed = |e: &beadle::store::HostEntry| matches!(&e.event, HostEvent::SessionRemoved(r) if r.session == a && r.last_seq == 3_010);
+    assert!(store.host_entries(1, 100)?.iter().any(removed));
+    assert!(store.verify(None)?.is_sound());
+    let (c, deadline) = (sql(dir.path())?, Instant::now() + Duration::from_secs(20));
+    while c.query_row("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM removals)", [], |r| r.get::<_, i64>(0))? != 5 {
+        assert!(Instant::now() < deadline, "events of a removed session are still there");
+        std::thread::yield_now();
+    }
+    assert_eq!(notes(&store, &b, 1)?.last_seq, 6);
+    assert!(store.verify(None)?.is_sound());
+    Ok(())
+}
+
+#[test]
+fn a_follower_of_all_sessions_misses_nothing_after_a_removal() -> Result {
+    let (dir, store, a, b) = filled()?;
+    let before = store.newest_row()?;
+    store.remove(&b, &Actor::host()).wait()?;
+    let (c, deadline) = (sql(dir.path())?, Instant::now() + Duration::from_secs(20));
+    while c.query_row("SELECT count(*) FROM removals", [], |r| r.get::<_, i64>(0))? != 0 {
+        assert!(Instant::now() < deadline, "the removal does not end");
+        std::thread::yield_now();
+    }
+    drop(store);
+    let store = open(dir.path())?;
+    notes(&store, &a, 2)?;
+    let seen: Vec<_> = store.events_after_row(before, 100)?.into_iter().map(|(_, e)| e.envelope.seq).collect();
+    assert_eq!(seen, [11, 12]);
+    Ok(())
+}
+
+#[test]
+fn blobs_are_stored_once_and_checked() -> Result {
+    let (dir, store, a, _) = filled()?;
+    let bytes = vec![5; 100_000];
+    let digest = Hash::of(&bytes);
+    let body = json!({ "is_error": false, "output": { "text": "5", "bytes": 100_000, "blob": digest.to_string() } });
+    store.append(Batch { blobs: vec![bytes.clone(), bytes.clone()], ..batch(&a, vec![event("tool_ended", body)?]) }).wait()?;
+    assert_eq!(store.blob(&digest)?, bytes);
+    assert!(store.verify(None)?.is_sound());
+    let hex = digest.to_string();
+    std::fs::write(dir.path().join("blobs").join(&hex[..2]).join(&hex[2..]), b"changed")?;
+    assert_eq!(code(store.blob(&digest)), "BDL-STORE-020");
+    assert!(found(&store, &a, 11, What::Blob)?);
+    assert_eq!(store.put_blob(&bytes)?, digest);
+    assert!(store.verify(None)?.is_sound());
+    Ok(())
+}
+
+#[test]
+fn the_host_chain_tells_the_runs_heads_and_settings() -> Result {
+    let dir = tempfile::tempdir()?;
+    let store = Store::open(dir.path(), Options { head_every_events: 4, ..Options::default() })?;
+    let a = begin(&store, "a")?;
+    notes(&store, &a, 4)?;
+    store.append(batch(&a, vec![event("session_ended", json!({ "outcome": "stopped" }))?])).wait()?;
+    let rule = HostEvent::from_parts("rule_revoked", json!({ "id": "r-1", "by": { "role": "host" } }).to_string().as_bytes())?;
+    store.note(rule, vec![("rules".into(), Some("[]".into())), ("old".into(), None)]).wait()?;
+    store.set_setting("pins", Some("{}".into())).wait()?;
+    assert_eq!((store.setting("rules")?, store.setting("pins")?, store.setting("old")?), (Some("[]".into()), Some("{}".into()), None));
+    store.close();
+    assert_eq!(code(store.set_setting("pins", None).wait()), "BDL-STORE-022");
+    drop(store);
+    let store = open(dir.path())?;
+    let entries = store.host_entries(1, 100)?;
+    let kinds: Vec<_> = entries.iter().map(|e| e.event.kind()).collect();
+    assert_eq!(kinds, ["opened", "session_created", "session_head", "session_head", "rule_revoked", "closed", "opened"]);
+    let heads: Vec<_> = entries.iter().filter_map(|e| if let HostEvent::SessionHead(h) = &e.event { Some(h.seq) } else { None }).collect();
+    assert_eq!(heads, [5, 6]);
+    assert!(store.verify(None)?.is_sound());
+    Ok(())
+}
+
+#[test]
+fn a_follower_is_woken_after_the_commit() -> Result {
+    let (_dir, store, a, _) = filled()?;
+    let mut wakes = store.watch();
+    let last = notes(&store, &a, 2)?.last_seq;
+    // why: a wake-up of an earlier commit may still be under way; a lost one would let this wait for ever.
+    while wakes.blocking_recv()? != (Wake { session: a.clone(), last_seq: last }) {}
+    assert_eq!(store.tail(&a, 2)?.iter().map(|e| e.envelope.seq).collect::<Vec<_>>(), [11, 12]);
+    Ok(())
+}
+
+#[test]
+fn an_export_proves_itself() -> Result {
+    let (_dir, store, a, _) = filled()?;
+    notes(&store, &a, 250)?;
+    let (mut prev, mut n) = (Hash::ZERO, 0);
+    for line in store.export(&a)? {
+        let line = line?;
+        let v: Value = serde_json::from_str(&line)?;
+        let body: &serde_json::value::RawValue =
+            serde_json::from_str::<std::collections::HashMap<&str, &serde_json::value::RawValue>>(&line)?.get("body").ok_or("no body")?;
+        let salt: Hash = v["salt"].as_str().ok_or("no salt")?.parse()?;
+        let c = commitment(&salt.0, body.get().as_bytes());
+        let text = |k: &str| v[k].as_str().unwrap_or_default();
+        n += 1;
+        let attempt = u32::try_from(v["attempt"].as_u64().unwrap_or(9))?;
+        let link = Link {
+            session: a.as_str(),
+            seq: n,
+            at: v["at"].as_i64().unwrap_or(0),
+            attempt,
+            kind: text("kind").as_bytes(),
+            prev: &prev,
+            commitment: &c,
+        };
+        assert_eq!((text("prev"), text("hash")), (&*prev.to_string(), &*link.hash().to_string()));
+        prev = link.hash();
+    }
+    assert_eq!(n, 260);
+    Ok(())
+}
+
+#[test]
+fn projections_of_another_version_are_folded_anew() -> Result {
+    let (dir, store, a, _) = filled()?;
+    drop(store);
+    sql(dir.path())?.execute_batch("UPDATE meta SET value = '0.0.1'; UPDATE sessions SET doc = '{}', status = 'queued'")?;
+    let store = open(dir.path())?;
+    assert!(store.verify(None)?.is_sound());
+    assert_eq!(notes(&store, &a, 1)?.last_seq, 11);
+    Ok(())
+}
+
+#[test]
+fn what_is_not_ours_to_open_is_refused_with_its_reason() -> Result {
+    let (dir, store, ..) = filled()?;
+    let second = open(dir.path()).err().ok_or("opened twice")?;
+    assert!(second.code() == "BDL-STORE-003" && second.to_string().contains(&std::process::id().to_string()), "{second}");
+    drop(store);
+    sql(dir.path())?.pragma_update(None, "user_version", 99)?;
+    assert_eq!(code(open(dir.path())), "BDL-STORE-004");
+    std::fs::write(dir.path().join("beadle.db"), "what is this? ".repeat(1_000))?;
+    assert_eq!(code(open(dir.path())), "BDL-STORE-007");
+    std::fs::write(dir.path().join("beadle.db"), "")?;
+    assert_eq!(code(open(dir.path())), "BDL-STORE-006");
+    let foreign = tempfile::tempdir()?;
+    sql(foreign.path())?.execute_batch("CREATE TABLE tea (cups)")?;
+    assert_eq!(code(open(foreign.path())), "BDL-STORE-005");
+    Ok(())
+}
+
+#[test]
+fn a_read_only_folder_is_refused() -> Result {
+    let dir = tempfile::tempdir()?;
+    let inner = dir.path().join("data");
+    std::fs::create_dir(&inner)?;
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))?;
+    std::fs::set_permissions(&inner, PermissionsExt::from_mode(0o555))?;
+    // why: root may write anywhere; the thread's file system identity is another one, for this thread alone.
+    let opened = std::thread::spawn(move || {
+        // SAFETY: changes nothing but this thread's file system uid; no memory is involved.
+        unsafe { libc::setfsuid(65_534) };
+        open(&inner).map(drop)
+    });
+    let e = opened.join().map_err(|_| "panicked")?.err().ok_or("opened a read-only folder")?;
+    assert!(e.code() == "BDL-STORE-001" && e.to_string().contains("BEADLE_HOME"), "{e}");
+    Ok(())
+}

@@ -1,0 +1,342 @@
+//! A host of one's own for each test: temporary folders, the real binary, the scripted model, ways to break things.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use beadle::gateway::{Options, Script, Server};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a condition may take to become true on a slow, shared machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the async parts of tests.
+pub fn runtime() -> &'static tokio::runtime::Runtime {
+    static RT: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RT.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime"))
+}
+
+/// Polls until `f` gives a value; panics with `what` after [`PATIENCE`].
+pub fn until<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(v) = f() {
+            return v;
+        }
+        assert!(Instant::now() < end, "gave up waiting until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Said {
+    fn from(o: Output) -> Self {
+        Self {
+            code: o.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&o.stdout).into_owned(),
+            err: String::from_utf8_lossy(&o.stderr).into_owned(),
+        }
+    }
+}
+
+impl Said {
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.out, self.err);
+        self
+    }
+
+    /// Every line of standard output as JSON.
+    pub fn lines(&self) -> Vec<Value> {
+        self.out.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+    }
+
+    /// Standard output as one JSON document.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(self.out.trim()).unwrap_or_else(|e| panic!("{e}: {}\nstderr: {}", self.out, self.err))
+    }
+}
+
+/// Folders, workspace and environment of one host. Its daemon is started on demand by the commands and ended on drop.
+pub struct TestHost {
+    dir: TempDir,
+    env: Vec<(String, String)>,
+}
+
+impl TestHost {
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("bdl").tempdir().expect("a temporary folder");
+        let host = Self { dir, env: vec![] };
+        for d in [host.work(), host.home()] {
+            std::fs::create_dir_all(d).expect("folders");
+        }
+        host
+    }
+
+    /// The agent's working directory.
+    pub fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    /// The operator's home folder.
+    pub fn home(&self) -> PathBuf {
+        self.dir.path().join("user")
+    }
+
+    /// Everything of Beadle's.
+    pub fn beadle_home(&self) -> PathBuf {
+        self.dir.path().join("b")
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.beadle_home().join("data")
+    }
+
+    pub fn set(&mut self, name: &str, value: impl AsRef<str>) {
+        self.env.retain(|(n, _)| n != name);
+        self.env.push((name.to_owned(), value.as_ref().to_owned()));
+    }
+
+    /// Writes the operator's configuration.
+    pub fn config(&self, toml: &str) -> &Self {
+        let dir = self.beadle_home().join("config");
+        std::fs::create_dir_all(&dir).expect("config folder");
+        std::fs::write(dir.join("beadle.toml"), toml).expect("config file");
+        self
+    }
+
+    /// Writes a file below the workspace.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.work().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// An executable script below the test's folder.
+    pub fn program(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.dir.path().join(name);
+        let mut f = std::fs::File::create(&path).expect("a program");
+        f.write_all(text.as_bytes()).expect("written");
+        f.set_permissions(std::fs::Permissions::from_mode(0o755)).expect("executable");
+        path
+    }
+
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_beadle"));
+        c.args(args)
+            .current_dir(self.work())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.home())
+            .env("BEADLE_HOME", self.beadle_home())
+            .env("NO_COLOR", "1")
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::null());
+        c
+    }
+
+    pub fn beadle<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {
+        self.command(args).output().expect("the binary starts").into()
+    }
+
+    /// Starts a command and leaves it running.
+    pub fn spawn<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Child {
+        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
+    }
+
+    /// `beadle --json show`.
+    pub fn show(&self, id: &str) -> Value {
+        self.beadle(["--json", "show", id]).ok().json()
+    }
+
+    /// All events of a session, oldest first.
+    pub fn events(&self, id: &str) -> Vec<Value> {
+        self.beadle(["--json", "events", id]).ok().lines()
+    }
+
+    pub fn events_of(&self, id: &str, kind: &str) -> Vec<Value> {
+        self.events(id).into_iter().filter(|e| e["kind"] == kind).collect()
+    }
+
+    /// Waits for the end and gives the session.
+    pub fn ended(&self, id: &str) -> Value {
+        until("the session has ended", || {
+            let s = self.show(id);
+            (s["status"] == "ended").then_some(s)
+        })
+    }
+
+    /// The daemon's pid; starts one when none runs.
+    pub fn daemon(&self) -> u32 {
+        let pid = self.beadle(["--json", "host", "status"]).ok().json()["pid"].as_u64().expect("a pid");
+        u32::try_from(pid).expect("a pid")
+    }
+
+    /// `kill -9` of the daemon; returns when it is gone.
+    pub fn kill_daemon(&self) {
+        kill(self.daemon());
+    }
+
+    /// A daemon in the foreground, with further environment; for failpoints.
+    pub fn daemon_with(&self, name: &str, value: &str) -> Child {
+        let mut c = self.command(["daemon"]);
+        c.env(name, value).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = c.spawn().expect("the daemon starts");
+        until("the daemon listens", || {
+            std::os::unix::net::UnixStream::connect(self.beadle_home().join("run/beadle.sock")).ok()
+        });
+        child
+    }
+
+    /// The built-in agent playing `script`; returns the session's id.
+    pub fn run_demo(&mut self, model: &Model, prompt: &str, more: &[&str]) -> String {
+        self.set("ANTHROPIC_BASE_URL", model.url());
+        self.set("ANTHROPIC_API_KEY", "test");
+        let mut args = vec!["--json", "run", "--agent", "demo", "--detach"];
+        args.extend(more);
+        args.push(prompt);
+        self.beadle(args).ok().json()["id"].as_str().expect("an id").to_owned()
+    }
+}
+
+impl Drop for TestHost {
+    fn drop(&mut self) {
+        for s in self.beadle(["--json", "ls"]).out.lines() {
+            let Ok(s) = serde_json::from_str::<Value>(s) else { continue };
+            if let (Some(id), true) = (s["id"].as_str(), s["status"] != "ended") {
+                self.beadle(["kill", id]);
+            }
+        }
+        self.beadle(["host", "stop"]);
+    }
+}
+
+/// SIGKILL, and wait until the process is gone. Only for processes that the test started.
+pub fn kill(pid: u32) {
+    let Some(p) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return };
+    let _ = rustix::process::kill_process(p, rustix::process::Signal::KILL);
+    until("the killed process is gone", || (!alive(pid)).then_some(()));
+}
+
+/// Whether a process runs (a zombie does not).
+pub fn alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|s| s.rsplit(')').next().map(|rest| !rest.trim_start().starts_with('Z')))
+        .unwrap_or(false)
+}
+
+/// Pids whose environment has `BEADLE_SESSION=<id>`.
+pub fn marked(id: &str) -> Vec<u32> {
+    let mark = format!("BEADLE_SESSION={id}");
+    let Ok(proc) = std::fs::read_dir("/proc") else { return vec![] };
+    proc.flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|b| b.split(|c| *c == 0).any(|v| v == mark.as_bytes())) && alive(*pid)
+        })
+        .collect()
+}
+
+/// A scripted model on loopback.
+pub struct Model(Server);
+
+impl Model {
+    pub fn start(script: &Value) -> Self {
+        let script = Script::parse(&script.to_string()).unwrap_or_else(|e| panic!("{e}"));
+        Self(runtime().block_on(Server::start(script, Options::default())).unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    pub fn url(&self) -> String {
+        self.0.url()
+    }
+
+    /// Bodies of the requests so far.
+    pub fn requests(&self) -> Vec<Value> {
+        self.0.requests().iter().map(|r| serde_json::to_value(r).unwrap_or(Value::Null)).collect()
+    }
+}
+
+/// A step that runs one shell command.
+pub fn bash(command: &str) -> Value {
+    serde_json::json!({ "tool": "Bash", "input": { "command": command, "description": "test" } })
+}
+
+/// A policy configuration that replaces the embedded rules.
+pub fn rules(allow: &[&str], ask: &[&str], deny: &[&str]) -> String {
+    let list = |l: &[&str]| l.iter().map(|r| format!("{r:?}")).collect::<Vec<_>>().join(", ");
+    format!(
+        "[[policy]]\nname = \"rules\"\nplugin = \"rules\"\n[policy.config]\nallow = [{}]\nask = [{}]\ndeny = [{}]\n",
+        list(allow),
+        list(ask),
+        list(deny)
+    )
+}
+
+/// Lines of a file; none when it is not there.
+pub fn lines_of(path: &Path) -> Vec<String> {
+    std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// A command on a terminal of its own (a pty): for what only a person at a terminal sees.
+pub struct Terminal {
+    child: Child,
+    screen: std::thread::JoinHandle<String>,
+}
+
+impl Terminal {
+    pub fn start(mut command: Command) -> Self {
+        use std::os::fd::{AsRawFd, FromRawFd};
+        use std::os::unix::process::CommandExt;
+        let (mut master, mut slave) = (-1, -1);
+        // SAFETY: both descriptors are written by the call and owned by the files below; the other arguments may be null.
+        let (master, slave) = unsafe {
+            assert_eq!(libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null(), std::ptr::null()), 0, "a pty");
+            libc::fcntl(master, libc::F_SETFD, libc::FD_CLOEXEC);
+            libc::fcntl(slave, libc::F_SETFD, libc::FD_CLOEXEC);
+            (std::fs::File::from_raw_fd(master), std::fs::File::from_raw_fd(slave))
+        };
+        assert!(master.as_raw_fd() >= 0);
+        command.stdin(slave.try_clone().expect("a copy")).stdout(slave.try_clone().expect("a copy")).stderr(slave);
+        // SAFETY: between fork and exec only two async-signal-safe system calls are made.
+        unsafe {
+            command.pre_exec(|| {
+                if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        let child = command.spawn().expect("the binary starts");
+        drop(command);
+        let mut reader = master;
+        let screen = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let mut buf = [0u8; 4096];
+            // An error is the end: the last slave has closed.
+            while let Ok(n @ 1..) = std::io::Read::read(&mut reader, &mut buf) {
+                all.extend_from_slice(&buf[..n]);
+            }
+            String::from_utf8_lossy(&all).into_owned()
+        });
+        Self { child, screen }
+    }
+
+    /// Waits for the command and gives what stood on the screen.
+    pub fn finish(mut self) -> String {
+        until("the command on the terminal ends", || self.child.try_wait().ok().flatten());
+        self.screen.join().unwrap_or_default()
+    }
+}

@@ -1,0 +1,182 @@
+//! The house rules that a machine can check: imports go one way, files stay small, nothing half-done lands.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines of code a file may have, its tests not counted.
+const CEILING: usize = 500;
+
+/// Which module may use which; a path names a narrower room with rights of its own.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("wire", &[]),
+    ("config", &["model"]),
+    ("store", &["model"]),
+    ("process", &["model", "wire"]),
+    ("shell", &["model"]),
+    ("agent", &["model"]),
+    ("plugin", &["model"]),
+    ("gateway", &["model", "store"]),
+    ("demo", &[]),
+    ("policy", &["model", "shell", "agent", "plugin", "config"]),
+    ("session", &["model", "store", "process", "agent", "shell", "policy", "plugin", "config"]),
+    ("api", &["model", "session", "store", "config", "process"]),
+    ("api/types", &["model"]),
+    ("api/client", &["model", "config"]),
+    ("cli", &["model", "config", "api"]),
+    ("cli/policy", &["model", "config", "api", "policy", "plugin", "agent"]),
+    ("cli/demo", &["model", "config", "api", "gateway", "demo"]),
+    ("cli/model", &["model", "config", "api", "gateway"]),
+    ("cli/daemon", &["model", "config", "api", "daemon"]),
+    ("daemon", &["*"]),
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(dir: &Path, out: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for e in entries.flatten() {
+        let path = e.path();
+        if path.is_dir() {
+            if e.file_name() != "target" {
+                rust_files(&path, out);
+            }
+        } else if path.extension().is_some_and(|x| x == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+fn files(dirs: &[&str]) -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    for d in dirs {
+        rust_files(&root().join(d), &mut paths);
+    }
+    paths.sort();
+    let name = |p: &Path| p.strip_prefix(root()).unwrap_or(p).display().to_string();
+    paths.iter().map(|p| (name(p), fs::read_to_string(p).unwrap_or_default())).collect()
+}
+
+/// The part of a file before its own tests.
+fn code(text: &str) -> &str {
+    text.find("#[cfg(test)]").map_or(text, |i| &text[..i])
+}
+
+/// The narrowest entry of the table that covers a file under `src`.
+fn room(file: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
+    let path = file.strip_prefix("src/")?.trim_end_matches(".rs");
+    MAY_IMPORT
+        .iter()
+        .filter(|(room, _)| path == *room || path.starts_with(&format!("{room}/")))
+        .max_by_key(|(room, _)| room.len())
+}
+
+fn imports(code: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    for line in code.lines().filter(|l| !l.trim_start().starts_with("//")) {
+        for (i, _) in line.match_indices("crate::") {
+            let rest = &line[i + "crate::".len()..];
+            if let Some(list) = rest.strip_prefix('{') {
+                let list = list.split('}').next().unwrap_or("");
+                out.extend(list.split(',').map(|m| m.trim().split("::").next().unwrap_or("").to_owned()));
+            } else {
+                out.push(rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or("").to_owned());
+            }
+        }
+    }
+    out.retain(|m| !m.is_empty());
+    out
+}
+
+#[test]
+fn imports_go_one_way() {
+    let mut wrong = Vec::new();
+    for (file, text) in files(&["src"]) {
+        let Some((room, may)) = room(&file) else { continue };
+        let own = room.split('/').next().unwrap_or(room);
+        for module in imports(code(&text)) {
+            let known = MAY_IMPORT.iter().any(|(m, _)| *m == module);
+            if known && module != own && !may.contains(&"*") && !may.contains(&module.as_str()) {
+                wrong.push(format!("{file} uses {module}"));
+            }
+        }
+    }
+    wrong.sort();
+    wrong.dedup();
+    assert!(wrong.is_empty(), "imports against the table:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_module_of_the_house_is_in_the_table() {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap_or_default();
+    for line in text.lines().filter_map(|l| l.strip_prefix("pub mod ")) {
+        let module = line.trim_end_matches(';');
+        assert!(MAY_IMPORT.iter().any(|(m, _)| *m == module), "{module} is not in the table of imports");
+    }
+}
+
+#[test]
+fn only_the_plugin_module_names_the_wasm_engine() {
+    let found: Vec<String> = files(&["src"])
+        .into_iter()
+        .filter(|(f, t)| !f.starts_with("src/plugin/") && code(t).lines().any(|l| !l.trim_start().starts_with("//") && l.contains("wasmtime")))
+        .map(|(f, _)| f)
+        .collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn files_stay_small() {
+    let mut large = BTreeMap::new();
+    for (file, text) in files(&["src", "shim/src", "plugins", "examples"]) {
+        if file.ends_with("/tests.rs") {
+            continue;
+        }
+        let lines = code(&text).lines().count();
+        if lines > CEILING {
+            large.insert(file, lines);
+        }
+    }
+    assert!(large.is_empty(), "over {CEILING} lines of code: {large:#?}");
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let silent: Vec<String> =
+        files(&["src", "shim/src"]).into_iter().filter(|(_, t)| !t.starts_with("//!")).map(|(f, _)| f).collect();
+    assert!(silent.is_empty(), "no `//!` at the top of {silent:?}");
+}
+
+#[test]
+fn nothing_half_done() {
+    let marks = ["todo!(", "unimplemented!(", "#[ignore", "dbg!("];
+    let mut found = Vec::new();
+    for (file, text) in files(&["src", "shim/src", "plugins", "examples", "tests", "benches"]) {
+        if file == "tests/it/tidy.rs" {
+            continue;
+        }
+        for mark in marks {
+            if text.contains(mark) {
+                found.push(format!("{file}: {mark}"));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn error_codes_are_unique() {
+    let mut owners: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, text) in files(&["src"]) {
+        for (i, _) in code(&text).match_indices("=> \"BDL-") {
+            let code: String = text[i + 4..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+            owners.entry(code).or_default().push(file.clone());
+        }
+    }
+    owners.retain(|_, files| files.len() > 1);
+    assert!(owners.is_empty(), "codes given twice: {owners:#?}");
+    assert!(!files(&["src"]).is_empty());
+}
