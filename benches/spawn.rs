@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use beadle::process::{LaunchSpec, Shim, ShimHandle};
+use beadle::process::{LaunchSpec, Shim, ShimEvent, ShimHandle};
 
 const ROUNDS: usize = 100;
 const IDLE_SHIMS: usize = 100;
@@ -159,8 +159,8 @@ impl Bench {
         let took = self.running()? - begin;
         self.runtime.block_on(async {
             handle.close_input(1).await?;
-            drop(handle);
-            while events.recv().await.is_some() {}
+            while !matches!(events.recv().await, None | Some(ShimEvent::Exited(_))) {}
+            handle.ack_exit().await?;
             anyhow::Ok(())
         })?;
         Ok((took, returned))
@@ -199,11 +199,7 @@ impl Bench {
         }
         for events in &mut kept {
             self.runtime.block_on(async {
-                while let Some(e) = events.recv().await {
-                    if matches!(e, beadle::process::ShimEvent::Exited(_)) {
-                        break;
-                    }
-                }
+                while !matches!(events.recv().await, None | Some(ShimEvent::Exited(_))) {}
             });
         }
         Ok(())

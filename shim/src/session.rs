@@ -4,6 +4,7 @@
 //! - output is written to its segment before the daemon hears of it;
 //! - a gated agent whose unread output is at the cap, or whose segment cannot be written, is not read: it blocks;
 //! - the exit record is written when the agent is dead, its tree is dead (or left on purpose) and its streams are drained;
+//! - a removed run folder ends everything: what cannot be recorded must not run;
 //! - the lock is held until the record is durable and the daemon has taken it, is gone, or was waited for long enough.
 //!
 //! Called by `main`.
@@ -64,6 +65,7 @@ struct Session {
     record_acked: bool,
     linger_until: u64,
     retry_at: Option<u64>,
+    is_abandoned: bool,
     told: (u64, u64),
     told_blocked: i32,
 }
@@ -104,6 +106,7 @@ impl Session {
             record_acked: false,
             linger_until: 0,
             retry_at: None,
+            is_abandoned: false,
             told: (0, 0),
             told_blocked: 0,
         }
@@ -121,7 +124,7 @@ impl Session {
     }
 
     fn is_over(&self) -> bool {
-        self.record.is_some() && (self.record_acked || self.link.is_none() || sys::boot_ms() >= self.linger_until)
+        self.is_abandoned || self.record.is_some() && (self.record_acked || self.link.is_none() || sys::boot_ms() >= self.linger_until)
     }
 
     /// Waits once and handles what is ready.
@@ -312,6 +315,11 @@ impl Session {
         let now = sys::boot_ms();
         if self.retry_at.is_some_and(|t| now >= t) {
             self.retry_at = None;
+            if sys::is_removed(&self.run.dir) {
+                // Nothing can be written there ever again, and nobody could read it.
+                self.abandon();
+                return;
+            }
             self.out.retry();
             self.err.retry();
         }
@@ -338,6 +346,16 @@ impl Session {
         }
         if self.settled && self.record.is_none() && self.retry_at.is_none() {
             self.finish();
+        }
+    }
+
+    /// The run folder was removed: ends the tree and then the shim, without a record.
+    fn abandon(&mut self) {
+        self.is_abandoned = true;
+        self.kill();
+        while self.kill_tries < KILL_TRIES && !self.settled {
+            self.kill_tries += u32::from(self.dead.is_none());
+            self.kill_tree();
         }
     }
 

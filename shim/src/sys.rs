@@ -96,6 +96,15 @@ pub fn unlinkat(dir: RawFd, name: &CStr) -> Result<(), Errno> {
     check(unsafe { libc::unlinkat(dir, name.as_ptr(), 0) }).map(drop)
 }
 
+/// Whether a folder has no name any more.
+pub fn is_removed(dir: &OwnedFd) -> bool {
+    // SAFETY: all zeros is a valid structure, and the call may write to it.
+    unsafe {
+        let mut s: libc::stat = std::mem::zeroed();
+        libc::fstat(dir.as_raw_fd(), &mut s) == 0 && s.st_nlink == 0
+    }
+}
+
 pub fn fsync(fd: RawFd) -> Result<(), Errno> {
     // SAFETY: plain call on a valid descriptor.
     check(unsafe { libc::fsync(fd) }).map(drop)

@@ -8,7 +8,7 @@
 //! Called by [`super::Shim::launch`].
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -38,14 +38,16 @@ pub(super) async fn launch(shim_bin: &Path, spec: &LaunchSpec) -> Result<(ShimHa
     let spawn_error = |source| Error::Spawn { shim: shim_bin.to_owned(), source };
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(spawn_error)?;
     ours.set_nonblocking(true).map_err(spawn_error)?;
+    // Most specs fit into the socket's buffer: then the shim need not wait for us.
+    let framed = [&u32::try_from(block.len()).unwrap_or(u32::MAX).to_le_bytes()[..], &block].concat();
+    let sent = (&ours).write(&framed).map_err(spawn_error)?;
     let pid = spawn(shim_bin, theirs.as_raw_fd(), log.as_raw_fd()).map_err(spawn_error)?;
     drop(theirs);
     let reaper = Reaper::new(pid).map_err(spawn_error)?;
 
     let mut stream = UnixStream::from_std(ours).map_err(spawn_error)?;
     let answer = tokio::time::timeout(ANSWER_WITHIN, async {
-        stream.write_all(&u32::try_from(block.len()).unwrap_or(u32::MAX).to_le_bytes()).await?;
-        stream.write_all(&block).await?;
+        stream.write_all(&framed[sent..]).await?;
         client::read_first(&mut stream).await
     })
     .await;

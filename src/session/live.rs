@@ -76,6 +76,8 @@ pub struct Live {
     /// Tool names by call id, as the model asked for them.
     tools: Recent<String>,
     messages: Recent<Usage>,
+    /// The main agent's message of which only the start count is known; its final one usually follows and is recorded in its place.
+    opened: Option<(String, String, Usage)>,
     /// Sums by model of what `messages` holds.
     recorded: BTreeMap<String, Usage>,
     /// Answers sent but not yet seen taken: frame number to call.
@@ -217,11 +219,12 @@ impl Live {
                 s.events.push(AgentReplied { text, message_id, parent_call_id }.into());
             }
             Output::Usage { message_id, model, usage, parent_call_id } => {
-                self.usage(message_id, model, usage, parent_call_id, prices, &mut s);
+                self.counted(message_id, model, usage, parent_call_id, prices, &mut s);
             }
             Output::TurnEnded(t) => {
                 self.turns += 1;
                 self.turn_failed = Some(t.is_error);
+                self.settle_opened(prices, &mut s);
                 // why: requests that the stream does not show (sub-agents, compaction, titles) are in the agent's own totals only.
                 for (model, usage) in t.unaccounted(&self.recorded) {
                     let message_id = format!("unattributed-{}-{model}", self.turns);
@@ -279,6 +282,26 @@ impl Live {
         };
         if let Some(what) = breach {
             s.events.push(breach_event(what, format!("call id {}", cut(call_id, 128)), seq));
+        }
+    }
+
+    /// Holds back a start count until the final one, another message, or the end of the turn. Losing it with the daemon costs
+    /// nothing: the turn's totals make up for it.
+    fn counted(&mut self, message_id: String, model: String, usage: Usage, parent: Option<String>, prices: &PriceTable, s: &mut Step) {
+        if self.opened.as_ref().is_some_and(|o| o.0 != message_id) {
+            self.settle_opened(prices, s);
+        }
+        if parent.is_none() && usage.output <= 1 && !self.messages.map.contains_key(&message_id) {
+            self.opened = Some((message_id, model, usage));
+            return;
+        }
+        let begun = self.opened.take().map_or_else(Usage::default, |o| o.2);
+        self.usage(message_id, model, usage.max(begun), parent, prices, s);
+    }
+
+    fn settle_opened(&mut self, prices: &PriceTable, s: &mut Step) {
+        if let Some((id, model, usage)) = self.opened.take() {
+            self.usage(id, model, usage, None, prices, s);
         }
     }
 
@@ -412,12 +435,12 @@ mod tests {
             usage: Usage { input: 10, output: out, ..Usage::default() },
             parent_call_id: None,
         };
-        let total: u64 = [1, 1, 34, 2]
+        let costs: Vec<u64> = [1, 1, 34, 2]
             .into_iter()
             .flat_map(|n| l.step(say(n), &p).events)
             .filter_map(|e| if let Event::ModelResponded(m) = e { m.cost } else { None })
-            .sum();
-        assert_eq!(total, 10 * 5000 + 34 * 25000);
+            .collect();
+        assert_eq!(costs, [10 * 5000 + 34 * 25000], "one event, when the final count is there");
     }
 
     #[test]

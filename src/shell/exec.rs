@@ -89,6 +89,7 @@ impl Walk {
         if self.found.len() >= MAX_COMMANDS {
             return Err(Refused("more than 1,024 commands"));
         }
+        self.spend(argv.iter().map(|w| w.text.len() + 1).sum())?;
         let exact = !open && argv.iter().chain(&env).chain(redirects.iter().map(|r| &r.target)).all(|w| w.exact);
         let command = Command { argv: argv.clone(), env, redirects, origin: at.origin.clone(), exact };
         self.found.push(Found { command, dirs: dirs.clone(), local: !at.remote });

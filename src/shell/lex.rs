@@ -58,7 +58,7 @@ pub(super) fn lex(src: &str, depth: usize) -> Result<Vec<Tok>> {
 fn tokens(src: &str, start: usize, nested: bool, depth: usize) -> Result<(Vec<Tok>, usize)> {
     let b = src.as_bytes();
     let mut out: Vec<Tok> = Vec::new();
-    let mut open = Openers { base: depth, stack: Vec::new(), loose: 0 };
+    let mut open = Openers { base: depth, stack: Vec::new(), loose: 0, closed: false };
     let mut pending: Vec<Here> = Vec::new();
     let mut wants_tag: Option<bool> = None;
     let mut parens = 0usize;
@@ -165,6 +165,8 @@ struct Openers {
     stack: Vec<&'static str>,
     /// Prefixes that nest without a closing word.
     loose: usize,
+    /// The last word closed something.
+    closed: bool,
 }
 
 impl Openers {
@@ -185,13 +187,16 @@ impl Openers {
         if self.base + self.depth() > MAX_DEPTH { Err(Refused("nested too deeply")) } else { Ok(()) }
     }
 
-    fn close(&mut self, of: &[&str]) {
-        if self.stack.last().is_some_and(|top| of.contains(top)) {
+    fn close(&mut self, of: &[&str]) -> bool {
+        let closes = self.stack.last().is_some_and(|top| of.contains(top));
+        if closes {
             self.stack.pop();
         }
+        closes
     }
 
     fn operator(&mut self, op: &'static str) -> Result<()> {
+        self.closed = false;
         match op {
             "(" => self.push("("),
             ")" => {
@@ -203,14 +208,17 @@ impl Openers {
     }
 
     fn word(&mut self, raw: &str, before: &[Tok]) -> Result<()> {
-        match raw {
-            "}" => self.close(&["{"]),
-            "fi" => self.close(&["if"]),
-            "done" => self.close(&["for", "while", "until"]),
-            "esac" => self.close(&["case"]),
-            "]]" => self.close(&["[["]),
-            _ => {}
-        }
+        // why: as an argument a closing word closes nothing, and the count must never be too low.
+        let may_close = self.closed || raw == "]]" || before.last().is_none_or(|t| matches!(t, Tok::Op(..)));
+        self.closed = may_close
+            && match raw {
+                "}" => self.close(&["{"]),
+                "fi" => self.close(&["if"]),
+                "done" => self.close(&["for", "while", "until"]),
+                "esac" => self.close(&["case"]),
+                "]]" => self.close(&["[["]),
+                _ => false,
+            };
         let leads = |t: &Tok| matches!(t, Tok::Op(..)) || LEADS.contains(&t.text());
         let named = before.len() >= 2 && matches!(before[before.len() - 2].text(), "function" | "coproc");
         if !before.last().is_none_or(leads) && !named {

@@ -5,7 +5,7 @@
 //!
 //! When is the result what ([`Parse`])?
 //! - `Failed`: a syntax error, a NUL, a construct that shells read differently, the readers disagree, or a cap is passed: text over
-//!   [`MAX_BYTES`], nesting over [`MAX_DEPTH`], brackets and `case` over [`MAX_GROUPING`], more than [`MAX_COMMANDS`] commands. Nothing
+//!   [`MAX_BYTES`] ([`MAX_WORK`] over all nesting), nesting over [`MAX_DEPTH`], brackets and `case` over [`MAX_GROUPING`], more than [`MAX_COMMANDS`] commands. Nothing
 //!   of the command is listed then.
 //! - `Partial`: something runs that the text does not show: a program name or code that is not exact (`$x`, `sh -c "$x"`, `eval "$x"`,
 //!   `source f`), interpreters given code, alias definitions, a call of a function defined in the text, arguments made from stdin
@@ -50,6 +50,8 @@ pub const MAX_BYTES: usize = 16 * 1024;
 pub const MAX_DEPTH: usize = 64;
 /// Deepest nesting of brackets and `case`, on which the grammar's work doubles each time.
 pub const MAX_GROUPING: usize = 10;
+/// Most text read and listed for one command line, over all nesting: code in code is read again at each level.
+pub const MAX_WORK: usize = 16 * MAX_BYTES;
 /// Most commands listed.
 pub const MAX_COMMANDS: usize = 1024;
 

@@ -213,6 +213,7 @@ fn caps_hold() {
         (format!("{}a{}", "{ ".repeat(40), ";}".repeat(40)), Parse::Complete),
         (format!("{}a{}", "$(".repeat(70), ")".repeat(70)), Parse::Failed),
         (format!("{}a", "sudo ".repeat(80)), Parse::Failed),
+        (format!("{}a {}", "eval ".repeat(60), "b ".repeat(7000)), Parse::Failed),
         (format!("{}a{}", "( ".repeat(11), " )".repeat(11)), Parse::Failed),
     ] {
         assert_eq!(parse(&command).parse, parse_is, "{}", &command[..command.len().min(60)]);

@@ -12,7 +12,7 @@ use brush_parser::ast;
 use super::dirs::Dirs;
 use super::lex::Refused;
 use super::word::{self, Reading};
-use super::{Found, MAX_DEPTH, Parsed, tree};
+use super::{Found, MAX_DEPTH, MAX_WORK, Parsed, tree};
 use crate::model::{Access, Parse, Redirect, Word};
 
 pub(super) type Result<T> = std::result::Result<T, Refused>;
@@ -75,6 +75,8 @@ pub(super) struct Walk {
     pub redirects: Vec<(Redirect, Dirs)>,
     pub reason: Option<&'static str>,
     pub functions: BTreeSet<String>,
+    /// Bytes read and listed so far.
+    work: usize,
 }
 
 impl Walk {
@@ -91,8 +93,15 @@ impl Walk {
         self.reason.get_or_insert(reason);
     }
 
+    /// Counts text against the cap of a whole command line.
+    pub(super) fn spend(&mut self, bytes: usize) -> Result<()> {
+        self.work = self.work.saturating_add(bytes);
+        if self.work > MAX_WORK { Err(Refused("too much code inside code")) } else { Ok(()) }
+    }
+
     /// A whole text as code.
     pub(super) fn text(&mut self, src: &str, dirs: &Dirs, at: &At) -> Result<Flow> {
+        self.spend(src.len())?;
         let program = tree(src, at.depth)?;
         let mut flow = Flow::same(dirs);
         let mut now = dirs.clone();

@@ -117,20 +117,19 @@ fn a_session_can_not_touch_the_host_or_answer_for_itself() {
 fn a_plugin_that_fails_is_what_on_failure_says_and_is_on_record() {
     for (guest, cause) in [("loop", "deadline"), ("trap", "trap"), ("memory", "memory")] {
         let mut host = TestHost::new();
-        let wasm = crate::plugin::guest(guest);
         let path = host.home().join("p.wasm");
-        std::fs::write(&path, wasm).expect("a guest");
+        std::fs::write(&path, crate::plugin::HOSTILE).expect("a guest");
         let mut config = rules(&["Bash(touch:*)", "Edit(./**)"], &[], &[]);
         config.push_str(&format!("[[policy]]\nname = \"bad\"\nplugin = \"{}\"\ndeadline_ms = 200\n", path.display()));
-        host.config(&config);
+        let way = format!("[policy.config]\nway = \"{guest}\"\n");
+        host.config(&format!("{config}{way}"));
         let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "done" }] }));
         let id = host.run_demo(&model, "go", &[]);
         host.ended(&id);
         assert!(!host.work().join("a").exists(), "{guest}: a failed policy let a call through");
         let failed = host.events_of(&id, "plugin_failed");
         assert_eq!(failed.iter().map(|e| e["body"]["cause"].as_str().unwrap_or_default()).collect::<Vec<_>>(), [cause], "{guest}");
-        config.push_str("on_failure = \"abstain\"\n");
-        host.config(&config);
+        host.config(&format!("{config}on_failure = \"abstain\"\n{way}"));
         host.beadle(["host", "stop"]).ok();
         let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "done" }] }));
         let id = host.run_demo(&model, "go", &[]);

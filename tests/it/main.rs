@@ -6,6 +6,7 @@ mod captures;
 mod claude;
 mod claude_codec;
 mod cli;
+mod client;
 mod gate;
 mod gateway;
 mod plugin;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 mod guests;
 
 /// Misbehaves as its configuration says; imports nothing but the log.
-const HOSTILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile.wasm"));
+pub const HOSTILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile.wasm"));
 
 /// The same, built for `wasm32-wasip2`, so that it imports WASI.
 fn hostile_wasi() -> &'static [u8] {

@@ -212,6 +212,8 @@ async fn the_agent_gets_its_environment_umask_folder_and_marker() {
     let mut spec = run.sh("umask; pwd -P; echo \"$A-$BEADLE_SESSION-$HOME\"; [ \"$(ulimit -c)\" = 0 ] && echo no-core; ls /proc/self/fd | tr '\\n' ' '");
     spec.env.push(("A".into(), "one two".into()));
     spec.env.push(("BEADLE_SESSION".into(), "forged".into()));
+    // Larger than a socket's buffer, so that it goes in parts; the kernel allows 128 KiB in one string.
+    spec.env.extend((0..10).map(|i| (format!("BIG_{i}").into(), "x".repeat(100_000).into())));
     spec.umask = 0o027;
     spec.keep_stdin = false;
     let cwd = run.dir.path().canonicalize().unwrap();
@@ -337,6 +339,20 @@ async fn what_was_handed_over_before_the_connection_ended_is_done() {
         drop((handle, events));
         until("the end", || read_exit(&run.run_dir()).unwrap().is_some()).await;
     }
+}
+
+#[tokio::test]
+async fn a_removed_run_folder_ends_shim_and_agent() {
+    let run = Run::new("removed");
+    let mut spec = run.sh("trap '' TERM; while :; do echo line; done");
+    spec.limits.segment_bytes = 1000;
+    spec.gated = false;
+    let (handle, events) = run.launch(&spec).await;
+    // A segment may be made while its folder is emptied.
+    until("the removal", || std::fs::remove_dir_all(run.run_dir()).is_ok()).await;
+    until("the agent's end", || is_gone(handle.agent().pid)).await;
+    until("the shim's end", || identify(handle.shim().pid) != Some(handle.shim())).await;
+    drop(events);
 }
 
 #[tokio::test]

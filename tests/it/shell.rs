@@ -336,6 +336,17 @@ fn a_bomb_is_refused_in_time() {
                 assert!(start.elapsed() < Duration::from_secs(2), "{depth} of {open:?} took {:?}", start.elapsed());
             }
         }
+        // Many groups that each stay below the caps, closed rightly and wrongly.
+        for depth in 1..=11 {
+            for middle in ["a", "a;", "a\n", "a ;; "] {
+                for closer in [close.to_owned(), format!("{close};"), format!("{close}\n")] {
+                    let one = format!("{}{middle}{};", open.repeat(depth), closer.repeat(depth));
+                    let start = Instant::now();
+                    let _ = parse(&one.repeat(16 * 1024 / one.len()));
+                    assert!(start.elapsed() < Duration::from_secs(2), "groups of {depth} {open:?} took {:?}", start.elapsed());
+                }
+            }
+        }
         let _ = parse(&open.repeat(10 * 1024 * 1024 / open.len()));
     });
     reader.expect("thread").join().expect("no panic");

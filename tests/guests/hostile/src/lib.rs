@@ -21,7 +21,11 @@ impl Policy for Hostile {
     }
 
     fn configure(config: &str) -> Result<Self, String> {
-        let way = config.trim_matches(['"', '{', '}']);
+        // As JSON of a host's configuration, `{"way":"loop"}`, or the bare word.
+        let way = match config.split_once("\"way\":\"") {
+            Some((_, rest)) => rest.split('"').next().unwrap_or_default(),
+            None => config.trim_matches(['"', '{', '}']),
+        };
         match way {
             "refuse" => return Err("key `way` is \"refuse\"; expected \"any \\ other\"\nword".to_owned()),
             "configure-loop" => endless(),
