@@ -250,6 +250,7 @@ fn reused_call(c: &model::Call) -> types::Call {
         urls: c.urls.clone(),
         commands: c.commands.iter().map(command).collect(),
         parse: types::Parse::Complete,
+        parse_reason: None,
         call_id: c.call_id.clone(),
         parent_call_id: None,
         sub_agent: None,

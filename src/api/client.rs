@@ -12,7 +12,7 @@ mod stream;
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -35,6 +35,9 @@ pub use stream::{EventStream, Item};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 /// How long one connect may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a request that only reads is sent again, and after which pause.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +135,26 @@ impl Client {
         }
     }
 
+    /// Sends a request. One that only reads is sent again when the daemon breaks off: it may have been ending, or was killed.
     async fn send(&self, method: Method, path: &str, body: Bytes, accept: Option<&str>, last_id: Option<&str>) -> Result<Response<Incoming>> {
+        let begun = Instant::now();
+        loop {
+            let sent = self.send_once(method.clone(), path, body.clone(), accept, last_id).await;
+            match sent {
+                Err(Error::Broken(_)) if method == Method::GET && begun.elapsed() < READ_AGAIN => tokio::time::sleep(AGAIN_AFTER).await,
+                other => return other,
+            }
+        }
+    }
+
+    async fn send_once(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        accept: Option<&str>,
+        last_id: Option<&str>,
+    ) -> Result<Response<Incoming>> {
         let stream = self.connect().await?;
         let broken = |e: hyper::Error| Error::Broken(e.to_string());
         let (mut sender, link) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;

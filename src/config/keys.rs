@@ -44,17 +44,16 @@ pub const KEYS: &[Key] = &[
     Key { name: "session.env", kind: Kind::Texts { max: 1000 }, scope: Scope::Session },
     Key { name: "session.grace_ms", kind: Kind::Number { min: 0, max: HOUR_MS }, scope: Scope::Session },
     Key { name: "session.require_mediation", kind: Kind::Words(&["none", "hooks", "gate"]), scope: Scope::Tighten },
-    Key { name: "session.on_breach", kind: Kind::Words(&["alert", "pause", "stop"]), scope: Scope::Tighten },
+    Key { name: "session.on_breach", kind: Kind::Words(&["alert", "stop"]), scope: Scope::Tighten },
     Key { name: "approvals.timeout_ms", kind: Kind::Number { min: 0, max: 24 * HOUR_MS }, scope: Scope::Tighten },
     Key { name: "limits.live_sessions", kind: Kind::Number { min: 1, max: 100_000 }, scope: Scope::Host },
     Key { name: "limits.waiting_asks", kind: Kind::Number { min: 0, max: 4096 }, scope: Scope::Tighten },
     Key { name: "usage.prices", kind: Kind::Text, scope: Scope::Host },
-    Key { name: "operator.confirm", kind: Kind::Words(&["none", "tty", "key"]), scope: Scope::Host },
 ];
 
 /// The tables at the top of a file, for the text of errors.
 pub const SECTIONS: &[&str] =
-    &["default", "host", "session", "approvals", "limits", "usage", "operator", "rules", "policy"];
+    &["default", "host", "session", "approvals", "limits", "usage", "rules", "policy"];
 
 /// A setting by its full name.
 pub fn find(name: &str) -> Option<&'static Key> {

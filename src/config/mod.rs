@@ -61,7 +61,6 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnBreach {
     Alert,
-    Pause,
     Stop,
 }
 
@@ -69,18 +68,9 @@ impl OnBreach {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Alert => "alert",
-            Self::Pause => "pause",
             Self::Stop => "stop",
         }
     }
-}
-
-/// What operator acts need beside the right user outside any session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Confirm {
-    None,
-    Tty,
-    Key,
 }
 
 /// Everything resolved. Times in milliseconds.
@@ -102,7 +92,6 @@ pub struct Config {
     pub waiting_asks: u64,
     /// Absolute path of a price table that replaces the embedded one.
     pub prices: Option<PathBuf>,
-    pub confirm: Confirm,
     /// In the order in which they are asked.
     pub policies: Vec<Entry>,
 }
@@ -275,7 +264,6 @@ fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
         },
         on_breach: match text("session.on_breach")? {
             "alert" => OnBreach::Alert,
-            "pause" => OnBreach::Pause,
             _ => OnBreach::Stop,
         },
         approval_timeout_ms: number("approvals.timeout_ms")?,
@@ -288,11 +276,6 @@ fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
             };
             base.unwrap_or(Path::new("/")).join(p)
         }),
-        confirm: match text("operator.confirm")? {
-            "tty" => Confirm::Tty,
-            "key" => Confirm::Key,
-            _ => Confirm::None,
-        },
         policies,
     })
 }

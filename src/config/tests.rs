@@ -171,7 +171,7 @@ proptest! {
 
     #[test]
     fn an_untrusted_project_never_loosens(grace in 0u64..9_000_000, asks in 0u64..5000, default in 0usize..3, breach in 0usize..3) {
-        let (d, b) = (["allow", "ask", "deny"][default], ["alert", "pause", "stop"][breach]);
+        let (d, b) = (["allow", "ask", "deny"][default], ["alert", "stop", "stop"][breach]);
         let project = format!("default = \"{d}\"\n[session]\non_breach = \"{b}\"\n[approvals]\ntimeout_ms = {grace}\n[limits]\nwaiting_asks = {asks}\n");
         let base = Case::new("", "").load(false, &[]).unwrap().config;
         if let Ok(l) = Case::new("", &project).load(false, &[]) {

@@ -121,6 +121,9 @@ pub struct Call {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<Command>,
     pub parse: Parse,
+    /// Why the command is not understood whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parse_reason: Option<String>,
     /// The agent's own id of the call; may repeat, so it is never a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_id: Option<String>,

@@ -249,6 +249,7 @@ fn of_call(c: &model::Call, at_ms: i64) -> types::Call {
             model::Parse::Partial => types::Parse::Partial,
             model::Parse::Failed => types::Parse::Failed,
         },
+        parse_reason: c.parse_reason.clone(),
         call_id: c.call_id.clone(),
         parent_call_id: c.parent_call_id.clone(),
         sub_agent: c.sub_agent.clone(),

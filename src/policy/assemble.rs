@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -127,16 +128,16 @@ impl Chains {
     pub async fn check_rule(&self, rule: &RuntimeRule) -> Result<(), String> {
         let mut config = Map::new();
         config.insert(rule.effect.as_str().to_owned(), json!([rule.rule]));
-        self.plugin(&Source::Standard(RULES.to_owned()), RULES, &Value::Object(config)).await.map(drop).map_err(|f| f.detail)
+        self.plugin(&Source::Standard(RULES.to_owned()), RULES, &Value::Object(config), true).await.map(drop).map_err(|f| f.detail)
     }
 
-    async fn plugin(&self, source: &Source, name: &str, config: &Value) -> Result<Arc<plugin::Plugin>, Failure> {
+    async fn plugin(&self, source: &Source, name: &str, config: &Value, links: bool) -> Result<Arc<plugin::Plugin>, Failure> {
         let host = self.inner.plugins.clone();
         let (source, name, config) = (source.clone(), name.to_owned(), config.to_string());
         let load = move || -> Result<Arc<plugin::Plugin>, Failure> {
             let wasm = match &source {
                 Source::Standard(s) => Cow::Borrowed(plugin::standard::find(s).ok_or_else(|| unknown(s))?),
-                Source::File(path) => Cow::Owned(read(path)?),
+                Source::File(path) => Cow::Owned(read(path, links)?),
             };
             host.load(LoadSpec { name, wasm, config, limits: Limits::default() }).map_err(|e| failed(format!("{e} [{}]", e.code())))
         };
@@ -150,7 +151,7 @@ impl Chains {
         let deadline = Duration::from_millis(entry.deadline_ms);
         let mut config = entry.config.clone();
         let examples = examples::take(&mut config);
-        let mut got = self.plugin(&entry.plugin, &entry.name, &config).await;
+        let mut got = self.plugin(&entry.plugin, &entry.name, &config, !entry.tighten_only).await;
         if let Ok(p) = &got
             && let Err(why) = examples::hold(&Component(p.clone()), &examples).await
         {
@@ -200,9 +201,12 @@ fn unknown(name: &str) -> Failure {
 }
 
 /// A component's bytes, capped before they are read: a policy of a gibibyte must cost nothing.
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+/// A project's file is not reached through a link.
+fn read(path: &Path, links: bool) -> Result<Vec<u8>, Failure> {
     let fail = |why: String| failed(format!("plugin file {}: {why}", path.display()));
-    let file = std::fs::File::open(path).map_err(|e| fail(e.to_string()))?;
+    // why NONBLOCK: a FIFO in place of the file must not hold us.
+    let flags = libc::O_NONBLOCK | if links { 0 } else { libc::O_NOFOLLOW };
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|e| fail(e.to_string()))?;
     let meta = file.metadata().map_err(|e| fail(e.to_string()))?;
     if !meta.is_file() || meta.len() > plugin::MAX_COMPONENT as u64 {
         return Err(fail(format!("it is not a regular file of at most {} bytes; give the path of a component", plugin::MAX_COMPONENT)));

@@ -118,6 +118,7 @@ pub fn explain(input: &CallInput<'_>, fs: &dyn Paths) -> Built {
         urls: b.urls,
         commands: b.commands,
         parse: b.parse,
+        parse_reason: b.reason.map(str::to_owned),
         call_id: input.call_id.map(str::to_owned),
         parent_call_id: input.parent_call_id.map(str::to_owned),
         sub_agent: input.sub_agent.map(str::to_owned),

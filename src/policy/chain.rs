@@ -247,6 +247,7 @@ mod tests {
             urls: vec![],
             commands: vec![],
             parse: Parse::Complete,
+            parse_reason: None,
             call_id: None,
             parent_call_id: None,
             sub_agent: None,

@@ -80,6 +80,7 @@ mod tests {
             urls: vec![],
             commands: vec![],
             parse: Parse::Complete,
+            parse_reason: None,
             call_id: None,
             parent_call_id: None,
             sub_agent: None,

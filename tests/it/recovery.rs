@@ -119,7 +119,7 @@ fn an_agent_killed_while_a_tool_runs_leaves_nothing() {
     host.config(&rules(&["Bash(sleep:*)"], &[], &[]));
     let model = Model::start(&json!({ "steps": [bash("sleep 1000"), { "text": "done" }] }));
     let id = host.run_demo(&model, "go", &[]);
-    until("the tool runs", || (!host.events_of(&id, "tool_started").is_empty() && marked(&id).len() >= 3).then_some(()));
+    until("the tool runs", || (!host.events_of(&id, "tool_started").is_empty() && marked(&id).len() >= 2).then_some(()));
     let pid = u32::try_from(host.show(&id)["pid"].as_u64().expect("a pid")).expect("a pid");
     assert!(alive(pid));
     kill(pid);

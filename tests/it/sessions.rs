@@ -80,8 +80,8 @@ fn bad_input_is_named_and_loses_nothing() {
     let file = host.file("plain", "x");
     let plain = file.display().to_string();
     for (said, code, word) in [
-        (run(&["--cwd", "/no/such/folder", "--", "true"]), "BDL-SESSION-001", "/no/such/folder"),
-        (run(&["--cwd", &plain, "--", "true"]), "BDL-SESSION-001", "not a folder"),
+        (run(&["--cwd", "/no/such/folder", "--", "true"]), "BDL-CLI-001", "/no/such/folder"),
+        (run(&["--cwd", &plain, "--", "true"]), "BDL-CLI-001", "not a folder"),
         (run(&["--", "no-such-program-here"]), "BDL-SESSION-002", "no-such-program-here"),
         (run(&["--", &plain]), "BDL-SESSION-002", "not executable"),
         (run(&["--agent", "nobody", "hi"]), "BDL-AGENT-001", "nobody"),

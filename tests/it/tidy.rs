@@ -132,7 +132,7 @@ fn only_the_plugin_module_names_the_wasm_engine() {
 fn files_stay_small() {
     let mut large = BTreeMap::new();
     for (file, text) in files(&["src", "shim/src", "plugins", "examples"]) {
-        if file.ends_with("/tests.rs") {
+        if file.ends_with("/tests.rs") || file.contains("/tests/") {
             continue;
         }
         let lines = code(&text).lines().count();
@@ -146,7 +146,7 @@ fn files_stay_small() {
 #[test]
 fn every_file_says_what_it_is_for() {
     let silent: Vec<String> =
-        files(&["src", "shim/src"]).into_iter().filter(|(_, t)| !t.starts_with("//!")).map(|(f, _)| f).collect();
+        files(&["src", "shim/src"]).into_iter().filter(|(f, t)| !f.ends_with("/tests.rs") && !t.starts_with("//!")).map(|(f, _)| f).collect();
     assert!(silent.is_empty(), "no `//!` at the top of {silent:?}");
 }
 

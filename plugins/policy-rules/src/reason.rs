@@ -40,7 +40,7 @@ pub(crate) fn of_parse(call: &Call) -> String {
     }
     if call.parse == Parse::Failed {
         text.push_str("the command could not be read, so what it runs is not known");
-        return text;
+        return because(text, call);
     }
     text.push_str("the command runs something that only the shell will know");
     let dynamic = call.commands.iter().flat_map(|c| &c.argv).find(|w| !w.exact);
@@ -50,6 +50,15 @@ pub(crate) fn of_parse(call: &Call) -> String {
     } else if let Some(command) = call.commands.last() {
         text.push_str(", in or after ");
         words(&mut text, command);
+    }
+    because(text, call)
+}
+
+/// The host's own reason behind ours, where it gives one.
+fn because(mut text: String, call: &Call) -> String {
+    if let Some(reason) = &call.parse_reason {
+        text.push_str(": ");
+        text.push_str(reason);
     }
     text
 }

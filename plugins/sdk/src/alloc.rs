@@ -2,7 +2,9 @@
 //!
 //! Invariants: a block of class `c` is `16 << c` bytes and aligned to 16 or, for larger alignments, to its own size at
 //! least; free blocks of a class form a list through their first word; memory grows by whole chunks and is never given
-//! back. An instance lives for one call, so speed and few dirtied pages count, and return to the host does not.
+//! back. An instance lives for one call, so speed and few dirtied pages count, and return to the host does not: after
+//! `configure`, [`seal`] forgets the free blocks, so that a call writes to fresh pages side by side instead of to holes
+//! all over the snapshot. The host puts back each page that a call has written.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -31,6 +33,21 @@ static GLOBAL: Classes = Classes(UnsafeCell::new(State { next: 0, end: 0, free: 
 fn class(layout: Layout) -> usize {
     let size = layout.size().max(layout.align()).max(16);
     (usize::BITS - (size - 1).leading_zeros()) as usize - 4
+}
+
+/// Room that a snapshot has for calls before the memory must grow, in bytes; growing costs as much as a whole call.
+const ROOM: usize = 32 << 10;
+
+/// Called once, when `configure` is done.
+pub fn seal() {
+    // SAFETY: as in `alloc`.
+    let state = unsafe { &mut *GLOBAL.0.get() };
+    state.free = [null_mut(); CLASSES];
+    let next = state.next;
+    // Makes the memory large enough, and gives the bytes back when they follow what was there.
+    if state.bump(ROOM, 16) as usize == next.next_multiple_of(16) {
+        state.next = next;
+    }
 }
 
 impl State {

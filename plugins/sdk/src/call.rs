@@ -87,6 +87,7 @@ impl Default for Call {
             urls: Vec::new(),
             commands: Vec::new(),
             parse: Parse::Complete,
+            parse_reason: None,
             call_id: None,
             parent_call_id: None,
             sub_agent: None,

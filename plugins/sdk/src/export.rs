@@ -30,6 +30,12 @@ impl<T> Default for Slot<T> {
     }
 }
 
+/// Told when `configure` is done, for the sake of the allocator.
+pub fn seal() {
+    #[cfg(all(target_arch = "wasm32", feature = "allocator"))]
+    crate::alloc::seal();
+}
+
 /// Exports a type that implements [`Policy`](crate::Policy) as this component's permission policy. Once per crate.
 #[macro_export]
 macro_rules! export_policy {
@@ -51,7 +57,9 @@ macro_rules! export_policy {
                 }
 
                 fn configure(config: ::std::string::String) -> ::core::result::Result<(), ::std::string::String> {
-                    POLICY.set(<$policy as $crate::Policy>::configure(&config)?)
+                    let done = POLICY.set(<$policy as $crate::Policy>::configure(&config)?);
+                    $crate::__private::seal();
+                    done
                 }
             }
 

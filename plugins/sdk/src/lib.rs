@@ -72,5 +72,5 @@ pub mod __private {
     pub mod bindings {
         pub use crate::bindings::*;
     }
-    pub use crate::export::Slot;
+    pub use crate::export::{Slot, seal};
 }

@@ -19,12 +19,14 @@ use crate::config::Folders;
 
 /// How long a daemon may take to listen.
 const START_DEADLINE: Duration = Duration::from_secs(10);
-/// How long to look on when ours has ended: another starter's may be coming up.
-const OTHER_DEADLINE: Duration = Duration::from_secs(3);
+/// How long to look on when ours has ended: another starter's may be coming up, or an older one going down.
+const OTHER_DEADLINE: Duration = Duration::from_millis(500);
 /// Pause between two tries to connect.
 const RETRY: Duration = Duration::from_millis(5);
 /// Variables that the daemon gets, beside `XDG_*`, `LC_*` and `BEADLE_*`.
 const KEPT: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "RUST_BACKTRACE"];
+/// In the last words of a daemon that found the data folder held: the one fault that starting again can mend.
+const IN_USE: &str = "BDL-STORE-003";
 /// Marks processes of a session; a daemon must never carry it.
 const MARKER: &str = "BEADLE_SESSION";
 
@@ -37,7 +39,6 @@ pub async fn daemon(folders: &Folders) -> Result<UnixStream> {
     folders.create()?;
     let mut child = spawn(folders).map_err(|e| not_started(folders, START_DEADLINE, &format!(": {e}")))?;
     let begun = Instant::now();
-    let mut deadline = START_DEADLINE;
     let mut ended = None;
     loop {
         match connect_any(folders).await {
@@ -47,12 +48,21 @@ pub async fn daemon(folders: &Folders) -> Result<UnixStream> {
         if ended.is_none()
             && let Ok(Some(status)) = child.try_wait()
         {
-            ended = Some(status);
-            deadline = deadline.min(begun.elapsed() + OTHER_DEADLINE);
+            ended = Some((status, Instant::now()));
         }
-        if begun.elapsed() >= deadline {
-            let how = ended.map_or_else(String::new, |s| format!(": it ended with {s}{}", tail(&folders.log_file())));
+        if begun.elapsed() >= START_DEADLINE {
+            let how = ended.map_or_else(String::new, |(s, _)| format!(": it ended with {s}{}", tail(&folders.log_file())));
             return Err(not_started(folders, begun.elapsed(), &how));
+        }
+        // why again: the data folder may have been held by a daemon that was still ending.
+        if let Some((status, at)) = ended
+            && at.elapsed() >= OTHER_DEADLINE
+        {
+            if !tail(&folders.log_file()).contains(IN_USE) {
+                return Err(not_started(folders, begun.elapsed(), &format!(": it ended with {status}{}", tail(&folders.log_file()))));
+            }
+            child = spawn(folders).map_err(|e| not_started(folders, begun.elapsed(), &format!(": {e}")))?;
+            ended = None;
         }
         tokio::time::sleep(RETRY).await;
     }

@@ -180,6 +180,7 @@ impl TestHost {
 
     /// The daemon's pid; starts one when none runs.
     pub fn daemon(&self) -> u32 {
+        self.beadle(["ls"]).ok();
         let pid = self.beadle(["--json", "host", "status"]).ok().json()["pid"].as_u64().expect("a pid");
         u32::try_from(pid).expect("a pid")
     }
@@ -189,13 +190,20 @@ impl TestHost {
         kill(self.daemon());
     }
 
-    /// A daemon in the foreground, with further environment; for failpoints.
+    /// A daemon in the foreground, with further environment; for failpoints. Waits out one that is still ending.
     pub fn daemon_with(&self, name: &str, value: &str) -> Child {
-        let mut c = self.command(["daemon"]);
-        c.env(name, value).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = c.spawn().expect("the daemon starts");
+        let start = || {
+            let mut c = self.command(["daemon"]);
+            c.env(name, value).stdout(Stdio::null()).stderr(Stdio::null());
+            c.spawn().expect("the daemon starts")
+        };
+        let mut child = start();
         until("the daemon listens", || {
-            std::os::unix::net::UnixStream::connect(self.beadle_home().join("run/beadle.sock")).ok()
+            if child.try_wait().ok().flatten().is_some() {
+                child = start();
+            }
+            let up = std::os::unix::net::UnixStream::connect(self.beadle_home().join("run/beadle.sock")).is_ok();
+            (up && child.try_wait().ok().flatten().is_none()).then_some(())
         });
         child
     }
@@ -230,12 +238,13 @@ pub fn kill(pid: u32) {
     until("the killed process is gone", || (!alive(pid)).then_some(()));
 }
 
-/// Whether a process runs (a zombie does not).
+/// Whether any thread of a process still runs (a zombie does not): until then its files and locks are open.
 pub fn alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|s| s.rsplit(')').next().map(|rest| !rest.trim_start().starts_with('Z')))
-        .unwrap_or(false)
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    tasks.flatten().any(|t| {
+        let stat = std::fs::read_to_string(t.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
+    })
 }
 
 /// Pids whose environment has `BEADLE_SESSION=<id>`.
