@@ -25,8 +25,18 @@ const GUESTS: [(&str, &str, &str); 3] = [
 ];
 
 /// What the results depend on; folders are watched whole.
-const SOURCES: [&str; 9] =
-    ["build.rs", "Cargo.toml", "Cargo.lock", "wit", "plugins", "examples/hello-policy", "tests/guests/hostile", "shim", "src/wire.rs"];
+const SOURCES: [&str; 10] = [
+    "build.rs",
+    "Cargo.toml",
+    "Cargo.lock",
+    "wit",
+    "plugins",
+    "examples/hello-policy",
+    "tests/guests/hostile",
+    "shim",
+    "src/wire.rs",
+    "src/wire",
+];
 
 fn main() -> ExitCode {
     match run() {

@@ -51,7 +51,11 @@ fn main() -> anyhow::Result<()> {
     let mut rows = vec![
         Row { answers: false, ..shell("sh -c ':'", ":".to_owned(), false) },
         shell("beadle-shim hook, through sh -c", format!("{} hook claude", shim.display()), false),
-        Row { program: shim.display().to_string(), args: vec!["hook".into(), "claude".into()], ..shell("beadle-shim hook, exec'd directly", String::new(), false) },
+        Row {
+            program: shim.display().to_string(),
+            args: vec!["hook".into(), "claude".into()],
+            ..shell("beadle-shim hook, exec'd directly", String::new(), false)
+        },
     ];
     for (needs, row) in [
         (&["python3"][..], shell("python3 hook, no daemon", python, true)),

@@ -40,9 +40,7 @@ fn main() -> anyhow::Result<()> {
     // Open for both, so that neither side waits for the other to come.
     let mut fifo = OpenOptions::new().read(true).write(true).open(&path)?;
     let (said, running) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        while fifo.read_exact(&mut [0u8; 1]).is_ok() && said.send(Instant::now()).is_ok() {}
-    });
+    std::thread::spawn(move || while fifo.read_exact(&mut [0u8; 1]).is_ok() && said.send(Instant::now()).is_ok() {});
     let script = format!("echo > {}; read x", path.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut b = Bench { dir, shim, running, script, runtime, count: 0 };
@@ -72,7 +70,12 @@ fn main() -> anyhow::Result<()> {
     let row = |name: &str, v: &mut Vec<Duration>, base: Duration| {
         let m = median(v);
         let p10 = v[v.len() / 10].as_micros();
-        println!("{name:<52} {p10:>8} {:>8} {:>8} {:>8.2}", m.as_micros(), v[v.len() * 99 / 100].as_micros(), m.as_secs_f64() / base.as_secs_f64());
+        println!(
+            "{name:<52} {p10:>8} {:>8} {:>8} {:>8.2}",
+            m.as_micros(),
+            v[v.len() * 99 / 100].as_micros(),
+            m.as_secs_f64() / base.as_secs_f64()
+        );
     };
     row("bare posix_spawn, output to files: running", &mut bare, base);
     row("shim: running", &mut shimmed, base);
@@ -198,9 +201,7 @@ impl Bench {
             self.runtime.block_on(h.kill())?;
         }
         for events in &mut kept {
-            self.runtime.block_on(async {
-                while !matches!(events.recv().await, None | Some(ShimEvent::Exited(_))) {}
-            });
+            self.runtime.block_on(async { while !matches!(events.recv().await, None | Some(ShimEvent::Exited(_))) {} });
         }
         Ok(())
     }

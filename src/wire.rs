@@ -130,13 +130,22 @@ impl Spec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToShim {
     /// Bytes for the agent's stdin; numbered from 1 without gaps over the shim's life.
-    Input { no: u64, bytes: Vec<u8> },
+    Input {
+        no: u64,
+        bytes: Vec<u8>,
+    },
     /// Closes the agent's stdin after what is queued; numbered with the inputs.
-    CloseInput { no: u64 },
+    CloseInput {
+        no: u64,
+    },
     /// The agent's stdout was read up to this offset.
-    Ack { offset: u64 },
+    Ack {
+        offset: u64,
+    },
     /// TERM to the whole tree, KILL after the grace.
-    Stop { grace_ms: u64 },
+    Stop {
+        grace_ms: u64,
+    },
     Kill,
     /// Asks for a [`FromShim::Status`].
     Status,
@@ -152,14 +161,25 @@ pub enum FromShim {
     /// The launch failed; the shim exits.
     Failed(Failure),
     /// Bytes written so far, over all segments of each stream.
-    Written { out: u64, err: u64 },
+    Written {
+        out: u64,
+        err: u64,
+    },
     /// The answer to an input frame: the number last taken. A repeat or gap leaves it as it was.
-    Taken { last: u64 },
+    Taken {
+        last: u64,
+    },
     /// The input queue is full; the frame was not taken. `Ready` follows.
-    Full { last: u64 },
-    Ready { last: u64 },
+    Full {
+        last: u64,
+    },
+    Ready {
+        last: u64,
+    },
     /// Segments cannot be written (an errno), or can again (0). The agent waits meanwhile.
-    Blocked { errno: i32 },
+    Blocked {
+        errno: i32,
+    },
     Exited(ExitRecord),
     /// A kind that this version does not know; to be ignored.
     Unknown(u8),

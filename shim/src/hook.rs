@@ -41,7 +41,10 @@ pub fn main(agent: &OsStr) -> ExitCode {
 
 fn blocked(why: &str) -> ExitCode {
     let line: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect();
-    sys::write_all_to(2, format!("beadle: blocked, because no decision was obtained: {line} (BDL-HOOK-001; see `beadle host status`)\n").as_bytes());
+    sys::write_all_to(
+        2,
+        format!("beadle: blocked, because no decision was obtained: {line} (BDL-HOOK-001; see `beadle host status`)\n").as_bytes(),
+    );
     ExitCode::from(BLOCKED)
 }
 

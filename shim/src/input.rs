@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use crate::sys;
-use crate::wire::{MAX_QUEUED_INPUT, FromShim};
+use crate::wire::{FromShim, MAX_QUEUED_INPUT};
 
 enum Item {
     Bytes(Vec<u8>),

@@ -400,10 +400,8 @@ impl Session {
             err_bytes: self.err.total(),
             left: self.left,
         };
-        let is_written = self.blocked() == 0
-            && self.out.sync().is_ok()
-            && self.err.sync().is_ok()
-            && record::write(&self.run.dir, &record).is_ok();
+        let is_written =
+            self.blocked() == 0 && self.out.sync().is_ok() && self.err.sync().is_ok() && record::write(&self.run.dir, &record).is_ok();
         let now = sys::boot_ms();
         if is_written {
             self.record = Some(record);

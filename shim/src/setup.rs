@@ -22,8 +22,16 @@ use crate::wire::{self, Failure, ProcessId, Spec, Stage};
 
 /// Signals that mean nothing to a shim.
 pub const IGNORED: [libc::c_int; 10] = [
-    libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTSTP, libc::SIGTTIN,
-    libc::SIGTTOU, libc::SIGXFSZ,
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGPIPE,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGXFSZ,
 ];
 /// Signals that the loop takes from a descriptor: a child ended; the machine shuts down.
 pub const TAKEN: [libc::c_int; 2] = [libc::SIGCHLD, libc::SIGTERM];

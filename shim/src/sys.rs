@@ -175,9 +175,7 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
 
 pub fn pidfd_signal(pidfd: &OwnedFd, signal: libc::c_int) -> Result<(), Errno> {
     // SAFETY: a null siginfo is allowed.
-    let r = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
-    };
+    let r = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0) };
     check(r as libc::c_int).map(drop)
 }
 

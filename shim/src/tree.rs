@@ -29,8 +29,7 @@ pub fn stat(pid: u32) -> Option<Stat> {
 /// All living descendants of this process. Processes born during the scan may be missed: callers scan again.
 pub fn descendants() -> Vec<ProcessId> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let all: Vec<Stat> =
-        entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).filter_map(stat).collect();
+    let all: Vec<Stat> = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).filter_map(stat).collect();
     let mut family = BTreeSet::from([std::process::id()]);
     loop {
         let before = family.len();

@@ -66,29 +66,74 @@ pub struct Launch {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// The agent is up.
-    Started { agent_session_id: Option<String>, version: Option<String>, model: Option<String>, permission_mode: Option<String>, tools: Vec<String>, mcp_servers: Vec<String> },
+    Started {
+        agent_session_id: Option<String>,
+        version: Option<String>,
+        model: Option<String>,
+        permission_mode: Option<String>,
+        tools: Vec<String>,
+        mcp_servers: Vec<String>,
+    },
     /// The gate: the agent waits until [`Driver::answer`] for `request_id` is written to it.
     Asked(Asked),
     /// The agent withdrew its question.
-    Cancelled { request_id: String },
+    Cancelled {
+        request_id: String,
+    },
     /// The model asked for a tool (seen in the model's message, not a question to us).
-    ToolUse { call_id: String, tool: String, input: Value, parent_call_id: Option<String> },
-    ToolResult { call_id: String, is_error: bool, content: String, parent_call_id: Option<String> },
-    Replied { text: String, message_id: Option<String>, parent_call_id: Option<String> },
+    ToolUse {
+        call_id: String,
+        tool: String,
+        input: Value,
+        parent_call_id: Option<String>,
+    },
+    ToolResult {
+        call_id: String,
+        is_error: bool,
+        content: String,
+        parent_call_id: Option<String>,
+    },
+    Replied {
+        text: String,
+        message_id: Option<String>,
+        parent_call_id: Option<String>,
+    },
     /// A count for one model message; later reports of the same id may be larger, never smaller.
-    Usage { message_id: String, model: String, usage: Usage, parent_call_id: Option<String> },
+    Usage {
+        message_id: String,
+        model: String,
+        usage: Usage,
+        parent_call_id: Option<String>,
+    },
     TurnEnded(Turn),
-    Compacted { trigger: String, tokens_before: Option<u64>, tokens_after: Option<u64> },
-    SubAgent { call_id: Option<String>, agent_type: String, description: String },
+    Compacted {
+        trigger: String,
+        tokens_before: Option<u64>,
+        tokens_after: Option<u64>,
+    },
+    SubAgent {
+        call_id: Option<String>,
+        agent_type: String,
+        description: String,
+    },
     /// Known and without meaning for the log.
     Quiet,
     /// Not of the protocol: kept raw.
-    Unparsed { reason: String },
+    Unparsed {
+        reason: String,
+    },
     /// The agent asks its user for something other than a tool call. Nobody answers such questions here: `answer` is the
     /// frame that declines, to be written to the agent; until then it waits.
-    Declined { request_id: String, what: String, answer: Vec<u8> },
+    Declined {
+        request_id: String,
+        what: String,
+        answer: Vec<u8>,
+    },
     /// Of the protocol's control part but not expected from an agent: a forgery or a new version. A breach.
-    Forged { what: String, detail: String },
+    Forged {
+        what: String,
+        detail: String,
+    },
 }
 
 /// The agent's question about one tool call.
@@ -173,8 +218,12 @@ pub(in crate::agent) struct OpenMessage {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer<'a> {
     /// Run it with this input (the judged one, or the rewrite).
-    Allow { input: &'a Value },
-    Deny { reason: &'a str },
+    Allow {
+        input: &'a Value,
+    },
+    Deny {
+        reason: &'a str,
+    },
 }
 
 /// Why an agent cannot be started or spoken to.

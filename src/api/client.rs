@@ -1,7 +1,7 @@
 //! The typed client: HTTP over the unix socket, for `cli` and for tests.
 //!
 //! - the peer must run as the same user, else the socket is not spoken to;
-//! - answers are read up to [`ANSWER_MAX`](super::types::ANSWER_MAX), every wait has a deadline;
+//! - answers are read up to [`ANSWER_MAX`], every wait has a deadline;
 //! - where allowed, a daemon that is not there is started ([`start`]); a broken event stream is taken up again where it ended;
 //! - every error maps to one exit code ([`Error::exit`]).
 
@@ -136,7 +136,14 @@ impl Client {
     }
 
     /// Sends a request. One that only reads is sent again when the daemon breaks off: it may have been ending, or was killed.
-    async fn send(&self, method: Method, path: &str, body: Bytes, accept: Option<&str>, last_id: Option<&str>) -> Result<Response<Incoming>> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        accept: Option<&str>,
+        last_id: Option<&str>,
+    ) -> Result<Response<Incoming>> {
         let begun = Instant::now();
         loop {
             let sent = self.send_once(method.clone(), path, body.clone(), accept, last_id).await;
@@ -231,7 +238,8 @@ async fn collect(body: Incoming) -> Result<Bytes> {
     let body = tokio::time::timeout(ANSWER_DEADLINE, limited)
         .await
         .map_err(|_| Error::Broken(format!("the answer did not end within {} s", ANSWER_DEADLINE.as_secs())))?;
-    body.map(http_body_util::Collected::to_bytes).map_err(|e| Error::Broken(format!("reading the answer (at most {ANSWER_MAX} bytes): {e}")))
+    body.map(http_body_util::Collected::to_bytes)
+        .map_err(|e| Error::Broken(format!("reading the answer (at most {ANSWER_MAX} bytes): {e}")))
 }
 
 fn json(body: &impl Serialize) -> Result<Bytes> {

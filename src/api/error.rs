@@ -66,14 +66,24 @@ impl From<session::Error> for ApiError {
                 let E::Store(inner) = e else { return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "BDL-API-000", "unreachable") };
                 return inner.into();
             }
-            E::Cwd { .. } | E::Program { .. } | E::Refused { .. } | E::BadRule { .. } | E::Agent(_) | E::NoPrompts(_) | E::Mediation { .. } | E::Config(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            E::Cwd { .. }
+            | E::Program { .. }
+            | E::Refused { .. }
+            | E::BadRule { .. }
+            | E::Agent(_)
+            | E::NoPrompts(_)
+            | E::Mediation { .. }
+            | E::Config(_) => StatusCode::UNPROCESSABLE_ENTITY,
             E::Ended(_) | E::InputClosed(_) | E::NotEnded(..) | E::NothingWaits { .. } => StatusCode::CONFLICT,
             E::NoRule(_) => StatusCode::NOT_FOUND,
             E::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             E::Busy | E::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-            E::Process(process::Error::ProgramMissing { .. } | process::Error::ProgramRefused { .. } | process::Error::BadCwd { .. } | process::Error::BadSpec { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
+            E::Process(
+                process::Error::ProgramMissing { .. }
+                | process::Error::ProgramRefused { .. }
+                | process::Error::BadCwd { .. }
+                | process::Error::BadSpec { .. },
+            ) => StatusCode::UNPROCESSABLE_ENTITY,
             E::Process(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, e.code(), e.to_string())

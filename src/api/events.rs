@@ -78,7 +78,13 @@ pub async fn of_all(
         Some(id) => id.parse().map_err(|_| ApiError::malformed(format!("Last-Event-ID {id:?} is not a cursor of this stream")))?,
         None => store.newest_row()?,
     };
-    let reader = AllReader { wake: store.watch(), manager: app.manager.clone(), after, kinds: kinds(q.kinds.as_deref()), ready: Vec::new().into_iter() };
+    let reader = AllReader {
+        wake: store.watch(),
+        manager: app.manager.clone(),
+        after,
+        kinds: kinds(q.kinds.as_deref()),
+        ready: Vec::new().into_iter(),
+    };
     Ok(sse(stream::unfold(reader, |mut r| async move { r.message().await.map(|m| (Ok(m), r)) })))
 }
 
@@ -108,7 +114,13 @@ fn page(manager: &Manager, id: &SessionId, from: u64, limit: usize, kinds: &BTre
 
 /// An event as a document.
 pub fn doc(e: &StoredEvent) -> Result<EventDoc, ApiError> {
-    let damaged = |why: String| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "BDL-API-009", format!("session {}, seq {}: {why}; run `beadle verify`", e.envelope.session, e.envelope.seq));
+    let damaged = |why: String| {
+        ApiError::new(
+            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            "BDL-API-009",
+            format!("session {}, seq {}: {why}; run `beadle verify`", e.envelope.session, e.envelope.seq),
+        )
+    };
     let text = String::from_utf8(e.body.clone()).map_err(|_| damaged("the stored body is not text".to_owned()))?;
     Ok(EventDoc {
         session: e.envelope.session.to_string(),

@@ -64,14 +64,17 @@ pub async fn trust(
 ) -> Result<(StatusCode, Json<TrustDoc>), ApiError> {
     let Json(r) = body?;
     let given = Path::new(&r.dir);
-    let dir = given.canonicalize().map_err(|e| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "BDL-API-006", format!("{}: {e}; give an existing folder", r.dir)))?;
+    let dir = given
+        .canonicalize()
+        .map_err(|e| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "BDL-API-006", format!("{}: {e}; give an existing folder", r.dir)))?;
     let found = config::read_project(&dir).map_err(|e| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, e.code(), e.to_string()))?;
     let Some(found) = found else {
         let message = format!("{} has no {}; there is nothing to trust", dir.display(), config::PROJECT_FILE);
         return Err(ApiError::new(StatusCode::NOT_FOUND, "BDL-API-006", message));
     };
     if found.digest != r.digest {
-        let message = format!("{} has the digest {} now, not {}; read it again before you trust it", found.path.display(), found.digest, r.digest);
+        let message =
+            format!("{} has the digest {} now, not {}; read it again before you trust it", found.path.display(), found.digest, r.digest);
         return Err(ApiError::new(StatusCode::CONFLICT, "BDL-API-007", message));
     }
     let store = app.manager.store();

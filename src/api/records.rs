@@ -26,7 +26,11 @@ const EXPORT_READ: usize = 256;
 /// How often a waiting reader of logs looks again.
 const LOGS_POLL: Duration = Duration::from_millis(100);
 
-pub async fn logs(State(app): State<App>, Path(key): Path<String>, query: Result<Query<LogsQuery>, QueryRejection>) -> Result<Response, ApiError> {
+pub async fn logs(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
     let Query(q) = query?;
     let id = app.manager.find(&key)?.id;
     let which = match q.stream {

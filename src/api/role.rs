@@ -82,7 +82,8 @@ pub async fn operator_only(State(app): State<App>, ConnectInfo(peer): ConnectInf
     }
     // why: a browser page can reach a loopback port but never sets these on a unix socket; refusing them costs nothing.
     if request.headers().contains_key("origin") {
-        return ApiError::new(StatusCode::FORBIDDEN, "BDL-API-004", "requests from web pages are refused; use the command line").into_response();
+        return ApiError::new(StatusCode::FORBIDDEN, "BDL-API-004", "requests from web pages are refused; use the command line")
+            .into_response();
     }
     let actor = peer.actor(&role);
     request.extensions_mut().insert(actor);

@@ -113,7 +113,11 @@ pub async fn stop(
     Ok((StatusCode::ACCEPTED, doc(&app.manager.stop(&id, grace, r.kill, actor).await?)))
 }
 
-pub async fn wait(State(app): State<App>, Path(key): Path<String>, query: Result<Query<WaitQuery>, QueryRejection>) -> Answer<Json<SessionDoc>> {
+pub async fn wait(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    query: Result<Query<WaitQuery>, QueryRejection>,
+) -> Answer<Json<SessionDoc>> {
     let Query(q) = query?;
     let id = app.manager.find(&key)?.id;
     let timeout = Duration::from_millis(q.timeout_ms.unwrap_or(WAIT_MAX_MS).min(WAIT_MAX_MS));

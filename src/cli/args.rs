@@ -243,7 +243,7 @@ pub struct RmArgs {
 
 #[derive(Debug, Args)]
 pub struct AnswerArgs {
-    /// <session>:<call>, as shown by `show` and in the timeline
+    /// `<session>:<call>`, as shown by `show` and in the timeline
     #[arg(value_parser = answer_id)]
     pub approval: ApprovalId,
     /// Recorded, and told to the agent on a denial

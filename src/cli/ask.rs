@@ -119,7 +119,10 @@ mod tests {
     fn only_a_clear_word_is_an_answer() {
         let yes = |r: &str| Some(ApprovalAnswer { effect: Effect::Allow, reason: r.into() });
         let no = |r: &str| Some(ApprovalAnswer { effect: Effect::Deny, reason: r.into() });
-        assert_eq!([parse("y"), parse(" YES  once only "), parse("n"), parse("no not now")], [yes(""), yes("once only"), no(""), no("not now")]);
+        assert_eq!(
+            [parse("y"), parse(" YES  once only "), parse("n"), parse("no not now")],
+            [yes(""), yes("once only"), no(""), no("not now")]
+        );
         assert_eq!([parse(""), parse("yy"), parse("yn"), parse("maybe"), parse("?")], [None, None, None, None, None]);
     }
 }

@@ -135,7 +135,10 @@ impl Follower<'_> {
             text.push_str(&format!("\n   changed by a policy to:\n{}", detail(new)));
         }
         let rule = p.asked.rule.as_deref().map(|r| format!(" (rule {})", brief(r, 100))).unwrap_or_default();
-        text.push_str(&format!("\n   why: {}{rule}\n   allow? y or n, with a reason behind it if you like:", brief(&p.asked.reason, LINE_MAX)));
+        text.push_str(&format!(
+            "\n   why: {}{rule}\n   allow? y or n, with a reason behind it if you like:",
+            brief(&p.asked.reason, LINE_MAX)
+        ));
         self.cx.printer.notice(Tone::Question, &text)?;
         if let Some(terminal) = &mut self.terminal {
             terminal.forget();

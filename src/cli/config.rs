@@ -20,7 +20,8 @@ pub async fn show(cx: &mut Context, args: ConfigArgs) -> Outcome {
         cx.printer.document(&document(&loaded))?;
         return Ok(Exit::Done);
     }
-    let rows: Vec<_> = loaded.settings.iter().map(|s| vec![s.key.clone(), brief(&s.value.to_string(), 60), safe(&s.origin.to_string())]).collect();
+    let rows: Vec<_> =
+        loaded.settings.iter().map(|s| vec![s.key.clone(), brief(&s.value.to_string(), 60), safe(&s.origin.to_string())]).collect();
     cx.printer.table(&["SETTING", "VALUE", "ORIGIN"], &rows)?;
     cx.printer.line("")?;
     let rows: Vec<_> = loaded.config.policies.iter().map(policy_row).collect();
@@ -36,7 +37,14 @@ pub async fn show(cx: &mut Context, args: ConfigArgs) -> Outcome {
 fn policy_row(p: &Entry) -> Vec<String> {
     let mode = json!(p.mode).as_str().unwrap_or_default().to_owned();
     let mode = if p.tighten_only { format!("{mode}, tightens only") } else { mode };
-    vec![safe(&p.name), plugin(p), mode, p.on_failure.effect().as_str().to_owned(), format!("{} ms", p.deadline_ms), safe(&p.origin.to_string())]
+    vec![
+        safe(&p.name),
+        plugin(p),
+        mode,
+        p.on_failure.effect().as_str().to_owned(),
+        format!("{} ms", p.deadline_ms),
+        safe(&p.origin.to_string()),
+    ]
 }
 
 fn plugin(p: &Entry) -> String {
@@ -47,15 +55,18 @@ fn plugin(p: &Entry) -> String {
 }
 
 fn document(loaded: &Loaded) -> serde_json::Value {
-    let settings: Vec<_> = loaded.settings.iter().map(|s| json!({"key": s.key, "value": s.value, "origin": s.origin.to_string()})).collect();
+    let settings: Vec<_> =
+        loaded.settings.iter().map(|s| json!({"key": s.key, "value": s.value, "origin": s.origin.to_string()})).collect();
     let policies: Vec<_> = loaded
         .config
         .policies
         .iter()
-        .map(|p| json!({
-            "name": p.name, "plugin": plugin(p), "mode": p.mode, "on_failure": p.on_failure, "deadline_ms": p.deadline_ms,
-            "config": p.config, "origin": p.origin.to_string(), "tighten_only": p.tighten_only,
-        }))
+        .map(|p| {
+            json!({
+                "name": p.name, "plugin": plugin(p), "mode": p.mode, "on_failure": p.on_failure, "deadline_ms": p.deadline_ms,
+                "config": p.config, "origin": p.origin.to_string(), "tighten_only": p.tighten_only,
+            })
+        })
         .collect();
     let project = loaded.project.as_ref().map(|p| json!({
         "dir": p.dir.to_string_lossy(), "path": p.path.to_string_lossy(), "digest": p.digest, "trusted": p.trusted, "ignored": p.ignored,
@@ -82,7 +93,8 @@ pub async fn check(cx: &mut Context, args: ConfigArgs) -> Outcome {
     if cx.printer.json() {
         cx.printer.document(&json!({ "ok": true }))?;
     } else {
-        cx.printer.toned(Tone::Good, &format!("✓ {} settings and {} policies are good", loaded.settings.len(), loaded.config.policies.len()))?;
+        cx.printer
+            .toned(Tone::Good, &format!("✓ {} settings and {} policies are good", loaded.settings.len(), loaded.config.policies.len()))?;
     }
     remark(cx, &loaded)?;
     Ok(Exit::Done)

@@ -114,7 +114,9 @@ async fn say_yes(client: Client, id: String) {
     while let Some(Ok(item)) = stream.next().await {
         let Item::Event(event) = item else { continue };
         let Ok(session) = SessionId::parse(&event.session) else { continue };
-        let Some(call) = serde_json::from_str::<serde_json::Value>(event.body.get()).ok().and_then(|b| b["call"].as_u64()) else { continue };
+        let Some(call) = serde_json::from_str::<serde_json::Value>(event.body.get()).ok().and_then(|b| b["call"].as_u64()) else {
+            continue;
+        };
         tokio::time::sleep(SHOWN).await;
         let answer = ApprovalAnswer { effect: Effect::Allow, reason: "answered by --yes".to_owned() };
         // why ignore: a question that was answered meanwhile needs no second answer.

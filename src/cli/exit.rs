@@ -43,7 +43,13 @@ impl Exit {
     pub fn of_session(doc: &SessionDoc) -> Self {
         let good = matches!(doc.outcome, Some(Outcome::Succeeded | Outcome::Exited));
         match (doc.exit_code, doc.signal) {
-            (Some(0), _) | (None, None) => if good { Self::Done } else { Self::No },
+            (Some(0), _) | (None, None) => {
+                if good {
+                    Self::Done
+                } else {
+                    Self::No
+                }
+            }
             (Some(n), _) => u8::try_from(n).map_or(Self::No, Self::Agent),
             (None, Some(s)) => u8::try_from(s).ok().and_then(|s| s.checked_add(128)).map_or(Self::No, Self::Agent),
         }

@@ -69,7 +69,10 @@ mod tests {
     fn pieces_may_cut_a_character_and_nothing_acts() {
         let mut s = Screen::default();
         let euro = "€".as_bytes();
-        assert_eq!([s.show(&[b'\xff', euro[0]]), s.show(&euro[1..2]), s.show(&euro[2..]), s.show(b"\x1b[2J\n")], ["\u{fffd}", "", "€", "\\x1b[2J\n"]);
+        assert_eq!(
+            [s.show(&[b'\xff', euro[0]]), s.show(&euro[1..2]), s.show(&euro[2..]), s.show(b"\x1b[2J\n")],
+            ["\u{fffd}", "", "€", "\\x1b[2J\n"]
+        );
     }
 
     proptest! {

@@ -68,7 +68,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             // why ignore: with nobody reading, the exit code still says it.
-            let _ = e.print();
+            let _ = if e.use_stderr() { Printer::standard(Style::default()).usage(&e.render()) } else { e.print() };
             return ExitCode::from(if e.use_stderr() { Exit::Usage.code() } else { Exit::Done.code() });
         }
     };

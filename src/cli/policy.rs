@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn payloads_of_agents_are_read_as_they_are() {
-        let g = read(r#"{"hook_event_name":"BeforeTool","tool_name":"run_shell_command","tool_input":{"command":"ls"},"cwd":"/w"}"#, "claude");
+        let g =
+            read(r#"{"hook_event_name":"BeforeTool","tool_name":"run_shell_command","tool_input":{"command":"ls"},"cwd":"/w"}"#, "claude");
         assert_eq!(g.map(|g| (g.agent, g.tool, g.cwd)), Ok(("gemini".into(), "run_shell_command".into(), Some("/w".into()))));
         assert_eq!(read(r#"{"command":"ls"}"#, "claude").map(|g| g.tool), Ok("Bash".into()));
         assert!(read("[]", "claude").is_err());

@@ -57,8 +57,8 @@ pub struct Printer {
 impl Printer {
     /// On the process's own standard output and error.
     pub fn standard(style: Style) -> Self {
-        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
-            || std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+        let no_colour =
+            std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()) || std::env::var_os("TERM").is_some_and(|t| t == "dumb");
         let out_terminal = io::stdout().is_terminal();
         Self {
             style,
@@ -142,6 +142,17 @@ impl Printer {
             Some(hint) => writeln!(self.err, "hint: {}", super::text::safe(hint)),
             None => Ok(()),
         }
+    }
+
+    /// Words of the argument parser; it repeats values, so long ones are cut out of the middle.
+    pub fn usage(&mut self, text: &clap::builder::StyledStr) -> io::Result<()> {
+        const MAX: usize = 1500;
+        let plain = text.to_string();
+        if plain.len() <= MAX {
+            return if self.err_colour { write!(self.err, "{}", text.ansi()) } else { self.err.write_all(plain.as_bytes()) };
+        }
+        let (head, tail) = (plain.floor_char_boundary(MAX / 2), plain.ceil_char_boundary(plain.len() - MAX / 2));
+        write!(self.err, "{} [… {} bytes …] {}", &plain[..head], tail - head, &plain[tail..])
     }
 
     /// Rows in columns as wide as they need; the header is left out with `-q`.

@@ -28,7 +28,11 @@ pub async fn run(cx: &mut Context, args: RunArgs) -> Outcome {
     request.attach = terminal.is_some();
     let doc = client.run(&request).await?;
     if detach {
-        if cx.printer.json() { cx.printer.document(&doc)? } else { cx.printer.line(&safe(&doc.id))? }
+        if cx.printer.json() {
+            cx.printer.document(&doc)?
+        } else {
+            cx.printer.line(&safe(&doc.id))?
+        }
         return Ok(Exit::Done);
     }
     if !wait {
@@ -113,7 +117,10 @@ fn folder(dir: &Path) -> anyhow::Result<String> {
 /// A bare name is left to PATH; a path is made absolute here, where it was meant.
 fn absolute_program(program: &Path) -> anyhow::Result<String> {
     let full = if program.components().count() > 1 { std::path::absolute(program)? } else { program.to_owned() };
-    Ok(full.into_os_string().into_string().map_err(|p| UsageError(format!("program {}: its path is not UTF-8", safe(&p.to_string_lossy()))))?)
+    Ok(full
+        .into_os_string()
+        .into_string()
+        .map_err(|p| UsageError(format!("program {}: its path is not UTF-8", safe(&p.to_string_lossy()))))?)
 }
 
 /// Variables that `session.env` lists, and those named on the command line. What is not UTF-8 stays behind, with a remark.

@@ -157,7 +157,10 @@ async fn questions(client: &Client, id: &str) -> anyhow::Result<Vec<String>> {
             _ => {}
         }
     }
-    Ok(open.into_iter().map(|(call, text)| format!("{text}\n    `beadle approve {0}:{call}` or `beadle deny {0}:{call}`", safe(id))).collect())
+    Ok(open
+        .into_iter()
+        .map(|(call, text)| format!("{text}\n    `beadle approve {0}:{call}` or `beadle deny {0}:{call}`", safe(id)))
+        .collect())
 }
 
 /// The tree of a session's processes.
@@ -273,7 +276,17 @@ mod tests {
 
     #[test]
     fn a_circle_of_parents_ends() {
-        let p = |pid, ppid| ProcessDoc { pid, ppid, start: 1, role: "descendant".into(), name: "x".into(), cmdline: vec![], rss_kb: 1, pss_kb: None, cpu_ms: 0 };
+        let p = |pid, ppid| ProcessDoc {
+            pid,
+            ppid,
+            start: 1,
+            role: "descendant".into(),
+            name: "x".into(),
+            cmdline: vec![],
+            rss_kb: 1,
+            pss_kb: None,
+            cpu_ms: 0,
+        };
         assert_eq!(depth(&p(1, 2), &[p(1, 2), p(2, 1)]), 20);
         assert_eq!(depth(&p(3, 2), &[p(2, 9), p(3, 2)]), 1);
     }

@@ -56,7 +56,13 @@ impl Timeline {
         };
         match event {
             Event::SessionCreated(s) => {
-                let text = format!("▸ {}  agent {}, mediation {}, in {}", safe(&doc.session), safe(&s.agent), s.mediation.as_str(), brief(&s.cwd, LINE_MAX));
+                let text = format!(
+                    "▸ {}  agent {}, mediation {}, in {}",
+                    safe(&doc.session),
+                    safe(&s.agent),
+                    s.mediation.as_str(),
+                    brief(&s.cwd, LINE_MAX)
+                );
                 vec![line(Tone::Strong, text)]
             }
             Event::AgentStarted(a) => {
@@ -76,7 +82,10 @@ impl Timeline {
             Event::ApprovalRequested(a) => {
                 let (lead, what) = self.subject(a.call);
                 let rule = a.rule.as_deref().map(|r| format!(" · rule {}", brief(r, 80))).unwrap_or_default();
-                vec![line(Tone::Question, format!("{lead}? ask      {what}  — {}{rule} · {}:{}", brief(&a.reason, LINE_MAX), safe(&doc.session), a.call))]
+                vec![line(
+                    Tone::Question,
+                    format!("{lead}? ask      {what}  — {}{rule} · {}:{}", brief(&a.reason, LINE_MAX), safe(&doc.session), a.call),
+                )]
             }
             Event::ToolEnded(t) => {
                 let lead = t.call.and_then(|c| self.open.remove(&c)).map(|o| o.lead).unwrap_or_default();
@@ -92,7 +101,9 @@ impl Timeline {
                 let lead = if m.parent_call_id.is_some() { "  " } else { "" };
                 vec![line(Tone::Dim, format!("{lead}· {} · {cost}", tokens(m.usage)))]
             }
-            Event::SubAgentInvoked(s) => vec![line(Tone::Plain, format!("  ▸ sub-agent {}: {}", brief(&s.agent_type, 60), brief(&s.description, 120)))],
+            Event::SubAgentInvoked(s) => {
+                vec![line(Tone::Plain, format!("  ▸ sub-agent {}: {}", brief(&s.agent_type, 60), brief(&s.description, 120)))]
+            }
             Event::ContextCompacted(c) => {
                 let from_to = match (c.tokens_before, c.tokens_after) {
                     (Some(a), Some(b)) => format!(" from {} to {} tokens", count(a), count(b)),
@@ -101,22 +112,51 @@ impl Timeline {
                 };
                 vec![line(Tone::Plain, format!("· context compacted ({}){from_to}", brief(&c.trigger, 40)))]
             }
-            Event::RuleAdded(r) => vec![line(Tone::Plain, format!("· rule added: {} {} ({})", r.effect.as_str(), brief(&r.rule, LINE_MAX), safe(&r.id.0)))],
+            Event::RuleAdded(r) => {
+                vec![line(Tone::Plain, format!("· rule added: {} {} ({})", r.effect.as_str(), brief(&r.rule, LINE_MAX), safe(&r.id.0)))]
+            }
             Event::RuleRevoked(r) => vec![line(Tone::Plain, format!("· rule revoked: {}", safe(&r.id.0)))],
             Event::PluginFailed(p) => {
-                let text = format!("! policy {} failed ({}): {} — counts as {}", brief(&p.policy, 60), p.cause.as_str(), brief(&p.detail, LINE_MAX), p.on_failure.effect().as_str());
+                let text = format!(
+                    "! policy {} failed ({}): {} — counts as {}",
+                    brief(&p.policy, 60),
+                    p.cause.as_str(),
+                    brief(&p.detail, LINE_MAX),
+                    p.on_failure.effect().as_str()
+                );
                 vec![line(Tone::Bad, text)]
             }
             Event::MediationBreached(b) => {
-                vec![line(Tone::Bad, format!("! BREACH: {}: {} — {}", brief(&b.what, 80), brief(&b.detail, LINE_MAX), brief(&b.action, 20)))]
+                vec![line(
+                    Tone::Bad,
+                    format!("! BREACH: {}: {} — {}", brief(&b.what, 80), brief(&b.detail, LINE_MAX), brief(&b.action, 20)),
+                )]
             }
-            Event::MediationLowered(m) => vec![line(Tone::Bad, format!("! mediation is now {}: {}", m.to.as_str(), brief(&m.reason, LINE_MAX)))],
-            Event::OutputUnparsed(o) => vec![line(Tone::Question, format!("! output that is not of the protocol ({}): {}", brief(&o.reason, 80), brief(&o.raw.text, 80)))],
+            Event::MediationLowered(m) => {
+                vec![line(Tone::Bad, format!("! mediation is now {}: {}", m.to.as_str(), brief(&m.reason, LINE_MAX)))]
+            }
+            Event::OutputUnparsed(o) => vec![line(
+                Tone::Question,
+                format!("! output that is not of the protocol ({}): {}", brief(&o.reason, 80), brief(&o.raw.text, 80)),
+            )],
             Event::ConfigIgnored(c) => {
-                vec![line(Tone::Question, format!("! {} is not trusted; not taken from it: {} (`beadle trust` to accept)", brief(&c.path, LINE_MAX), brief(&c.keys.join(", "), LINE_MAX)))]
+                vec![line(
+                    Tone::Question,
+                    format!(
+                        "! {} is not trusted; not taken from it: {} (`beadle trust` to accept)",
+                        brief(&c.path, LINE_MAX),
+                        brief(&c.keys.join(", "), LINE_MAX)
+                    ),
+                )]
             }
             Event::TurnEnded(t) if t.is_error => {
-                vec![line(Tone::Bad, format!("! turn ended badly: {}", brief(t.subtype.as_deref().or(t.result.as_deref()).unwrap_or("no reason given"), LINE_MAX)))]
+                vec![line(
+                    Tone::Bad,
+                    format!(
+                        "! turn ended badly: {}",
+                        brief(t.subtype.as_deref().or(t.result.as_deref()).unwrap_or("no reason given"), LINE_MAX)
+                    ),
+                )]
             }
             Event::SessionStopping(s) => vec![line(Tone::Dim, format!("· stopping ({})", brief(&s.how, 60)))],
             Event::SessionEnded(s) => {
@@ -200,7 +240,8 @@ fn decisive(a: &Answer, d: &ToolDecided) -> bool {
 
 /// The part of a tool's input that says most: command, path, address, pattern; else the whole, shortened.
 pub fn summary(input: &Value) -> String {
-    const FIELDS: &[&str] = &["command", "cmd", "file_path", "path", "absolute_path", "notebook_path", "url", "pattern", "query", "description", "prompt"];
+    const FIELDS: &[&str] =
+        &["command", "cmd", "file_path", "path", "absolute_path", "notebook_path", "url", "pattern", "query", "description", "prompt"];
     for field in FIELDS {
         match input.get(*field) {
             Some(Value::String(s)) => return brief(s, LINE_MAX),
@@ -227,7 +268,11 @@ pub fn detail(input: &Value) -> String {
     };
     let shown: String = text.chars().take(DETAIL_MAX).collect();
     let rest = text.chars().count().saturating_sub(DETAIL_MAX);
-    if rest == 0 { shown } else { format!("{shown}\n… and {} characters more, not shown", count(u64::try_from(rest).unwrap_or(u64::MAX))) }
+    if rest == 0 {
+        shown
+    } else {
+        format!("{shown}\n… and {} characters more, not shown", count(u64::try_from(rest).unwrap_or(u64::MAX)))
+    }
 }
 
 /// `3,600 in, 102 out, cache 3,000 read 150 written`.
@@ -244,7 +289,8 @@ pub fn end(doc: &SessionDoc) -> Line {
     let outcome = doc.outcome.map_or(doc.status.as_str(), |o| o.as_str());
     let mut parts = vec![format!("■ {outcome}")];
     let n = |n: u64, what: &str| if n == 0 { None } else { Some(format!("{} {what}", count(n))) };
-    let kinds = [n(doc.allowed_count, "allowed"), n(doc.denied_count, "denied"), n(doc.asked_count, "asked"), n(doc.rewritten_count, "changed")];
+    let kinds =
+        [n(doc.allowed_count, "allowed"), n(doc.denied_count, "denied"), n(doc.asked_count, "asked"), n(doc.rewritten_count, "changed")];
     let kinds: Vec<String> = kinds.into_iter().flatten().collect();
     let word = if doc.call_count == 1 { "call" } else { "calls" };
     let detail = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };

@@ -16,7 +16,8 @@ use crate::model::Effect;
 pub async fn trust(cx: &mut Context, args: TrustArgs) -> Outcome {
     let shown = safe(&args.dir.to_string_lossy());
     let dir = args.dir.canonicalize().map_err(|e| UsageError(format!("folder {shown}: {e}; give a project's folder")))?;
-    let found = config::read_project(&dir)?.ok_or_else(|| UsageError(format!("folder {shown} has no {PROJECT_FILE}; there is nothing to trust")))?;
+    let found = config::read_project(&dir)?
+        .ok_or_else(|| UsageError(format!("folder {shown} has no {PROJECT_FILE}; there is nothing to trust")))?;
     let user = cx.folders()?.config_file();
     let load = |trusted: &dyn Fn(&Path, &str) -> bool| {
         config::load(&Sources { user: Some(&user), cwd: Some(&dir), env: &|name| std::env::var_os(name), trusted })
@@ -27,7 +28,8 @@ pub async fn trust(cx: &mut Context, args: TrustArgs) -> Outcome {
         cx.printer.notice(Tone::Plain, &safe_lines(&found.text))?;
         let list = if ignored.is_empty() { "nothing (it only tightens)".to_owned() } else { safe(&ignored.join(", ")) };
         cx.printer.notice(Tone::Question, &format!("Trusting it lets in: {list}\nTrust this file as it is? y or n:"))?;
-        let mut terminal = Terminal::open().ok_or_else(|| UsageError("there is no terminal to ask on; read the file, then use --yes".into()))?;
+        let mut terminal =
+            Terminal::open().ok_or_else(|| UsageError("there is no terminal to ask on; read the file, then use --yes".into()))?;
         terminal.forget();
         let answer = terminal.line().await.and_then(|l| parse(&l));
         if answer.is_none_or(|a| a.effect != Effect::Allow) {

@@ -22,7 +22,10 @@ pub async fn verify(cx: &mut Context, args: VerifyArgs) -> Outcome {
     let doc = cx.client()?.verify(&VerifyRequest { session: args.session, against }).await?;
     if let Some(path) = &args.save {
         save(path, &doc)?;
-        cx.printer.note(&format!("checkpoint written to {}; keep it where this machine's user cannot change it", safe(&path.to_string_lossy())))?;
+        cx.printer.note(&format!(
+            "checkpoint written to {}; keep it where this machine's user cannot change it",
+            safe(&path.to_string_lossy())
+        ))?;
     }
     if cx.printer.json() {
         cx.printer.document(&doc)?;
@@ -49,7 +52,9 @@ fn report(cx: &mut Context, doc: &VerifyDoc, compared: bool) -> anyhow::Result<(
 }
 
 fn read_checkpoint(path: &Path) -> anyhow::Result<serde_json::Value> {
-    let bad = |why: String| UsageError(format!("--against {}: {why}; give a file that `beadle verify --save` wrote", safe(&path.to_string_lossy())));
+    let bad = |why: String| {
+        UsageError(format!("--against {}: {why}; give a file that `beadle verify --save` wrote", safe(&path.to_string_lossy())))
+    };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|e| bad(e.to_string()))?;
     file.take(CHECKPOINT_MAX + 1).read_to_end(&mut bytes).map_err(|e| bad(e.to_string()))?;

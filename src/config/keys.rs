@@ -9,10 +9,15 @@ use super::value::At;
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     Text,
-    Number { min: u64, max: u64 },
+    Number {
+        min: u64,
+        max: u64,
+    },
     /// Closed set, from the loosest to the strictest.
     Words(&'static [&'static str]),
-    Texts { max: usize },
+    Texts {
+        max: usize,
+    },
 }
 
 /// What the configuration of a project that is not trusted may do with it.
@@ -52,8 +57,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The tables at the top of a file, for the text of errors.
-pub const SECTIONS: &[&str] =
-    &["default", "host", "session", "approvals", "limits", "usage", "rules", "policy"];
+pub const SECTIONS: &[&str] = &["default", "host", "session", "approvals", "limits", "usage", "rules", "policy"];
 
 /// A setting by its full name.
 pub fn find(name: &str) -> Option<&'static Key> {
@@ -78,11 +82,7 @@ impl Key {
 
     /// Reads the value from an environment variable; lists are separated by commas.
     pub fn read_variable(&self, text: &str) -> Result<Json, Error> {
-        let wrong = |expected: String| Error::WrongVariable {
-            name: self.variable(),
-            found: super::value::cut(text),
-            expected,
-        };
+        let wrong = |expected: String| Error::WrongVariable { name: self.variable(), found: super::value::cut(text), expected };
         match self.kind {
             Kind::Text => Ok(Json::from(text)),
             Kind::Number { min, max } => text

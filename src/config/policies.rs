@@ -93,9 +93,7 @@ fn entry(at: At<'_, '_>, origin: &dyn Fn(usize) -> Origin) -> Result<(Entry, boo
         match key {
             "name" => name = Some(policy_name(value)?),
             "plugin" => plugin = Some(plugin_ref(value)?),
-            "mode" => {
-                mode = if value.word("policy.mode", &["enforce", "monitor"])? == "monitor" { Mode::Monitor } else { Mode::Enforce }
-            }
+            "mode" => mode = if value.word("policy.mode", &["enforce", "monitor"])? == "monitor" { Mode::Monitor } else { Mode::Enforce },
             "on_failure" => {
                 on_failure = match value.word("policy.on_failure", &["deny", "ask", "abstain"])? {
                     "ask" => OnFailure::Ask,

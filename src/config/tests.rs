@@ -125,18 +125,36 @@ deny = ["WebFetch"]
 #[test]
 fn errors_name_file_line_key_and_what_was_expected() {
     let table = [
-        ("x = 1", "BDL-CONFIG-002 user.toml:1: unknown key x; known here: default, host, session, approvals, limits, usage, operator, rules, policy"),
+        ("x = 1", "BDL-CONFIG-002 user.toml:1: unknown key x; known here: default, host, session, approvals, limits, usage, rules, policy"),
         ("[host]\n\nlogg = 1", "BDL-CONFIG-002 user.toml:3: unknown key host.logg; known here: log, linger_ms"),
-        ("[session]\ngrace_ms = \"5s\"", "BDL-CONFIG-003 user.toml:2: session.grace_ms is \"5s\"; expected a whole number from 0 to 3600000"),
+        (
+            "[session]\ngrace_ms = \"5s\"",
+            "BDL-CONFIG-003 user.toml:2: session.grace_ms is \"5s\"; expected a whole number from 0 to 3600000",
+        ),
         ("[session]\ngrace_ms = -1", "BDL-CONFIG-003 user.toml:2: session.grace_ms is -1; expected a whole number from 0 to 3600000"),
         ("host = 3", "BDL-CONFIG-003 user.toml:1: host is 3; expected a table"),
         ("default = \"maybe\"", "BDL-CONFIG-003 user.toml:1: default is \"maybe\"; expected one of allow, ask, deny"),
         ("[session]\nenv = [\"A\", 3]", "BDL-CONFIG-003 user.toml:2: session.env is 3; expected a string"),
-        ("[[policy]]\nname = \"a b\"\nplugin = \"rules\"", "BDL-CONFIG-003 user.toml:2: policy.name is \"a b\"; expected 1 to 64 of a-z A-Z 0-9 - _ ."),
-        ("[[policy]]\nname = \"a\"", "BDL-CONFIG-003 user.toml:1: policy.plugin is a value of type table; expected the name of a standard policy or the path of a .wasm file"),
-        ("[[policy]]\nname = \"a\"\nplugin = \"rules\"\nsecret = 1", "BDL-CONFIG-002 user.toml:4: unknown key policy.secret; known here: name, plugin, mode, on_failure, deadline_ms, config, enabled"),
-        ("[rules]\ndeny = [\"ok\", { reason = \"x\" }]", "BDL-CONFIG-003 user.toml:2: rules.deny is a value of type table; expected a rule such as \"Bash(git push:*)\", or { rule = …, reason = … }"),
-        ("[rules]\nexamples = [{ command = \"ls\" }]", "BDL-CONFIG-003 user.toml:2: rules.examples is a value of type table; expected { command = \"…\", effect = \"deny\" } or { call = { tool = \"…\", input = {…} }, effect = \"deny\" }"),
+        (
+            "[[policy]]\nname = \"a b\"\nplugin = \"rules\"",
+            "BDL-CONFIG-003 user.toml:2: policy.name is \"a b\"; expected 1 to 64 of a-z A-Z 0-9 - _ .",
+        ),
+        (
+            "[[policy]]\nname = \"a\"",
+            "BDL-CONFIG-003 user.toml:1: policy.plugin is a value of type table; expected the name of a standard policy or the path of a .wasm file",
+        ),
+        (
+            "[[policy]]\nname = \"a\"\nplugin = \"rules\"\nsecret = 1",
+            "BDL-CONFIG-002 user.toml:4: unknown key policy.secret; known here: name, plugin, mode, on_failure, deadline_ms, config, enabled",
+        ),
+        (
+            "[rules]\ndeny = [\"ok\", { reason = \"x\" }]",
+            "BDL-CONFIG-003 user.toml:2: rules.deny is a value of type table; expected a rule such as \"Bash(git push:*)\", or { rule = …, reason = … }",
+        ),
+        (
+            "[rules]\nexamples = [{ command = \"ls\" }]",
+            "BDL-CONFIG-003 user.toml:2: rules.examples is a value of type table; expected { command = \"…\", effect = \"deny\" } or { call = { tool = \"…\", input = {…} }, effect = \"deny\" }",
+        ),
         ("[host\n", "BDL-CONFIG-001 user.toml:1: not TOML: "),
     ];
     for (text, expected) in table {

@@ -129,7 +129,9 @@ impl Channel {
             Some("mcp_status") => success(json!({"mcpServers": []})),
             // Only the mode that asks is there.
             Some("set_permission_mode") if request["mode"] == "default" => success(json!({"mode": "default"})),
-            other => json!({"subtype": "error", "request_id": id, "error": format!("the demo agent does not know {other:?} with these values")}),
+            other => {
+                json!({"subtype": "error", "request_id": id, "error": format!("the demo agent does not know {other:?} with these values")})
+            }
         };
         json!({"type": "control_response", "response": response})
     }
@@ -279,9 +281,7 @@ pub(super) mod tests {
             tokio::task::yield_now().await;
         }
         let id = screen.lines()[0]["request_id"].clone();
-        let line = |id: &Value, behavior: &str| {
-            json!({"type": "control_response", "response": {"subtype": "success", "request_id": id, "response": {"behavior": behavior, "message": "no"}}})
-        };
+        let line = |id: &Value, behavior: &str| json!({"type": "control_response", "response": {"subtype": "success", "request_id": id, "response": {"behavior": behavior, "message": "no"}}});
         let text = format!("{}\n{}\n{}\n", line(&json!("other"), "allow"), line(&id, "deny"), line(&id, "allow"));
         channel.pump(&mut Cursor::new(text), &sender);
         assert_eq!(asking.await.unwrap(), Reply::Deny("no".into()));

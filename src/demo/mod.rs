@@ -28,8 +28,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-pub use channel::{MAX_LINE, MAX_PROMPTS};
 use channel::{Channel, Input};
+pub use channel::{MAX_LINE, MAX_PROMPTS};
 
 /// The name that the agent gives itself.
 pub const NAME: &str = "beadle demo agent (built in)";

@@ -53,12 +53,20 @@ pub(super) fn schemas() -> Value {
     };
     let text = json!({"type": "string"});
     json!([
-        tool("Bash", "Runs a shell command in the working directory.", &["command"],
-             json!({"command": text, "description": text, "timeout": {"type": "integer", "maximum": MAX_TIMEOUT_MS}})),
+        tool(
+            "Bash",
+            "Runs a shell command in the working directory.",
+            &["command"],
+            json!({"command": text, "description": text, "timeout": {"type": "integer", "maximum": MAX_TIMEOUT_MS}})
+        ),
         tool("Read", "Reads a text file.", &["file_path"], json!({"file_path": text})),
         tool("Write", "Writes a file whole.", &["file_path", "content"], json!({"file_path": text, "content": text})),
-        tool("Edit", "Replaces a text in a file.", &["file_path", "old_string", "new_string"],
-             json!({"file_path": text, "old_string": text, "new_string": text, "replace_all": {"type": "boolean"}})),
+        tool(
+            "Edit",
+            "Replaces a text in a file.",
+            &["file_path", "old_string", "new_string"],
+            json!({"file_path": text, "old_string": text, "new_string": text, "replace_all": {"type": "boolean"}})
+        ),
     ])
 }
 
@@ -142,7 +150,10 @@ async fn bash(input: &Map<String, Value>, cwd: &Path) -> Result<Done, String> {
     };
     if status.success() {
         let content = if both.is_empty() { "(Bash completed with no output)".to_owned() } else { both };
-        return Ok(Done::good(content, json!({"stdout": out, "stderr": err, "interrupted": false, "isImage": false, "noOutputExpected": false})));
+        return Ok(Done::good(
+            content,
+            json!({"stdout": out, "stderr": err, "interrupted": false, "isImage": false, "noOutputExpected": false}),
+        ));
     }
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Err(format!("Exit code {code}\n{both}").trim_end().to_owned())
@@ -228,7 +239,8 @@ fn write(input: &Map<String, Value>, cwd: &Path) -> Result<Done, String> {
     let existed = path.exists();
     store(&path, &shown, content)?;
     let kind = if existed { "update" } else { "create" };
-    let said = if existed { format!("The file {shown} has been updated successfully.") } else { format!("File created successfully at: {shown}") };
+    let said =
+        if existed { format!("The file {shown} has been updated successfully.") } else { format!("File created successfully at: {shown}") };
     Ok(Done::good(said, json!({"type": kind, "filePath": shown, "content": content})))
 }
 
@@ -301,7 +313,8 @@ mod tests {
     #[tokio::test]
     async fn a_child_in_the_background_does_not_hold_the_call() {
         let dir = tempfile::tempdir().unwrap();
-        let done = tokio::time::timeout(Duration::from_secs(5), call("Bash", json!({"command": "sleep 20 & echo $!"}), dir.path())).await.unwrap();
+        let done =
+            tokio::time::timeout(Duration::from_secs(5), call("Bash", json!({"command": "sleep 20 & echo $!"}), dir.path())).await.unwrap();
         assert!(!done.is_error);
         let pid = rustix::process::Pid::from_raw(done.content.trim().parse().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();

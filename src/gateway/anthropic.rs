@@ -31,7 +31,9 @@ impl<'a> Request<'a> {
         match body.get("messages").and_then(Value::as_array) {
             None => Some("messages: Field required".into()),
             Some(m) if m.is_empty() => Some("messages: at least one message is required".into()),
-            Some(m) => m.iter().position(|m| !m.get("role").is_some_and(Value::is_string)).map(|i| format!("messages.{i}.role: Field required")),
+            Some(m) => {
+                m.iter().position(|m| !m.get("role").is_some_and(Value::is_string)).map(|i| format!("messages.{i}.role: Field required"))
+            }
         }
     }
 
@@ -128,10 +130,9 @@ pub(super) fn events(message: &Value) -> Vec<Bytes> {
     for (index, block) in message["content"].as_array().into_iter().flatten().enumerate() {
         let text = |key: &str| block[key].as_str().unwrap_or_default().to_owned();
         let (empty, deltas): (Value, Vec<Value>) = match block["type"].as_str() {
-            Some("text") => (
-                json!({"type": "text", "text": ""}),
-                pieces(&text("text")).map(|p| json!({"type": "text_delta", "text": p})).collect(),
-            ),
+            Some("text") => {
+                (json!({"type": "text", "text": ""}), pieces(&text("text")).map(|p| json!({"type": "text_delta", "text": p})).collect())
+            }
             Some("thinking") => (
                 json!({"type": "thinking", "thinking": "", "signature": ""}),
                 pieces(&text("thinking"))

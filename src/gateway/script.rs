@@ -254,8 +254,7 @@ impl Script {
 
 impl Lane {
     fn new(name: String, condition: Condition, steps: Vec<Step>, place: &str) -> Result<Self, Error> {
-        let steps: Vec<Step> =
-            steps.into_iter().enumerate().map(|(i, s)| s.checked(&format!("{place}[{i}]"))).collect::<Result<_, _>>()?;
+        let steps: Vec<Step> = steps.into_iter().enumerate().map(|(i, s)| s.checked(&format!("{place}[{i}]"))).collect::<Result<_, _>>()?;
         Ok(Self { name, condition, played: vec![0; steps.len()], steps })
     }
 

@@ -22,10 +22,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::Error;
 use super::anthropic::{self, Request};
 use super::record::{self, Logged, Record};
 use super::script::{Chosen, Cut, LaneState, Script};
-use super::Error;
 use crate::model::{Clock as _, Entropy as _, OsEntropy, SystemClock};
 
 /// Largest request body, in bytes; over it the answer is 413.
@@ -189,7 +189,10 @@ async fn answer(request: hyper::Request<Incoming>, shared: Arc<Shared>) -> Answe
     };
     let path = head.uri.path();
     let plan = match bytes {
-        Err(status) => Plan::Json(status, anthropic::error(anthropic::error_kind(status), &format!("the body is over {MAX_BODY} bytes or took too long"))),
+        Err(status) => Plan::Json(
+            status,
+            anthropic::error(anthropic::error_kind(status), &format!("the body is over {MAX_BODY} bytes or took too long")),
+        ),
         Ok(_) => shared.plan(&head.method, path, &body, size),
     };
     let model = body.get("model").and_then(Value::as_str).unwrap_or("").to_owned();
@@ -223,7 +226,8 @@ impl Shared {
         match (method.as_str(), path) {
             ("HEAD", _) => Plan::Json(200, Value::Null),
             ("GET", "/v1/models") => {
-                let model = json!({"type": "model", "id": "scripted", "display_name": "Scripted model", "created_at": "2026-01-01T00:00:00Z"});
+                let model =
+                    json!({"type": "model", "id": "scripted", "display_name": "Scripted model", "created_at": "2026-01-01T00:00:00Z"});
                 Plan::Json(200, json!({"data": [model], "has_more": false, "first_id": "scripted", "last_id": "scripted"}))
             }
             ("GET", "/_script") => Plan::Json(200, json!({"requests": self.record.count(), "lanes": self.script().state()})),

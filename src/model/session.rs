@@ -357,8 +357,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: [Status; 6] =
-        [Status::Queued, Status::Starting, Status::Running, Status::Paused, Status::Stopping, Status::Ended];
+    const ALL: [Status; 6] = [Status::Queued, Status::Starting, Status::Running, Status::Paused, Status::Stopping, Status::Ended];
 
     #[test]
     fn ended_is_final_and_pause_needs_running() {

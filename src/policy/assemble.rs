@@ -197,7 +197,10 @@ fn failed(detail: String) -> Failure {
 }
 
 fn unknown(name: &str) -> Failure {
-    failed(format!("there is no standard policy {name:?}; known are {}, or give the path of a .wasm file", plugin::standard::NAMES.join(", ")))
+    failed(format!(
+        "there is no standard policy {name:?}; known are {}, or give the path of a .wasm file",
+        plugin::standard::NAMES.join(", ")
+    ))
 }
 
 /// A component's bytes, capped before they are read: a policy of a gibibyte must cost nothing.

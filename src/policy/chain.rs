@@ -208,7 +208,9 @@ mod tests {
     use crate::model::{Channel, Mediation, Parse, Status, ToolKind, Usage};
     use serde_json::json;
 
-    struct Says(Box<dyn Fn(&Call) -> Result<Decision, Failure> + Send + Sync>);
+    type Judge = dyn Fn(&Call) -> Result<Decision, Failure> + Send + Sync;
+
+    struct Says(Box<Judge>);
 
     impl Policy for Says {
         fn decide<'a>(&'a self, subject: &'a Subject<'_>, _: Duration) -> BoxFuture<'a, Result<Decision, Failure>> {
@@ -316,9 +318,7 @@ mod tests {
 
     #[test]
     fn an_untrusted_projects_policy_can_only_tighten() {
-        let mut s = slot("p", |_: &Call| {
-            Ok(Decision { updated_input: Some(json!({"command": "b"})), ..Decision::new(Effect::Allow, "") })
-        });
+        let mut s = slot("p", |_: &Call| Ok(Decision { updated_input: Some(json!({"command": "b"})), ..Decision::new(Effect::Allow, "") }));
         s.tighten_only = true;
         let j = judge(vec![s]);
         assert_eq!((j.effect, j.by, j.updated_input), (Effect::Ask, By::Default, None));
@@ -335,7 +335,8 @@ mod tests {
         let allow_b = |c: &Call| Ok(Decision::new(if c.input["command"] == "b" { Effect::Allow } else { Effect::Ask }, "x"));
         let j = judge(vec![slot("r", rewrite_to(b.clone())), slot("d", allow_b)]);
         assert_eq!((j.effect, j.updated_input), (Effect::Allow, Some(b.clone())));
-        let j = judge(vec![slot("r", rewrite_to(b.clone())), slot("s", rewrite_to(json!({"command": "c"}))), slot("a", effect(Effect::Allow))]);
+        let j =
+            judge(vec![slot("r", rewrite_to(b.clone())), slot("s", rewrite_to(json!({"command": "c"}))), slot("a", effect(Effect::Allow))]);
         assert_eq!((j.effect, j.updated_input), (Effect::Deny, None));
         let ever = |c: &Call| {
             let mut d = Decision::new(Effect::Allow, "");

@@ -62,10 +62,18 @@ pub async fn hold(policy: &dyn Policy, examples: &[Example]) -> Result<(), Strin
             channel: Channel::Driver,
         };
         let call = build(&input, &RealPaths);
-        let got = policy.decide(&Subject::new(&session, &call, 0), DEADLINE).await.map_err(|f| format!("example {:?}: the policy failed: {}", e.text, f.detail))?;
+        let got = policy
+            .decide(&Subject::new(&session, &call, 0), DEADLINE)
+            .await
+            .map_err(|f| format!("example {:?}: the policy failed: {}", e.text, f.detail))?;
         if got.effect != e.effect {
             let by = got.rule.map(|r| format!(" by {r}")).unwrap_or_default();
-            return Err(format!("example {:?} should be {} and is {}{by}; correct the rule or the example", e.text, e.effect.as_str(), got.effect.as_str()));
+            return Err(format!(
+                "example {:?} should be {} and is {}{by}; correct the rule or the example",
+                e.text,
+                e.effect.as_str(),
+                got.effect.as_str()
+            ));
         }
     }
     Ok(())
@@ -105,6 +113,9 @@ mod tests {
         ]});
         let got = take(&mut c);
         assert_eq!(c, json!({"deny": ["Bash"]}));
-        assert_eq!(got.iter().map(|e| (e.tool.as_str(), e.effect)).collect::<Vec<_>>(), [("Bash", Effect::Deny), ("Read", Effect::Abstain)]);
+        assert_eq!(
+            got.iter().map(|e| (e.tool.as_str(), e.effect)).collect::<Vec<_>>(),
+            [("Bash", Effect::Deny), ("Read", Effect::Abstain)]
+        );
     }
 }

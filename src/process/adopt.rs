@@ -36,7 +36,9 @@ pub enum Adopted {
     Live(ShimHandle, ShimEvents, Status),
     Ended(ExitRecord),
     /// The shim died without a record. These processes were left and have been killed.
-    Lost { leftovers: Vec<u32> },
+    Lost {
+        leftovers: Vec<u32>,
+    },
 }
 
 pub(super) async fn adopt(run_dir: &Path, marker: &str) -> Result<Adopted> {

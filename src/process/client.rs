@@ -32,11 +32,17 @@ const MAX_ASKED: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShimEvent {
     /// Bytes written to the segments so far.
-    Written { out: u64, err: u64 },
+    Written {
+        out: u64,
+        err: u64,
+    },
     /// The input frame last taken.
     Taken(u64),
     /// Frame `no` was refused because it does not follow the frame last taken.
-    Refused { no: u64, last: u64 },
+    Refused {
+        no: u64,
+        last: u64,
+    },
     /// Segments cannot be written (errno), so the agent waits; 0: they can again.
     Blocked(i32),
     Exited(ExitRecord),

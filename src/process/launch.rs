@@ -73,7 +73,11 @@ fn prepare(run_dir: &Path) -> Result<()> {
     match std::fs::DirBuilder::new().mode(0o700).create(run_dir) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            if run_dir.join(LOCK_FILE).exists() { Err(Error::Used(run_dir.to_owned())) } else { Ok(()) }
+            if run_dir.join(LOCK_FILE).exists() {
+                Err(Error::Used(run_dir.to_owned()))
+            } else {
+                Ok(())
+            }
         }
         Err(e) => Err(Error::file("make the run folder", run_dir)(e)),
     }

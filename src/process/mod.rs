@@ -43,7 +43,9 @@ pub const SEGMENT: u64 = 16 << 20;
 /// What went wrong with a process. [`Error::code`] is stable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("program {program:?} does not exist (looked up in the session's PATH, or relative to {cwd:?}); check its name and that it is installed")]
+    #[error(
+        "program {program:?} does not exist (looked up in the session's PATH, or relative to {cwd:?}); check its name and that it is installed"
+    )]
     ProgramMissing { program: PathBuf, cwd: PathBuf },
     #[error("program {program:?} cannot be executed: {source}; check its mode (chmod +x), its `#!` line and its architecture")]
     ProgramRefused { program: PathBuf, source: std::io::Error },
@@ -164,7 +166,12 @@ impl LaunchSpec {
         };
         let has_nul = |b: &Vec<u8>| b.contains(&0);
         let bad = |what, b: &[u8]| Err(Error::BadSpec { what, bytes: b.len() });
-        for (what, b) in [("the run folder's path", &spec.run_dir), ("the marker", &spec.marker), ("the program's name", &spec.program), ("the working directory's path", &spec.cwd)] {
+        for (what, b) in [
+            ("the run folder's path", &spec.run_dir),
+            ("the marker", &spec.marker),
+            ("the program's name", &spec.program),
+            ("the working directory's path", &spec.cwd),
+        ] {
             if has_nul(b) || b.is_empty() {
                 return bad(what, b);
             }

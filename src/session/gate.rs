@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::failpoint;
 use super::live::{self, Question};
 use super::run::Runner;
-use super::failpoint;
 use crate::agent::{self, Asked};
 use crate::model::{
     Actor, ApprovalRequested, ApprovalResolved, By, Call, Channel, Effect, Event, OnFailure, PluginFailed, ToolDecided, ToolRequested,
@@ -34,7 +34,13 @@ impl Runner {
             Question::New => {}
             Question::Repeat => return,
             Question::Forged => {
-                return self.breach("request id reused", format!("request {} came again with other content", live::cut(&asked.request_id, 128)), None).await;
+                return self
+                    .breach(
+                        "request id reused",
+                        format!("request {} came again with other content", live::cut(&asked.request_id, 128)),
+                        None,
+                    )
+                    .await;
             }
         }
         let call = match self.record(&asked, &asked.input) {
@@ -60,7 +66,10 @@ impl Runner {
         failpoint::hit("decided");
         if judged.effect == Effect::Ask {
             if !self.can_ask() {
-                let why = format!("{}; it needs a person's answer and no terminal is attached", or(&judged.reason, "this call must be asked about"));
+                let why = format!(
+                    "{}; it needs a person's answer and no terminal is attached",
+                    or(&judged.reason, "this call must be asked about")
+                );
                 return self.decide(&asked, call, Judged { effect: Effect::Deny, by: By::Unattended, reason: why, ..judged }, begun);
             }
             if self.live.waiting.len() as u64 >= self.config.waiting_asks {
@@ -125,7 +134,9 @@ impl Runner {
         self.live.asked(seq, asked.call_id.as_deref());
         self.pending.events.push(ToolRequested { request_id: Some(asked.request_id.clone()), call: (**call).clone() }.into());
         for (policy, f, on_failure) in failures {
-            self.pending.events.push(PluginFailed { policy, cause: f.cause, detail: live::cut(&f.detail, 1024), on_failure, call: Some(seq) }.into());
+            self.pending
+                .events
+                .push(PluginFailed { policy, cause: f.cause, detail: live::cut(&f.detail, 1024), on_failure, call: Some(seq) }.into());
         }
         seq
     }

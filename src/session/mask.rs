@@ -91,8 +91,7 @@ pub fn event(e: Event) -> Event {
     }
     // why: only texts changed, so the shape still fits; if it did not, the kind would be kept with the masked body.
     let bytes = body.to_string();
-    Event::from_parts(&kind, bytes.as_bytes())
-        .unwrap_or(Event::Unknown(crate::model::UnknownEvent { kind, body }))
+    Event::from_parts(&kind, bytes.as_bytes()).unwrap_or(Event::Unknown(crate::model::UnknownEvent { kind, body }))
 }
 
 fn walk(v: &mut Value) -> bool {

@@ -99,7 +99,8 @@ async fn settle_end(inner: &Arc<Inner>, session: &Session, gone: Gone) -> Result
     // why: nothing is judged any more; a question that was never answered needs no chain to be settled.
     let (_chain, chains) = tokio::sync::watch::channel(Arc::new(Chain { slots: vec![], default: Effect::Deny }));
     let parts = (handle, events);
-    let runner = super::run::Runner::new(inner.clone(), driver, session.clone(), live, parts, inbox, inner.config.clone(), chains, commands, false);
+    let runner =
+        super::run::Runner::new(inner.clone(), driver, session.clone(), live, parts, inbox, inner.config.clone(), chains, commands, false);
     runner.finish_lost(gone).await;
     Ok(())
 }

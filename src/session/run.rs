@@ -17,9 +17,7 @@ use super::live::{self, Live};
 use super::{Error, Inner, failpoint, mask};
 use crate::agent::{Driver, Output, ReadState};
 use crate::config::{Config, OnBreach};
-use crate::model::{
-    Actor, By, Effect, Event, MediationBreached, PromptSubmitted, Session, SessionId, SessionStopping, ToolStarted,
-};
+use crate::model::{Actor, By, Effect, Event, MediationBreached, PromptSubmitted, Session, SessionId, SessionStopping, ToolStarted};
 use crate::policy::Chain;
 use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle};
 use crate::store::{Batch, Frame};
@@ -40,13 +38,31 @@ pub(super) const CLOSE_INPUT: &[u8] = b"";
 
 /// What others ask of a session's task.
 pub enum Command {
-    Prompt { text: String, by: Actor, reply: oneshot::Sender<Result<Session, Error>> },
-    Stop { grace: Option<Duration>, kill: bool, by: Actor, reply: oneshot::Sender<Result<Session, Error>> },
-    Resolve { call: u64, effect: Effect, reason: String, by: Actor, reply: oneshot::Sender<Result<(), Error>> },
+    Prompt {
+        text: String,
+        by: Actor,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    },
+    Stop {
+        grace: Option<Duration>,
+        kill: bool,
+        by: Actor,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    },
+    Resolve {
+        call: u64,
+        effect: Effect,
+        reason: String,
+        by: Actor,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     /// A terminal that can answer came or went.
     Attached(bool),
     /// Events from elsewhere that belong into this log (rules).
-    Record { events: Vec<Event>, reply: oneshot::Sender<Result<Session, Error>> },
+    Record {
+        events: Vec<Event>,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    },
 }
 
 /// Why the agent is being ended by the host.
@@ -248,7 +264,9 @@ impl Runner {
     pub(super) async fn breach(&mut self, what: &str, detail: String, call: Option<u64>) {
         let stop = self.config.on_breach != OnBreach::Alert;
         let action = if stop { "stop" } else { "alert" };
-        self.pending.events.push(MediationBreached { what: what.to_owned(), detail: live::cut(&detail, 1024), call, action: action.to_owned() }.into());
+        self.pending
+            .events
+            .push(MediationBreached { what: what.to_owned(), detail: live::cut(&detail, 1024), call, action: action.to_owned() }.into());
         if stop && self.ending.is_none() {
             self.end(Ending::Breach, "breach").await;
         }

@@ -23,7 +23,7 @@ use crate::model::{
     Actor, AttemptEnded, AttemptStarted, Event, Mediation, Outcome, PromptSubmitted, Session, SessionCreated, SessionEnded, SessionId,
 };
 use crate::policy::Chain;
-use crate::process::{Inbox, LaunchSpec, Shim, default_limits, ShimEvents, ShimHandle};
+use crate::process::{Inbox, LaunchSpec, Shim, ShimEvents, ShimHandle, default_limits};
 use crate::store::{Batch, Frame};
 
 /// Longest name in bytes.

@@ -48,17 +48,26 @@ impl ExitRecord {
         format!(
             "beadle-exit {VERSION}\nagent_pid={}\nagent_start={}\ncode={}\nsignal={}\nended_by={by}\nuser_us={}\nsystem_us={}\nmax_rss_kb={}\n\
              ended_wall_ms={}\nstarted_boot_ms={}\nended_boot_ms={}\nout_bytes={}\nerr_bytes={}\nleft={}\nend\n",
-            self.agent.pid, self.agent.start, opt(self.code), opt(self.signal), self.user_us, self.system_us, self.max_rss_kb,
-            self.ended_wall_ms, self.started_boot_ms, self.ended_boot_ms, self.out_bytes, self.err_bytes, self.left,
+            self.agent.pid,
+            self.agent.start,
+            opt(self.code),
+            opt(self.signal),
+            self.user_us,
+            self.system_us,
+            self.max_rss_kb,
+            self.ended_wall_ms,
+            self.started_boot_ms,
+            self.ended_boot_ms,
+            self.out_bytes,
+            self.err_bytes,
+            self.left,
         )
     }
 
     /// Refuses a record without its `end` line, with a missing key or with a number that is none.
     pub fn decode(text: &str) -> Result<Self, Malformed> {
         let body = text.strip_prefix("beadle-exit ").and_then(|t| t.strip_suffix("\nend\n")).ok_or(Malformed("exit record"))?;
-        let get = |key: &'static str| {
-            body.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).ok_or(Malformed(key))
-        };
+        let get = |key: &'static str| body.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).ok_or(Malformed(key));
         fn num<T: std::str::FromStr>(v: &str) -> Result<T, Malformed> {
             v.parse().map_err(|_| Malformed("number in the exit record"))
         }

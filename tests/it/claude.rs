@@ -22,7 +22,9 @@ fn host(test: &str) -> Option<(TestHost, PathBuf)> {
     let Some(program) = claude() else {
         #[allow(clippy::print_stderr)] // why: a test that cannot run must say so.
         {
-            eprintln!("skipped claude::{test}: Claude Code is not installed (npm install --prefix target/agents @anthropic-ai/claude-code@2.1.197)");
+            eprintln!(
+                "skipped claude::{test}: Claude Code is not installed (npm install --prefix target/agents @anthropic-ai/claude-code@2.1.197)"
+            );
         }
         return None;
     };
@@ -137,7 +139,8 @@ fn an_mcp_tool_goes_through_the_gate() {
     host.config(&rules(&["mcp__notes__read"], &[], &["mcp__notes__write"]));
     let server = host.program("mcp.py", MCP_SERVER);
     let config = host.home().join("mcp.json");
-    std::fs::write(&config, json!({ "mcpServers": { "notes": { "command": server.display().to_string(), "args": [] } } }).to_string()).expect("written");
+    std::fs::write(&config, json!({ "mcpServers": { "notes": { "command": server.display().to_string(), "args": [] } } }).to_string())
+        .expect("written");
     let model = Model::start(&json!({ "steps": [
         { "tool": "mcp__notes__read", "input": { "text": "x" } },
         { "tool": "mcp__notes__write", "input": { "text": "x" } },

@@ -62,12 +62,44 @@ fn help_and_version_go_to_standard_output_and_usage_errors_do_not() {
     let out = home.run(&["--help"]);
     assert_eq!(out.status.code(), Some(0));
     let text = String::from_utf8(out.stdout).unwrap();
-    for verb in ["demo", "run", "send", "ls", "show", "ps", "logs", "events", "stop", "kill", "wait", "rm", "verify", "export", "rule", "config", "trust", "host", "completions"] {
+    for verb in [
+        "demo",
+        "run",
+        "send",
+        "ls",
+        "show",
+        "ps",
+        "logs",
+        "events",
+        "stop",
+        "kill",
+        "wait",
+        "rm",
+        "verify",
+        "export",
+        "rule",
+        "config",
+        "trust",
+        "host",
+        "completions",
+    ] {
         assert!(text.lines().any(|l| l.trim_start().starts_with(verb)), "{verb}");
     }
     assert!(!text.contains("demo-agent"));
     assert_eq!(home.run(&["--version"]).status.code(), Some(0));
-    for bad in [&[][..], &["nonsense"], &["run", "--nonsense"], &["show"], &["show", ""], &["show", "a\u{1b}b"], &["events"], &["approve", "x"], &["run", "-p", "a", "b"], &["ls", "-n", "0"], &["run", "-l", "x", "p"]] {
+    for bad in [
+        &[][..],
+        &["nonsense"],
+        &["run", "--nonsense"],
+        &["show"],
+        &["show", ""],
+        &["show", "a\u{1b}b"],
+        &["events"],
+        &["approve", "x"],
+        &["run", "-p", "a", "b"],
+        &["ls", "-n", "0"],
+        &["run", "-l", "x", "p"],
+    ] {
         let out = home.run(bad);
         assert_eq!(out.status.code(), Some(2), "{bad:?}");
         assert!(out.stdout.is_empty() && !out.stderr.is_empty(), "{bad:?}");
@@ -133,7 +165,11 @@ fn config_path_names_files_under_one_home() {
 fn config_show_tells_every_origin_and_what_a_project_may_not_say() {
     let home = Home::new();
     home.user_config("[session]\ngrace_ms = 1234\n[rules]\nallow = [\"Bash(make)\"]\n");
-    fs::write(home.project().join("beadle.toml"), "default = \"deny\"\n[session]\non_breach = \"alert\"\n[rules]\nallow = [\"Bash\"]\ndeny = [\"WebFetch\"]\n").unwrap();
+    fs::write(
+        home.project().join("beadle.toml"),
+        "default = \"deny\"\n[session]\non_breach = \"alert\"\n[rules]\nallow = [\"Bash\"]\ndeny = [\"WebFetch\"]\n",
+    )
+    .unwrap();
     let out = home.run(&["--json", "config", "show"]);
     assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
     let doc: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
@@ -148,7 +184,10 @@ fn config_show_tells_every_origin_and_what_a_project_may_not_say() {
     assert_eq!(doc["policies"][1]["tighten_only"], true);
 
     let text = home.snapshot(&["config", "show"]);
-    assert!(text.contains("session.grace_ms") && text.contains("not taken from [root]/project/beadle.toml: session.on_breach, rules.allow"), "{text}");
+    assert!(
+        text.contains("session.grace_ms") && text.contains("not taken from [root]/project/beadle.toml: session.on_breach, rules.allow"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -54,7 +54,9 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
 }
 
 fn event(seq: u64) -> String {
-    format!("id: {seq}\nevent: event\ndata: {{\"session\":\"s\",\"seq\":{seq},\"at\":\"t\",\"attempt\":1,\"kind\":\"x\",\"body\":{{}}}}\n\n")
+    format!(
+        "id: {seq}\nevent: event\ndata: {{\"session\":\"s\",\"seq\":{seq},\"at\":\"t\",\"attempt\":1,\"kind\":\"x\",\"body\":{{}}}}\n\n"
+    )
 }
 
 fn stream(events: &str) -> String {
@@ -137,6 +139,7 @@ async fn the_socket_in_the_data_folder_is_found_when_the_runtime_folder_has_gone
     std::fs::remove_dir_all(&folders.runtime).unwrap();
     let answered = tokio::spawn(async move { listener.accept().await.is_ok() });
     let e = Client::without_start(folders).host().await.unwrap_err();
-    assert_eq!(e.code(), "BDL-CLIENT-004");
+    // Broken off, and when it was tried again nobody listened.
+    assert_eq!(e.code(), "BDL-CLIENT-001");
     assert!(answered.await.unwrap());
 }

@@ -29,7 +29,19 @@ fn allowed_runs_denied_does_not_and_the_log_proves_it() {
     let d = decided(&host, &id);
     assert_eq!(d.iter().map(|d| d.0.as_str()).collect::<Vec<_>>(), ["allow", "deny", "deny"], "{d:?}");
     let kinds: Vec<String> = host.events(&id).iter().map(|e| e["kind"].as_str().unwrap_or_default().to_owned()).collect();
-    for kind in ["session_created", "plugin_loaded", "attempt_started", "prompt_submitted", "tool_requested", "tool_started", "tool_ended", "model_responded", "turn_ended", "attempt_ended", "session_ended"] {
+    for kind in [
+        "session_created",
+        "plugin_loaded",
+        "attempt_started",
+        "prompt_submitted",
+        "tool_requested",
+        "tool_started",
+        "tool_ended",
+        "model_responded",
+        "turn_ended",
+        "attempt_ended",
+        "session_ended",
+    ] {
         assert!(kinds.iter().any(|k| k == kind), "no {kind} in {kinds:?}");
     }
     let v = host.beadle(["--json", "verify"]).ok().json();
@@ -96,7 +108,7 @@ fn a_session_can_not_touch_the_host_or_answer_for_itself() {
         bash(&format!("BEADLE_HOME={home} {beadle} rule add allow 'Bash(*)' > 1.txt 2>&1; echo $? >> 1.txt")),
         bash(&format!("cat {data}/signing.key")),
         bash("h=$(dirname $(pwd)); cat $h/b/data/*.key > 2.txt 2>&1; for s in $h/b/data/s/*/s; do python3 -c \"import socket,sys; s=socket.socket(socket.AF_UNIX); s.settimeout(2); s.connect(sys.argv[1]); s.send(b'x'*8); print('answer', s.recv(10))\" $s; done > 3.txt 2>&1"),
-        bash("cd .. && b=b && python3 - <<'P' > work/4.txt 2>&1\nimport http.client, socket\nc = http.client.HTTPConnection('x')\nc.sock = socket.socket(socket.AF_UNIX)\nc.sock.connect('b/run/beadle.sock')\nfor m, p in [('GET', '/v1/sessions'), ('POST', '/v1/host/shutdown'), ('POST', '/v1/sessions')]:\n    c.request(m, p, body='{}', headers={'content-type': 'application/json'})\n    r = c.getresponse()\n    print(r.status, r.read().decode())\nP"),
+        bash("cd .. && python3 - <<'P' > work/4.txt 2>&1\nimport socket\nfor line in ('GET /v1/sessions', 'POST /v1/host/shutdown', 'POST /v1/sessions'):\n    s = socket.socket(socket.AF_UNIX)\n    s.connect('b/run/beadle.sock')\n    s.sendall((line + ' HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\ncontent-length: 0\\r\\n\\r\\n').encode())\n    print(s.makefile('rb').read().decode().replace('HTTP/1.1 ', ''))\nP"),
         { "text": "done" },
     ]);
     let model = Model::start(&json!({ "steps": steps }));

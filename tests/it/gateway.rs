@@ -96,7 +96,9 @@ async fn bad_requests_get_the_api_s_own_errors_and_use_no_step() {
     }
     let big = "x".repeat(beadle::gateway::MAX_BODY + 1);
     // The server may close before all of it is sent.
-    assert!(http(&server, "POST", "/v1/messages", &big).await.is_ok_and(|r| r.0 == 413) || server.requests().iter().any(|r| r.status == 413));
+    assert!(
+        http(&server, "POST", "/v1/messages", &big).await.is_ok_and(|r| r.0 == 413) || server.requests().iter().any(|r| r.status == 413)
+    );
     assert_eq!(http(&server, "GET", "/v1/none", "").await.unwrap().0, 404);
     assert_eq!(http(&server, "HEAD", "/", "").await.unwrap().0, 200);
     assert!(http(&server, "GET", "/v1/models", "").await.unwrap().2.contains("scripted"));
@@ -123,7 +125,8 @@ async fn the_log_has_a_line_a_request_and_no_key_and_the_port_is_free_after_a_st
     assert_eq!(steps, [json!(0), Value::Null, Value::Null]);
     assert!(!text.contains("s3cret"));
     server.stop().await;
-    let again = Server::start(Script::parse(r#"{"steps": [{"text": "a"}]}"#).unwrap(), Options { port, ..Options::default() }).await.unwrap();
+    let again =
+        Server::start(Script::parse(r#"{"steps": [{"text": "a"}]}"#).unwrap(), Options { port, ..Options::default() }).await.unwrap();
     let taken = Server::start(Script::parse(r#"{"steps": [{"text": "a"}]}"#).unwrap(), Options { port, ..Options::default() }).await;
     assert_eq!(taken.err().map(|e| e.code()), Some("BDL-GATEWAY-005"));
     drop(again);
@@ -325,7 +328,8 @@ async fn stdin_closed_or_broken_while_asked_runs_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupt_withdraws_the_question_kills_the_command_and_the_next_prompt_works() {
     let dir = tempfile::tempdir().unwrap();
-    let server = serve(&format!(r#"{{"steps": [{}, {}, {{"text": "back"}}]}}"#, bash("touch ran"), bash("touch started; sleep 1000"))).await;
+    let server =
+        serve(&format!(r#"{{"steps": [{}, {}, {{"text": "back"}}]}}"#, bash("touch ran"), bash("touch started; sleep 1000"))).await;
     let mut agent = Agent::start(&server, dir.path());
     let interrupt = json!({"type": "control_request", "request_id": "stop", "request": {"subtype": "interrupt"}});
     agent.prompt("go");

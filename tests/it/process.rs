@@ -77,10 +77,8 @@ impl Run {
     fn marked(&self) -> Vec<u32> {
         let entry = format!("BEADLE_SESSION={}", self.marker).into_bytes();
         let pids = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        pids.filter(|pid| {
-            std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|b| *b == 0).any(|e| e == entry))
-        })
-        .collect()
+        pids.filter(|pid| std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|b| *b == 0).any(|e| e == entry)))
+            .collect()
     }
 }
 
@@ -209,7 +207,8 @@ async fn what_cannot_be_started_is_said_clearly() {
 #[tokio::test]
 async fn the_agent_gets_its_environment_umask_folder_and_marker() {
     let run = Run::new("env");
-    let mut spec = run.sh("umask; pwd -P; echo \"$A-$BEADLE_SESSION-$HOME\"; [ \"$(ulimit -c)\" = 0 ] && echo no-core; ls /proc/self/fd | tr '\\n' ' '");
+    let mut spec = run
+        .sh("umask; pwd -P; echo \"$A-$BEADLE_SESSION-$HOME\"; [ \"$(ulimit -c)\" = 0 ] && echo no-core; ls /proc/self/fd | tr '\\n' ' '");
     spec.env.push(("A".into(), "one two".into()));
     spec.env.push(("BEADLE_SESSION".into(), "forged".into()));
     // Larger than a socket's buffer, so that it goes in parts; the kernel allows 128 KiB in one string.
@@ -506,7 +505,8 @@ async fn stdio_cannot_be_reopened_and_the_agent_is_confined() {
         grep -E '^(CapBnd|CapPrm|CapInh|NoNewPrivs|SigIgn|SigBlk)' /proc/self/status";
     let text = run.output(&run.sh(script)).await;
     assert!(!text.contains("open"), "{text}");
-    let value = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(":\t")).unwrap_or_else(|| panic!("{name} in {text}"));
+    let value =
+        |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(":\t")).unwrap_or_else(|| panic!("{name} in {text}"));
     let is_root = rustix::process::geteuid().is_root();
     for set in ["CapPrm", "CapInh"].into_iter().chain(is_root.then_some("CapBnd")) {
         let bits = u64::from_str_radix(value(set), 16).unwrap();

@@ -84,13 +84,12 @@ fn killed_at_random_moments() {
 #[test]
 fn an_agent_that_ends_while_no_daemon_runs_is_recorded_whole() {
     let host = host();
-    let id = host
-        .beadle(["--json", "run", "--detach", "--", "sh", "-c", "until [ -e go ]; do sleep 0.02; done; echo late; exit 3"])
-        .ok()
-        .json()["id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
+    let id =
+        host.beadle(["--json", "run", "--detach", "--", "sh", "-c", "until [ -e go ]; do sleep 0.02; done; echo late; exit 3"]).ok().json()
+            ["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
     host.kill_daemon();
     host.file("go", "");
     until("the agent has ended", || marked(&id).is_empty().then_some(()));

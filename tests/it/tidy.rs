@@ -68,10 +68,7 @@ fn code(text: &str) -> &str {
 /// The narrowest entry of the table that covers a file under `src`.
 fn room(file: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
     let path = file.strip_prefix("src/")?.trim_end_matches(".rs");
-    MAY_IMPORT
-        .iter()
-        .filter(|(room, _)| path == *room || path.starts_with(&format!("{room}/")))
-        .max_by_key(|(room, _)| room.len())
+    MAY_IMPORT.iter().filter(|(room, _)| path == *room || path.starts_with(&format!("{room}/"))).max_by_key(|(room, _)| room.len())
 }
 
 fn imports(code: &str) -> Vec<String> {
@@ -122,7 +119,9 @@ fn every_module_of_the_house_is_in_the_table() {
 fn only_the_plugin_module_names_the_wasm_engine() {
     let found: Vec<String> = files(&["src"])
         .into_iter()
-        .filter(|(f, t)| !f.starts_with("src/plugin/") && code(t).lines().any(|l| !l.trim_start().starts_with("//") && l.contains("wasmtime")))
+        .filter(|(f, t)| {
+            !f.starts_with("src/plugin/") && code(t).lines().any(|l| !l.trim_start().starts_with("//") && l.contains("wasmtime"))
+        })
         .map(|(f, _)| f)
         .collect();
     assert!(found.is_empty(), "{found:?}");
@@ -145,8 +144,11 @@ fn files_stay_small() {
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    let silent: Vec<String> =
-        files(&["src", "shim/src"]).into_iter().filter(|(f, t)| !f.ends_with("/tests.rs") && !t.starts_with("//!")).map(|(f, _)| f).collect();
+    let silent: Vec<String> = files(&["src", "shim/src"])
+        .into_iter()
+        .filter(|(f, t)| !f.ends_with("/tests.rs") && !t.starts_with("//!"))
+        .map(|(f, _)| f)
+        .collect();
     assert!(silent.is_empty(), "no `//!` at the top of {silent:?}");
 }
 

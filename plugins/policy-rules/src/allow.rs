@@ -131,7 +131,9 @@ impl Tier {
             }
             let plain_env = command.env.iter().all(program::harmless_env);
             let by_name = view.program.exact && !view.program.text.contains('/');
-            let wraps = inner && (by_name || view.program.text.starts_with("/usr/bin/") || view.program.text.starts_with("/bin/")) && program::is_transparent(view.name, &view.args);
+            let wraps = inner
+                && (by_name || view.program.text.starts_with("/usr/bin/") || view.program.text.starts_with("/bin/"))
+                && program::is_transparent(view.name, &view.args);
             if plain_env && (wraps || (by_name && rides_along(&view, facts))) {
                 continue;
             }
@@ -190,7 +192,10 @@ fn runs_listed(call: &Call, at: usize, name: &str) -> bool {
 
 /// Whether commands in this wrapper start in the folder that the wrapper stands in.
 fn stays_here(origin: &str) -> bool {
-    matches!(origin.split(' ').next(), Some("timeout" | "nice" | "nohup" | "time" | "ionice" | "stdbuf" | "sh" | "bash" | "dash" | "zsh" | "$()"))
+    matches!(
+        origin.split(' ').next(),
+        Some("timeout" | "nice" | "nohup" | "time" | "ionice" | "stdbuf" | "sh" | "bash" | "dash" | "zsh" | "$()")
+    )
 }
 
 /// Builtins that do nothing outside their shell; `cd` only below the session's folder.
@@ -219,9 +224,12 @@ fn may_redirect(input: &str) -> bool {
     while let Some(at) = rest.find('>') {
         rest = &rest[at + 1..];
         let after = rest.strip_prefix('>').unwrap_or(rest);
-        let to_number = after.strip_prefix('&').is_some_and(|n| n.starts_with(['1', '2']) && !n[1..].starts_with(|c: char| c.is_ascii_alphanumeric() || "/._-".contains(c)));
+        let to_number = after
+            .strip_prefix('&')
+            .is_some_and(|n| n.starts_with(['1', '2']) && !n[1..].starts_with(|c: char| c.is_ascii_alphanumeric() || "/._-".contains(c)));
         let target = after.trim_start_matches(' ');
-        let to_null = target.strip_prefix("/dev/null").is_some_and(|n| n.is_empty() || n.starts_with([' ', ';', '&', '|', ')', '"', '}', '\\']));
+        let to_null =
+            target.strip_prefix("/dev/null").is_some_and(|n| n.is_empty() || n.starts_with([' ', ';', '&', '|', ')', '"', '}', '\\']));
         if !to_number && !to_null {
             return true;
         }

@@ -8,8 +8,32 @@ use beadle_plugin::{Access, Call, Command, Effect, PathUse, Redirect, Session, T
 pub fn sample_config() -> String {
     let mut allow: Vec<String> = Vec::new();
     for c in [
-        "cargo build", "cargo test", "cargo check", "cargo fmt", "cargo clippy", "git status", "git diff", "git log", "git add", "ls", "rg",
-        "cat", "head", "tail", "wc", "npm test", "npm run lint", "make", "pytest", "go test", "jq", "echo", "pwd", "true", "sed -n", "find .",
+        "cargo build",
+        "cargo test",
+        "cargo check",
+        "cargo fmt",
+        "cargo clippy",
+        "git status",
+        "git diff",
+        "git log",
+        "git add",
+        "ls",
+        "rg",
+        "cat",
+        "head",
+        "tail",
+        "wc",
+        "npm test",
+        "npm run lint",
+        "make",
+        "pytest",
+        "go test",
+        "jq",
+        "echo",
+        "pwd",
+        "true",
+        "sed -n",
+        "find .",
     ] {
         allow.push(format!("Bash({c}:*)"));
     }
@@ -20,13 +44,30 @@ pub fn sample_config() -> String {
     }
     allow.extend((0..4).map(|i| format!("WebFetch(domain:docs{i}.example.org)")));
     let ask: Vec<String> = [
-        "git push", "git rebase", "git reset", "npm publish", "cargo publish", "docker run", "kubectl apply", "terraform apply", "ssh", "scp",
-        "rsync", "curl", "wget", "pip install", "npm install", "apt-get", "systemctl", "chmod",
+        "git push",
+        "git rebase",
+        "git reset",
+        "npm publish",
+        "cargo publish",
+        "docker run",
+        "kubectl apply",
+        "terraform apply",
+        "ssh",
+        "scp",
+        "rsync",
+        "curl",
+        "wget",
+        "pip install",
+        "npm install",
+        "apt-get",
+        "systemctl",
+        "chmod",
     ]
     .iter()
     .map(|c| format!("Bash({c}:*)"))
     .collect();
-    let mut deny: Vec<String> = ["rm -rf /", "sudo", "dd", "mkfs", "shutdown", "reboot", "chown"].iter().map(|c| format!("Bash({c}:*)")).collect();
+    let mut deny: Vec<String> =
+        ["rm -rf /", "sudo", "dd", "mkfs", "shutdown", "reboot", "chown"].iter().map(|c| format!("Bash({c}:*)")).collect();
     for g in ["git commit * --no-verify", "git push * --force", "chmod 777"] {
         deny.push(format!("Bash({g}:*)"));
     }
@@ -59,14 +100,22 @@ pub fn sample_calls() -> Vec<(Call, Effect)> {
     };
     let mut logged = bash("cargo test > target/log.txt 2>&1", &[&["cargo", "test"]]);
     logged.commands[0].redirects = vec![Redirect { target: Word::exact("target/log.txt"), access: Access::Write }];
-    logged.paths =
-        vec![PathUse { written: "target/log.txt".to_owned(), ..PathUse::of("/home/dev/project/target/log.txt", Access::Write) }];
+    logged.paths = vec![PathUse { written: "target/log.txt".to_owned(), ..PathUse::of("/home/dev/project/target/log.txt", Access::Write) }];
     vec![
-        (bash("cargo test --workspace --all-features -- --nocapture", &[&["cargo", "test", "--workspace", "--all-features", "--", "--nocapture"]]), Effect::Allow),
+        (
+            bash(
+                "cargo test --workspace --all-features -- --nocapture",
+                &[&["cargo", "test", "--workspace", "--all-features", "--", "--nocapture"]],
+            ),
+            Effect::Allow,
+        ),
         (file("Read", ToolKind::Read, "src/daemon/session/store.rs", Access::Read), Effect::Allow),
         (bash("git add -A && git push origin main", &[&["git", "add", "-A"], &["git", "push", "origin", "main"]]), Effect::Ask),
         (file("Edit", ToolKind::Edit, "crates/core/src/lib.rs", Access::Write), Effect::Allow),
-        (bash("ls -la; sudo rm -rf /var/lib", &[&["ls", "-la"], &["sudo", "rm", "-rf", "/var/lib"], &["rm", "-rf", "/var/lib"]]), Effect::Deny),
+        (
+            bash("ls -la; sudo rm -rf /var/lib", &[&["ls", "-la"], &["sudo", "rm", "-rf", "/var/lib"], &["rm", "-rf", "/var/lib"]]),
+            Effect::Deny,
+        ),
         (bash("zig build && ./zig-out/bin/app", &[&["zig", "build"], &["./zig-out/bin/app"]]), Effect::Abstain),
         (logged, Effect::Ask),
         (file("Read", ToolKind::Read, "secrets/prod.json", Access::Read), Effect::Deny),

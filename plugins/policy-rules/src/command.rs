@@ -151,7 +151,11 @@ pub(crate) fn may_become(piece: &Piece, start: &str) -> Fit {
 }
 
 fn is_assignment(piece: &Piece) -> bool {
-    let name_of = |text: &[u8]| text.iter().position(|b| *b == b'=').is_some_and(|i| i > 0 && text[..i].iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_') && !text[0].is_ascii_digit());
+    let name_of = |text: &[u8]| {
+        text.iter()
+            .position(|b| *b == b'=')
+            .is_some_and(|i| i > 0 && text[..i].iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_') && !text[0].is_ascii_digit())
+    };
     match piece {
         Piece::Exact(text) => name_of(text.as_bytes()),
         Piece::Glob(glob) => name_of(glob),
@@ -190,22 +194,20 @@ fn words(body: &str, at: usize) -> Result<Vec<Piece>, Fault> {
         }
         let (text, glob) = word.get_or_insert_with(Default::default);
         match c {
-            '\'' | '"' => {
-                loop {
-                    match chars.next() {
-                        Some((_, q)) if q == c => break,
-                        Some((_, '\\')) if c == '"' => match chars.next() {
-                            Some((_, q)) => push(text, q),
-                            None => return Err(Fault::new(here, format!("a closing {c}"))),
-                        },
-                        Some((i, q @ ('$' | '`'))) if c == '"' => {
-                            return Err(Fault::new(at + i, format!("no {q}, whose value is not known; write \\{q} for the character itself")));
-                        }
+            '\'' | '"' => loop {
+                match chars.next() {
+                    Some((_, q)) if q == c => break,
+                    Some((_, '\\')) if c == '"' => match chars.next() {
                         Some((_, q)) => push(text, q),
                         None => return Err(Fault::new(here, format!("a closing {c}"))),
+                    },
+                    Some((i, q @ ('$' | '`'))) if c == '"' => {
+                        return Err(Fault::new(at + i, format!("no {q}, whose value is not known; write \\{q} for the character itself")));
                     }
+                    Some((_, q)) => push(text, q),
+                    None => return Err(Fault::new(here, format!("a closing {c}"))),
                 }
-            }
+            },
             '\\' => match chars.next() {
                 Some((_, q)) => push(text, q),
                 None => return Err(Fault::new(here, "a character after `\\`")),
@@ -215,7 +217,9 @@ fn words(body: &str, at: usize) -> Result<Vec<Piece>, Fault> {
                 *glob = true;
             }
             ':' if body[i..].starts_with(":* ") => return Err(Fault::new(here, "`:*` at the end only; write ` * ` for words in between")),
-            '&' | '|' | ';' => return Err(Fault::new(here, format!("one simple command, without {c}; each command of a line is judged by itself"))),
+            '&' | '|' | ';' => {
+                return Err(Fault::new(here, format!("one simple command, without {c}; each command of a line is judged by itself")));
+            }
             '<' | '>' => return Err(Fault::new(here, format!("no {c}; files are ruled by Read(…) and Edit(…)"))),
             '$' | '`' => return Err(Fault::new(here, format!("no {c}, whose value is not known; write \\{c} for the character itself"))),
             c => push(text, c),

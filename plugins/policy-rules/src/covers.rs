@@ -62,7 +62,8 @@ impl Pattern {
 
     fn program_covers(&self, view: &View<'_>, at_root: bool, roots: &Roots<'_>) -> bool {
         let text = view.program.text.as_str();
-        let by_system = || ["/usr/bin/", "/bin/", "/usr/local/bin/", "/usr/sbin/", "/sbin/"].iter().any(|d| text.strip_prefix(d) == Some(view.name));
+        let by_system =
+            || ["/usr/bin/", "/bin/", "/usr/local/bin/", "/usr/sbin/", "/sbin/"].iter().any(|d| text.strip_prefix(d) == Some(view.name));
         match &self.program {
             Piece::Many => !text.contains('/') || by_system(),
             Piece::Exact(want) if !want.contains('/') => **want == *text || (by_system() && **want == *view.name),

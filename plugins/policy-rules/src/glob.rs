@@ -125,7 +125,17 @@ mod tests {
     use super::*;
 
     fn pattern(text: &str) -> Vec<u8> {
-        text.bytes().map(|b| if b == b'*' { STAR } else if b == b'?' { ONE } else { b }).collect()
+        text.bytes()
+            .map(|b| {
+                if b == b'*' {
+                    STAR
+                } else if b == b'?' {
+                    ONE
+                } else {
+                    b
+                }
+            })
+            .collect()
     }
 
     #[test]
@@ -160,9 +170,16 @@ mod tests {
 
     #[test]
     fn certain_starts() {
-        for (w, want) in
-            [("$X", ""), ("pu$X", "pu"), ("\"$X\"", ""), ("\"a b$X\"", "a b"), ("*.rs", ""), ("src/*.rs", "src/"), ("~/x", ""), ("a'b'$c", "a")]
-        {
+        for (w, want) in [
+            ("$X", ""),
+            ("pu$X", "pu"),
+            ("\"$X\"", ""),
+            ("\"a b$X\"", "a b"),
+            ("*.rs", ""),
+            ("src/*.rs", "src/"),
+            ("~/x", ""),
+            ("a'b'$c", "a"),
+        ] {
             assert_eq!(certain_start(w), want, "{w}");
         }
         assert!(can_split("$X") && can_split("\"$@\"") && can_split("\"$X\"y\"z\"") && !can_split("\"$X\"") && !can_split("\"a@b.c $X\""));

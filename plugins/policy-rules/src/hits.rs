@@ -48,7 +48,13 @@ impl Pattern {
             Piece::Many => Fit::Yes,
             Piece::Glob(glob) if glob::matches(glob, text.as_bytes()) || glob::matches(glob, view.name.as_bytes()) => Fit::Yes,
             Piece::Glob(_) => Fit::No,
-            Piece::Exact(want) if !want.contains('/') => if **want == *view.name { Fit::Yes } else { Fit::No },
+            Piece::Exact(want) if !want.contains('/') => {
+                if **want == *view.name {
+                    Fit::Yes
+                } else {
+                    Fit::No
+                }
+            }
             Piece::Exact(want) if base_name(want) != view.name => Fit::No,
             Piece::Exact(want) => {
                 // The same file by another path, or another file of the same name: only the file system knows.
@@ -100,7 +106,9 @@ impl Pattern {
             if !word.exact {
                 let start = certain_start(&word.text);
                 let splits = can_split(&word.text);
-                let from = |set: u64| if set == 0 { 0 } else { (done << 1).wrapping_sub(1 << set.trailing_zeros()) & ((done << 1).wrapping_sub(1)) };
+                let from = |set: u64| {
+                    if set == 0 { 0 } else { (done << 1).wrapping_sub(1 << set.trailing_zeros()) & ((done << 1).wrapping_sub(1)) }
+                };
                 if splits {
                     next_maybe |= from(sure_eats | maybe_eats);
                 }
@@ -165,7 +173,9 @@ impl Pattern {
 /// Whether git is told new names for its subcommands, so that the one it is given can be any.
 fn git_alias(view: &View<'_>) -> bool {
     let config = view.args.windows(2).any(|w| {
-        matches!(w[0].text.as_str(), "-c" | "--config-env") && w[0].exact && (!w[1].exact || w[1].text.to_ascii_lowercase().starts_with("alias."))
+        matches!(w[0].text.as_str(), "-c" | "--config-env")
+            && w[0].exact
+            && (!w[1].exact || w[1].text.to_ascii_lowercase().starts_with("alias."))
     });
     let attached = view.args.iter().any(|w| w.text.to_ascii_lowercase().starts_with("--config-env=alias."));
     config || attached || view.command.env.iter().any(|w| w.text.starts_with("GIT_CONFIG"))
@@ -178,7 +188,11 @@ fn option_fit(option: &Piece, view: &View<'_>) -> Fit {
         Piece::Exact(want) => &**want,
         piece => {
             for w in view.args.iter() {
-                best = best.max(if w.exact { if piece.is(&w.text) { Fit::Yes } else { Fit::No } } else { may_become(piece, &certain_start(&w.text)) });
+                best = best.max(if w.exact {
+                    if piece.is(&w.text) { Fit::Yes } else { Fit::No }
+                } else {
+                    may_become(piece, &certain_start(&w.text))
+                });
             }
             return best;
         }

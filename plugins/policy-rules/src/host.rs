@@ -3,8 +3,8 @@
 //! Invariants: a host is known only where every URL reader would agree on it; else nothing is allowed and every ask or
 //! deny rule could be meant. Called by `policy` (compiling) and `judge`.
 
-use crate::notation::Fault;
 use crate::Fit;
+use crate::notation::Fault;
 
 /// A compiled `domain:` specifier, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,11 @@ impl Domain {
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
         if let Some(bad) = name.find(|c| !plain(c)) {
-            let what = if name[bad..].starts_with('/') { "a host alone; paths are not matched" } else { "a host in ASCII (Punycode), or *.<host>" };
+            let what = if name[bad..].starts_with('/') {
+                "a host alone; paths are not matched"
+            } else {
+                "a host in ASCII (Punycode), or *.<host>"
+            };
             return Err(Fault::new(at + usize::from(below) * 2 + bad, what));
         }
         if name.is_empty() || name.starts_with('.') || name.ends_with('.') {

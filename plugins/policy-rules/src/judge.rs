@@ -84,16 +84,21 @@ impl Policy {
         let is_command = !call.commands.is_empty() || call.kind == ToolKind::Execute;
         let is_agent = AGENT_TOOLS.contains(&call.tool.as_str());
         let wants_type = is_agent && [&self.deny, &self.ask, &self.allow].iter().any(|t| !t.agents.is_empty());
-        let deep_command = self.deep_asks && call.commands.iter().filter_map(View::of).any(|v| {
-            let plain = v.plain();
-            let v = plain.as_ref().unwrap_or(&v);
-            program::goes_deep(v.name, &v.args)
-        });
-        let searches = call.kind == ToolKind::Search && !LISTING_TOOLS.contains(&call.tool.as_str()) && !WEB_SEARCH_TOOLS.contains(&call.tool.as_str());
+        let deep_command = self.deep_asks
+            && call.commands.iter().filter_map(View::of).any(|v| {
+                let plain = v.plain();
+                let v = plain.as_ref().unwrap_or(&v);
+                program::goes_deep(v.name, &v.args)
+            });
+        let searches = call.kind == ToolKind::Search
+            && !LISTING_TOOLS.contains(&call.tool.as_str())
+            && !WEB_SEARCH_TOOLS.contains(&call.tool.as_str());
         let deep_reads = self.deep_asks && (deep_command || searches);
         let no_path = call.paths.iter().all(|p| p.access == Access::Write);
         let here = match call.kind {
-            ToolKind::Search if no_path && !WEB_SEARCH_TOOLS.contains(&call.tool.as_str()) => Some(PathUse::of(call.cwd.as_str(), Access::Read)),
+            ToolKind::Search if no_path && !WEB_SEARCH_TOOLS.contains(&call.tool.as_str()) => {
+                Some(PathUse::of(call.cwd.as_str(), Access::Read))
+            }
             _ if deep_command && call.commands.iter().any(|c| searches_here(c, call)) => Some(folder_of_commands(call)),
             _ => None,
         };
@@ -140,7 +145,8 @@ impl Tier {
         }
         if facts.is_agent {
             for (pattern, rule) in &self.agents {
-                let fit = facts.agent_type.as_ref().map_or(Fit::May, |t| if glob::matches(pattern, t.as_bytes()) { Fit::Yes } else { Fit::No });
+                let fit =
+                    facts.agent_type.as_ref().map_or(Fit::May, |t| if glob::matches(pattern, t.as_bytes()) { Fit::Yes } else { Fit::No });
                 if meet(fit, *rule, What::Tool) {
                     return best;
                 }
@@ -152,7 +158,8 @@ impl Tier {
                 return best;
             }
         }
-        if matches!(call.kind, ToolKind::Read | ToolKind::Search) && !facts.is_command
+        if matches!(call.kind, ToolKind::Read | ToolKind::Search)
+            && !facts.is_command
             && let Some(rule) = self.any_read
         {
             meet(Fit::Yes, rule, What::Tool);
@@ -239,7 +246,9 @@ fn folder_of_commands(call: &Call) -> PathUse {
     let unknown = || PathUse { written: "$PWD".to_owned(), exact: false, ..PathUse::of(call.cwd.as_str(), Access::Read) };
     match (moves.next().map(|c| c.argv.as_slice()), moves.next()) {
         (None, _) => PathUse::of(call.cwd.as_str(), Access::Read),
-        (Some([_, dir]), None) if dir.exact && !dir.text.starts_with(['-', '~']) && !dir.text.split('/').any(|n| matches!(n, "." | ".." | "")) => {
+        (Some([_, dir]), None)
+            if dir.exact && !dir.text.starts_with(['-', '~']) && !dir.text.split('/').any(|n| matches!(n, "." | ".." | "")) =>
+        {
             PathUse::of(format!("{}/{}", call.cwd.trim_end_matches('/'), dir.text), Access::Read)
         }
         _ => unknown(),

@@ -102,7 +102,12 @@ const SCHEMA: &str = include_str!("config.schema.json");
 
 impl beadle_plugin::Policy for Policy {
     fn describe() -> Description {
-        Description::new("rules", env!("CARGO_PKG_VERSION"), "Allows, asks and denies by rules such as Bash(git push:*) and Read(./src/**).").with_schema(SCHEMA)
+        Description::new(
+            "rules",
+            env!("CARGO_PKG_VERSION"),
+            "Allows, asks and denies by rules such as Bash(git push:*) and Read(./src/**).",
+        )
+        .with_schema(SCHEMA)
     }
 
     fn configure(config: &str) -> Result<Self, String> {

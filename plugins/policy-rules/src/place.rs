@@ -431,7 +431,9 @@ mod tests {
 
     #[test]
     fn faults() {
-        for (rule, at) in [("/etc/x", 0), ("a/../b", 2), ("~x/y", 0), ("~", 0), ("!x", 0), ("a/b**", 3), ("a[b]", 1), ("{a,b}", 0), ("a\\", 1)] {
+        for (rule, at) in
+            [("/etc/x", 0), ("a/../b", 2), ("~x/y", 0), ("~", 0), ("!x", 0), ("a/b**", 3), ("a[b]", 1), ("{a,b}", 0), ("a\\", 1)]
+        {
             assert_eq!(Place::parse(rule, 0, false).unwrap_err().at, at, "{rule}");
         }
         assert!(Place::parse(&"a/".repeat(SEGMENT_LIMIT + 1), 0, false).is_err());

@@ -21,15 +21,63 @@ const GLOBALS: &[Globals] = &[
         program: "git",
         valued: &["-C", "-c", "--git-dir", "--work-tree", "--namespace", "--super-prefix", "--config-env", "--attr-source"],
         alone: &[
-            "-p", "--paginate", "-P", "--no-pager", "--bare", "--no-replace-objects", "--no-lazy-fetch", "--no-optional-locks",
-            "--no-advice", "--literal-pathspecs", "--glob-pathspecs", "--noglob-pathspecs", "--icase-pathspecs", "--exec-path",
-            "--html-path", "--man-path", "--info-path", "-v", "--version", "-h", "--help",
+            "-p",
+            "--paginate",
+            "-P",
+            "--no-pager",
+            "--bare",
+            "--no-replace-objects",
+            "--no-lazy-fetch",
+            "--no-optional-locks",
+            "--no-advice",
+            "--literal-pathspecs",
+            "--glob-pathspecs",
+            "--noglob-pathspecs",
+            "--icase-pathspecs",
+            "--exec-path",
+            "--html-path",
+            "--man-path",
+            "--info-path",
+            "-v",
+            "--version",
+            "-h",
+            "--help",
         ],
     },
     Globals {
         program: "npm",
-        valued: &["--prefix", "-C", "--registry", "-w", "--workspace", "--userconfig", "--globalconfig", "--cache", "--loglevel", "--script-shell", "--otp", "--tag"],
-        alone: &["-g", "--global", "-s", "--silent", "-q", "--quiet", "-d", "--verbose", "--json", "-ws", "--workspaces", "--yes", "-y", "--force", "-f", "--dry-run"],
+        valued: &[
+            "--prefix",
+            "-C",
+            "--registry",
+            "-w",
+            "--workspace",
+            "--userconfig",
+            "--globalconfig",
+            "--cache",
+            "--loglevel",
+            "--script-shell",
+            "--otp",
+            "--tag",
+        ],
+        alone: &[
+            "-g",
+            "--global",
+            "-s",
+            "--silent",
+            "-q",
+            "--quiet",
+            "-d",
+            "--verbose",
+            "--json",
+            "-ws",
+            "--workspaces",
+            "--yes",
+            "-y",
+            "--force",
+            "-f",
+            "--dry-run",
+        ],
     },
     Globals {
         program: "pnpm",
@@ -40,7 +88,21 @@ const GLOBALS: &[Globals] = &[
     Globals {
         program: "cargo",
         valued: &["-Z", "--config", "-C", "--color", "--explain"],
-        alone: &["-v", "-vv", "--verbose", "-q", "--quiet", "--locked", "--offline", "--frozen", "-V", "--version", "--list", "-h", "--help"],
+        alone: &[
+            "-v",
+            "-vv",
+            "--verbose",
+            "-q",
+            "--quiet",
+            "--locked",
+            "--offline",
+            "--frozen",
+            "-V",
+            "--version",
+            "--list",
+            "-h",
+            "--help",
+        ],
     },
     Globals {
         program: "docker",
@@ -50,21 +112,59 @@ const GLOBALS: &[Globals] = &[
     Globals {
         program: "kubectl",
         valued: &[
-            "-n", "--namespace", "--context", "--kubeconfig", "-s", "--server", "--cluster", "--user", "--token", "--as", "--as-group",
-            "--as-uid", "--certificate-authority", "--client-certificate", "--client-key", "--request-timeout", "--cache-dir", "-v",
+            "-n",
+            "--namespace",
+            "--context",
+            "--kubeconfig",
+            "-s",
+            "--server",
+            "--cluster",
+            "--user",
+            "--token",
+            "--as",
+            "--as-group",
+            "--as-uid",
+            "--certificate-authority",
+            "--client-certificate",
+            "--client-key",
+            "--request-timeout",
+            "--cache-dir",
+            "-v",
         ],
         alone: &["--insecure-skip-tls-verify", "--match-server-version", "--warnings-as-errors"],
     },
-    Globals { program: "helm", valued: &["-n", "--namespace", "--kube-context", "--kubeconfig", "--kube-token", "--registry-config"], alone: &["--debug"] },
+    Globals {
+        program: "helm",
+        valued: &["-n", "--namespace", "--kube-context", "--kubeconfig", "--kube-token", "--registry-config"],
+        alone: &["--debug"],
+    },
     Globals { program: "gh", valued: &["-R", "--repo", "--hostname"], alone: &["--help", "--version"] },
     Globals {
         program: "aws",
-        valued: &["--region", "--profile", "--output", "--endpoint-url", "--query", "--color", "--ca-bundle", "--cli-read-timeout", "--cli-connect-timeout"],
+        valued: &[
+            "--region",
+            "--profile",
+            "--output",
+            "--endpoint-url",
+            "--query",
+            "--color",
+            "--ca-bundle",
+            "--cli-read-timeout",
+            "--cli-connect-timeout",
+        ],
         alone: &["--debug", "--no-cli-pager", "--no-verify-ssl", "--no-paginate", "--no-sign-request"],
     },
-    Globals { program: "systemctl", valued: &["-H", "--host", "-M", "--machine", "-t", "--type", "-p", "--property", "-s", "--signal"], alone: &["--user", "--system", "-q", "--now", "-f", "--no-pager"] },
+    Globals {
+        program: "systemctl",
+        valued: &["-H", "--host", "-M", "--machine", "-t", "--type", "-p", "--property", "-s", "--signal"],
+        alone: &["--user", "--system", "-q", "--now", "-f", "--no-pager"],
+    },
     Globals { program: "go", valued: &["-C"], alone: &[] },
-    Globals { program: "uv", valued: &["--directory", "--project", "--config-file", "--cache-dir", "--color"], alone: &["-q", "-v", "--offline", "--no-cache"] },
+    Globals {
+        program: "uv",
+        valued: &["--directory", "--project", "--config-file", "--cache-dir", "--color"],
+        alone: &["-q", "-v", "--offline", "--no-cache"],
+    },
 ];
 
 /// What a word that starts with `-` does to the word after it.
@@ -89,7 +189,10 @@ pub fn option_kind(program: &str, option: &str) -> OptionKind {
 
 /// Whether the program writes options of several letters with one dash, so that `-delete` is no cluster.
 pub fn long_with_one_dash(program: &str) -> bool {
-    matches!(program, "find" | "terraform" | "tofu" | "java" | "javac" | "go" | "openssl" | "gcc" | "cc" | "clang" | "ffmpeg" | "convert" | "xcodebuild")
+    matches!(
+        program,
+        "find" | "terraform" | "tofu" | "java" | "javac" | "go" | "openssl" | "gcc" | "cc" | "clang" | "ffmpeg" | "convert" | "xcodebuild"
+    )
 }
 
 /// Long spellings of short options, where both are common and dangerous.
@@ -125,9 +228,29 @@ pub fn same_option(program: &str, letter: u8, long: &str) -> bool {
 /// Whether an environment assignment changes no more than how output looks.
 pub fn harmless_env(assignment: &Word) -> bool {
     const NAMES: &[&str] = &[
-        "CI", "CLICOLOR", "CLICOLOR_FORCE", "COLORTERM", "COLUMNS", "DEBIAN_FRONTEND", "FORCE_COLOR", "GIT_OPTIONAL_LOCKS",
-        "GIT_TERMINAL_PROMPT", "LANG", "LANGUAGE", "LINES", "NODE_ENV", "NO_COLOR", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED",
-        "RUST_BACKTRACE", "RUST_LOG", "TERM", "CARGO_TERM_COLOR", "CARGO_TERM_PROGRESS_WHEN", "TZ", "PYTHONIOENCODING",
+        "CI",
+        "CLICOLOR",
+        "CLICOLOR_FORCE",
+        "COLORTERM",
+        "COLUMNS",
+        "DEBIAN_FRONTEND",
+        "FORCE_COLOR",
+        "GIT_OPTIONAL_LOCKS",
+        "GIT_TERMINAL_PROMPT",
+        "LANG",
+        "LANGUAGE",
+        "LINES",
+        "NODE_ENV",
+        "NO_COLOR",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONUNBUFFERED",
+        "RUST_BACKTRACE",
+        "RUST_LOG",
+        "TERM",
+        "CARGO_TERM_COLOR",
+        "CARGO_TERM_PROGRESS_WHEN",
+        "TZ",
+        "PYTHONIOENCODING",
     ];
     let Some((name, value)) = assignment.text.split_once('=') else { return false };
     match name {
@@ -153,7 +276,21 @@ const POWERS: &[(&str, &str, &[&str])] = &[
     ("rg", "", &["--pre", "--hostname-bin"]),
     ("fd", "", &["-x", "-X", "--exec", "--exec-batch"]),
     ("fdfind", "", &["-x", "-X", "--exec", "--exec-batch"]),
-    ("tar", "", &["--to-command", "--checkpoint-action", "-I", "--use-compress-program", "-F", "--info-script", "--new-volume-script", "--rsh-command", "--rmt-command"]),
+    (
+        "tar",
+        "",
+        &[
+            "--to-command",
+            "--checkpoint-action",
+            "-I",
+            "--use-compress-program",
+            "-F",
+            "--info-script",
+            "--new-volume-script",
+            "--rsh-command",
+            "--rmt-command",
+        ],
+    ),
     ("find", "", &["-delete", "-fprint", "-fprint0", "-fprintf", "-fls", "-exec", "-execdir", "-ok", "-okdir"]),
     ("sort", "", &["--compress-program", "-o", "--output"]),
     ("split", "", &["--filter"]),
@@ -162,7 +299,29 @@ const POWERS: &[(&str, &str, &[&str])] = &[
     ("scp", "", &["-S", "-o", "-F", "-D"]),
     ("ssh", "", &["-o", "-F", "-P"]),
     ("sftp", "", &["-S", "-o", "-F", "-D"]),
-    ("curl", "", &["-K", "--config", "-o", "-O", "--output", "--output-dir", "--remote-name", "--remote-name-all", "-J", "-D", "--dump-header", "-c", "--cookie-jar", "--trace", "--trace-ascii", "--stderr", "--engine"]),
+    (
+        "curl",
+        "",
+        &[
+            "-K",
+            "--config",
+            "-o",
+            "-O",
+            "--output",
+            "--output-dir",
+            "--remote-name",
+            "--remote-name-all",
+            "-J",
+            "-D",
+            "--dump-header",
+            "-c",
+            "--cookie-jar",
+            "--trace",
+            "--trace-ascii",
+            "--stderr",
+            "--engine",
+        ],
+    ),
     ("wget", "", &["--use-askpass", "-e", "--execute", "--config"]),
     ("make", "", &["SHELL=", "--eval", "-f", "--file", "--makefile", "-C", "--directory", "-I", "--include-dir"]),
     ("gmake", "", &["SHELL=", "--eval", "-f", "--file", "--makefile", "-C", "--directory", "-I", "--include-dir"]),
@@ -227,7 +386,8 @@ pub fn power<'a>(program: &str, args: &'a [Word], spelled: impl Fn(&str) -> bool
             continue;
         }
         let lists = POWERS.iter().filter(|(p, s, _)| {
-            *p == program && if program == "git" { if at < sub_at { s.is_empty() } else { !s.is_empty() && *s == sub } } else { s.is_empty() }
+            *p == program
+                && if program == "git" { if at < sub_at { s.is_empty() } else { !s.is_empty() && *s == sub } } else { s.is_empty() }
         });
         for option in lists.flat_map(|(.., options)| options.iter()) {
             let exec_is_listed = inner_listed && (option.starts_with("-exec") || option.starts_with("-ok"));
@@ -246,7 +406,8 @@ pub fn power<'a>(program: &str, args: &'a [Word], spelled: impl Fn(&str) -> bool
 /// Whether an inexact word is for certain the message of a commit, and so no option.
 pub fn is_message(program: &str, args: &[Word], at: usize) -> bool {
     let before = at.checked_sub(1).map(|i| &args[i]).filter(|w| w.exact).map_or("", |w| w.text.as_str());
-    let takes = before == "--message" || (before.starts_with('-') && !before.starts_with("--") && before.ends_with('m') && before.len() <= 4);
+    let takes =
+        before == "--message" || (before.starts_with('-') && !before.starts_with("--") && before.ends_with('m') && before.len() <= 4);
     program == "git" && takes && !args[at].exact && !can_split(&args[at].text)
 }
 
@@ -306,7 +467,10 @@ pub fn is_transparent(program: &str, args: &[Word]) -> bool {
             // Only `-c` with harmless letters (`-lc` is how Codex calls it); the string itself was parsed into the commands that are listed.
             let Some(first) = rest.next() else { return false };
             let letters = first.text.strip_prefix('-').unwrap_or("");
-            return first.exact && letters.contains('c') && letters.bytes().all(|b| b"celux".contains(&b)) && rest.next().is_some_and(|w| w.exact);
+            return first.exact
+                && letters.contains('c')
+                && letters.bytes().all(|b| b"celux".contains(&b))
+                && rest.next().is_some_and(|w| w.exact);
         }
         _ => return false,
     }
@@ -362,7 +526,9 @@ pub fn goes_deep(program: &str, args: &[Word]) -> bool {
         "rm" | "chmod" | "chown" | "chgrp" | "scp" | "diff" => flag("rR", &["--recursive"]),
         "find" => args.iter().any(|w| !w.exact || w.text.starts_with("-exec") || w.text.starts_with("-ok") || w.text == "-delete"),
         "fd" | "fdfind" => flag("xX", &["--exec", "--exec-batch"]),
-        "git" => args.get(subcommand(args)).is_some_and(|w| matches!(w.text.as_str(), "grep" | "checkout" | "restore" | "clean" | "reset" | "rm" | "mv" | "stash")),
+        "git" => args
+            .get(subcommand(args))
+            .is_some_and(|w| matches!(w.text.as_str(), "grep" | "checkout" | "restore" | "clean" | "reset" | "rm" | "mv" | "stash")),
         _ => false,
     }
 }

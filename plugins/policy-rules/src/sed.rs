@@ -102,10 +102,36 @@ mod tests {
 
     #[test]
     fn scripts() {
-        for s in ["1,200p", "$p", "s/a/b/", "s/a\\/b/c/g;s,x,y,2", "/foo/,/bar/p", "/x/Id", "2q;d", "1!G;h;$!d", "y/abc/xyz/", "/x/{p;q}", "1i text with w and e"] {
+        for s in [
+            "1,200p",
+            "$p",
+            "s/a/b/",
+            "s/a\\/b/c/g;s,x,y,2",
+            "/foo/,/bar/p",
+            "/x/Id",
+            "2q;d",
+            "1!G;h;$!d",
+            "y/abc/xyz/",
+            "/x/{p;q}",
+            "1i text with w and e",
+        ] {
             assert!(is_plain(s), "{s}");
         }
-        for s in ["1e id", "e", "s/a/b/e", "s/a/b/w out", "w out", "r /etc/passwd", "s/a/b", "s/[/]/x/e", "1w x", "s/a/b/ge", "1i x\ne id", "W f", "s\\a\\b\\e"] {
+        for s in [
+            "1e id",
+            "e",
+            "s/a/b/e",
+            "s/a/b/w out",
+            "w out",
+            "r /etc/passwd",
+            "s/a/b",
+            "s/[/]/x/e",
+            "1w x",
+            "s/a/b/ge",
+            "1i x\ne id",
+            "W f",
+            "s\\a\\b\\e",
+        ] {
             assert!(!is_plain(s), "{s}");
         }
     }

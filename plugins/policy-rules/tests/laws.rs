@@ -7,18 +7,73 @@ use proptest::prelude::*;
 use support::{bash, config, decide, file};
 
 const RULES: &[&str] = &[
-    "Bash", "*", "Bash(git:*)", "Bash(git status:*)", "Bash(git push:*)", "Bash(git push --force:*)", "Bash(rm:*)", "Bash(rm -rf:*)", "Bash(ls)",
-    "Bash(echo:*)", "Bash(*--force*)", "Bash(git * main)", "Bash(sudo:*)", "Bash(timeout:*)", "Read", "Read(./**)", "Read(.env)", "Read(./src/*.rs)",
-    "Edit(./**)", "Edit(./out/**)", "Edit(.git)", "Write", "Read(~/.ssh/**)", "Bash(npm run test)", "Bash(find:*)",
+    "Bash",
+    "*",
+    "Bash(git:*)",
+    "Bash(git status:*)",
+    "Bash(git push:*)",
+    "Bash(git push --force:*)",
+    "Bash(rm:*)",
+    "Bash(rm -rf:*)",
+    "Bash(ls)",
+    "Bash(echo:*)",
+    "Bash(*--force*)",
+    "Bash(git * main)",
+    "Bash(sudo:*)",
+    "Bash(timeout:*)",
+    "Read",
+    "Read(./**)",
+    "Read(.env)",
+    "Read(./src/*.rs)",
+    "Edit(./**)",
+    "Edit(./out/**)",
+    "Edit(.git)",
+    "Write",
+    "Read(~/.ssh/**)",
+    "Bash(npm run test)",
+    "Bash(find:*)",
 ];
 
 const COMMANDS: &[&str] = &[
-    "git status", "git push", "git push --force origin main", "git -C . push", "git $X", "rm -rf x", "rm x", "rm -r -f .", "ls", "echo hi", "echo hi > out/a",
-    "echo hi > .git/x", "cat .env", "cat src/a.rs", "cat *", "cat ~/.ssh/id", "npm run test", "sudo ls", "find . -delete", "$X y", "git merge main", "make",
+    "git status",
+    "git push",
+    "git push --force origin main",
+    "git -C . push",
+    "git $X",
+    "rm -rf x",
+    "rm x",
+    "rm -r -f .",
+    "ls",
+    "echo hi",
+    "echo hi > out/a",
+    "echo hi > .git/x",
+    "cat .env",
+    "cat src/a.rs",
+    "cat *",
+    "cat ~/.ssh/id",
+    "npm run test",
+    "sudo ls",
+    "find . -delete",
+    "$X y",
+    "git merge main",
+    "make",
 ];
 
-const WRAPPERS: &[&str] =
-    &["sh -c '{}'", "timeout 5 {}", "nohup {}", "env {}", "sudo {}", "xargs {}", "nice -n 3 {}", "true && {}", "{} | ls", "ls; {}", "ssh host {}", "bash -lc '{}'", "find . -exec {} ';'"];
+const WRAPPERS: &[&str] = &[
+    "sh -c '{}'",
+    "timeout 5 {}",
+    "nohup {}",
+    "env {}",
+    "sudo {}",
+    "xargs {}",
+    "nice -n 3 {}",
+    "true && {}",
+    "{} | ls",
+    "ls; {}",
+    "ssh host {}",
+    "bash -lc '{}'",
+    "find . -exec {} ';'",
+];
 
 /// A deny rule and a command that it denies.
 const DENIED: &[(&str, &str)] = &[
@@ -38,7 +93,10 @@ fn call() -> impl Strategy<Value = Call> {
     let commands = proptest::collection::vec(proptest::sample::select(COMMANDS), 1..4).prop_map(|c| bash(&c.join(" && ")));
     let parse = prop_oneof![8 => Just(None), 1 => Just(Some(Parse::Partial)), 1 => Just(Some(Parse::Failed))];
     let commands = (commands, parse).prop_map(|(c, p)| Call { parse: p.unwrap_or(c.parse), ..c });
-    let files = (proptest::sample::select(&["Read", "Edit", "Grep", "Glob", "Delete"][..]), proptest::sample::select(&["src/a.rs", ".env", "x/.env", "out/x", ".", "/etc/x", "~/.ssh/id", "src/*.rs"][..]))
+    let files = (
+        proptest::sample::select(&["Read", "Edit", "Grep", "Glob", "Delete"][..]),
+        proptest::sample::select(&["src/a.rs", ".env", "x/.env", "out/x", ".", "/etc/x", "~/.ssh/id", "src/*.rs"][..]),
+    )
         .prop_map(|(t, p)| file(t, p));
     prop_oneof![3 => commands, 1 => files]
 }

@@ -19,7 +19,20 @@ fn check(policy: &policy_rules::Policy, cases: &[(&str, Effect)]) {
 
 #[test]
 fn allow_is_exact() {
-    let p = policy(&["Bash(git status:*)", "Bash(npm run test)", "Bash(cargo test *)", "Bash(git * main)", "Bash(echo:*)", "Bash(./gradlew:*)", "Bash(ls:*)", "Bash(rg:*)"], &[], &[]);
+    let p = policy(
+        &[
+            "Bash(git status:*)",
+            "Bash(npm run test)",
+            "Bash(cargo test *)",
+            "Bash(git * main)",
+            "Bash(echo:*)",
+            "Bash(./gradlew:*)",
+            "Bash(ls:*)",
+            "Bash(rg:*)",
+        ],
+        &[],
+        &[],
+    );
     check(
         &p,
         &[
@@ -70,7 +83,11 @@ fn allow_is_exact() {
 
 #[test]
 fn every_command_of_a_line_is_judged() {
-    let p = policy(&["Bash(git status:*)", "Bash(echo:*)", "Bash(ls:*)", "Bash(rg:*)", "Bash(cargo:*)"], &["Bash(git push:*)"], &["Bash(rm:*)", "Bash(curl:*)"]);
+    let p = policy(
+        &["Bash(git status:*)", "Bash(echo:*)", "Bash(ls:*)", "Bash(rg:*)", "Bash(cargo:*)"],
+        &["Bash(git push:*)"],
+        &["Bash(rm:*)", "Bash(curl:*)"],
+    );
     check(
         &p,
         &[
@@ -103,9 +120,27 @@ fn every_command_of_a_line_is_judged() {
 #[test]
 fn deny_sees_through_spelling() {
     let p = policy(
-        &["Bash(git:*)", "Bash(npm:*)", "Bash(rm:*)", "Bash(docker:*)", "Bash(busybox:*)", "Bash(foo:*)", "Bash(echo:*)", "Bash(git-push:*)", "Bash(kubectl:*)"],
+        &[
+            "Bash(git:*)",
+            "Bash(npm:*)",
+            "Bash(rm:*)",
+            "Bash(docker:*)",
+            "Bash(busybox:*)",
+            "Bash(foo:*)",
+            "Bash(echo:*)",
+            "Bash(git-push:*)",
+            "Bash(kubectl:*)",
+        ],
         &[],
-        &["Bash(git push:*)", "Bash(npm publish:*)", "Bash(rm -rf:*)", "Bash(git commit --no-verify:*)", "Bash(foo delete:*)", "Bash(kubectl delete:*)", "Bash(git branch -D:*)"],
+        &[
+            "Bash(git push:*)",
+            "Bash(npm publish:*)",
+            "Bash(rm -rf:*)",
+            "Bash(git commit --no-verify:*)",
+            "Bash(foo delete:*)",
+            "Bash(kubectl delete:*)",
+            "Bash(git branch -D:*)",
+        ],
     );
     check(
         &p,
@@ -194,7 +229,11 @@ fn deny_sees_through_spelling() {
 
 #[test]
 fn globs_in_deny_run_over_words() {
-    let p = policy(&["Bash(git:*)", "Bash(echo:*)", "Bash(cat:*)", "Bash(npm:*)"], &[], &["Bash(*--force*)", "Bash(git commit *--amend*)", "Bash(npm run deploy*)", "Bash(*curl*)"]);
+    let p = policy(
+        &["Bash(git:*)", "Bash(echo:*)", "Bash(cat:*)", "Bash(npm:*)"],
+        &[],
+        &["Bash(*--force*)", "Bash(git commit *--amend*)", "Bash(npm run deploy*)", "Bash(*curl*)"],
+    );
     check(
         &p,
         &[
@@ -216,7 +255,11 @@ fn globs_in_deny_run_over_words() {
 
 #[test]
 fn wrappers() {
-    let p = policy(&["Bash(git status:*)", "Bash(ls:*)", "Bash(find:*)", "Bash(cat:*)", "Bash(xargs:*)", "Bash(make:*)"], &[], &["Bash(rm:*)", "Bash(git push:*)"]);
+    let p = policy(
+        &["Bash(git status:*)", "Bash(ls:*)", "Bash(find:*)", "Bash(cat:*)", "Bash(xargs:*)", "Bash(make:*)"],
+        &[],
+        &["Bash(rm:*)", "Bash(git push:*)"],
+    );
     check(
         &p,
         &[
@@ -283,7 +326,21 @@ fn wrappers() {
 #[test]
 fn programs_that_run_programs() {
     let p = policy(
-        &["Bash(rg:*)", "Bash(tar:*)", "Bash(git diff:*)", "Bash(git fetch:*)", "Bash(git grep:*)", "Bash(git:*)", "Bash(sort:*)", "Bash(sed:*)", "Bash(make:*)", "Bash(cargo build:*)", "Bash(go test:*)", "Bash(find . -delete)", "Bash(rg --pre cat:*)"],
+        &[
+            "Bash(rg:*)",
+            "Bash(tar:*)",
+            "Bash(git diff:*)",
+            "Bash(git fetch:*)",
+            "Bash(git grep:*)",
+            "Bash(git:*)",
+            "Bash(sort:*)",
+            "Bash(sed:*)",
+            "Bash(make:*)",
+            "Bash(cargo build:*)",
+            "Bash(go test:*)",
+            "Bash(find . -delete)",
+            "Bash(rg --pre cat:*)",
+        ],
         &[],
         &[],
     );
@@ -370,7 +427,11 @@ fn assignments() {
 
 #[test]
 fn redirections_and_paths_of_commands() {
-    let p = policy(&["Bash(echo:*)", "Bash(cat:*)", "Bash(touch:*)", "Bash(grep:*)", "Bash(rg:*)", "Bash(rm:*)", "Edit(./out/**)"], &["Read(./private/**)"], &["Read(./.env)", "Edit(./.git/**)", "Edit(~/.bashrc)", "Read(~/.ssh/**)"]);
+    let p = policy(
+        &["Bash(echo:*)", "Bash(cat:*)", "Bash(touch:*)", "Bash(grep:*)", "Bash(rg:*)", "Bash(rm:*)", "Edit(./out/**)"],
+        &["Read(./private/**)"],
+        &["Read(./.env)", "Edit(./.git/**)", "Edit(~/.bashrc)", "Read(~/.ssh/**)"],
+    );
     check(
         &p,
         &[
@@ -449,7 +510,11 @@ fn not_parsed_whole_is_never_allowed() {
 
 #[test]
 fn bare_tools() {
-    let p = policy(&["Bash", "Read", "WebFetch", "Agent", "TodoWrite", "mcp__docs", "mcp__db__read_*"], &["WebSearch"], &["Edit", "mcp__db__drop"]);
+    let p = policy(
+        &["Bash", "Read", "WebFetch", "Agent", "TodoWrite", "mcp__docs", "mcp__db__read_*"],
+        &["WebSearch"],
+        &["Edit", "mcp__db__drop"],
+    );
     for (call, want) in [
         (bash("anything at all --x"), Allow),
         (bash("LD=1 ./x"), Allow),
@@ -485,7 +550,11 @@ fn bare_tools() {
 
 #[test]
 fn file_tools() {
-    let p = policy(&["Read(./**)", "Edit(./src/**)", "Write(./docs/*.md)", "Read(//usr/include/**)"], &["Edit(./src/generated/**)"], &["Read(.env)", "Read(./secrets/**)", "Edit(Cargo.lock)", "Read(**/*.pem)"]);
+    let p = policy(
+        &["Read(./**)", "Edit(./src/**)", "Write(./docs/*.md)", "Read(//usr/include/**)"],
+        &["Edit(./src/generated/**)"],
+        &["Read(.env)", "Read(./secrets/**)", "Edit(Cargo.lock)", "Read(**/*.pem)"],
+    );
     for (call, want) in [
         (file("Read", "src/a.rs"), Allow),
         (file("Read", "src/../src/a.rs"), Allow),
@@ -535,7 +604,11 @@ fn file_tools() {
 
 #[test]
 fn fetches_and_agents() {
-    let p = policy(&["WebFetch(domain:example.org)", "WebFetch(domain:*.docs.io)", "Bash(curl:*)", "Agent(Explore)", "Task(test-*)"], &["Agent(general-purpose)"], &["WebFetch(domain:evil.net)"]);
+    let p = policy(
+        &["WebFetch(domain:example.org)", "WebFetch(domain:*.docs.io)", "Bash(curl:*)", "Agent(Explore)", "Task(test-*)"],
+        &["Agent(general-purpose)"],
+        &["WebFetch(domain:evil.net)"],
+    );
     for (call, want) in [
         (fetch("https://example.org/a"), Allow),
         (fetch("https://EXAMPLE.org:8443/a"), Allow),
@@ -581,7 +654,10 @@ fn other_agents_tools_are_bound_by_kind() {
 
 #[test]
 fn reasons_name_what_and_why() {
-    let p = policy_rules::Policy::compile(r#"{"allow":["Bash(rg:*)"],"deny":[{"rule":"Bash(git push:*)","reason":"releases are made by people"},"Bash(rm:*)"]}"#).unwrap();
+    let p = policy_rules::Policy::compile(
+        r#"{"allow":["Bash(rg:*)"],"deny":[{"rule":"Bash(git push:*)","reason":"releases are made by people"},"Bash(rm:*)"]}"#,
+    )
+    .unwrap();
     let d = decide(&p, &bash("git push"));
     assert_eq!((d.reason.as_str(), d.rule.as_deref()), ("releases are made by people", Some("Bash(git push:*)")));
     let d = decide(&p, &bash("rm 'a\u{1b}b'"));

@@ -45,8 +45,8 @@ mod export;
 pub mod log;
 
 pub use bindings::beadle::plugin::types::{
-    Access, Call, Channel, Command, Decision, Description, Effect, Mediation, Parse, PathUse, Redirect, Session,
-    ToolKind, Usage, Want, Word,
+    Access, Call, Channel, Command, Decision, Description, Effect, Mediation, Parse, PathUse, Redirect, Session, ToolKind, Usage, Want,
+    Word,
 };
 pub use call::quote;
 

@@ -10,9 +10,9 @@ use hyper::body::Incoming;
 use hyper::{Response, header::HeaderMap};
 
 use super::super::types::{
-    ApprovalAnswer, ApprovalDoc, ENDED_HEADER, EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page,
-    ProcessDoc, RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StopRequest,
-    TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    ApprovalAnswer, ApprovalDoc, ENDED_HEADER, EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page, ProcessDoc,
+    RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StopRequest, TrustDoc, TrustRequest,
+    VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};

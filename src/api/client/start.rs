@@ -58,7 +58,7 @@ pub async fn daemon(folders: &Folders) -> Result<UnixStream> {
         if let Some((status, at)) = ended
             && at.elapsed() >= OTHER_DEADLINE
         {
-            if !tail(&folders.log_file()).contains(IN_USE) {
+            if !recent(&folders.log_file()).contains(IN_USE) {
                 return Err(not_started(folders, begun.elapsed(), &format!(": it ended with {status}{}", tail(&folders.log_file()))));
             }
             child = spawn(folders).map_err(|e| not_started(folders, begun.elapsed(), &format!(": {e}")))?;
@@ -89,9 +89,7 @@ fn spawn(folders: &Folders) -> std::io::Result<Child> {
 
 fn environment(vars: impl Iterator<Item = (OsString, OsString)>) -> impl Iterator<Item = (OsString, OsString)> {
     vars.filter(|(name, _)| {
-        name.to_str().is_some_and(|n| {
-            n != MARKER && (KEPT.contains(&n) || ["XDG_", "LC_", "BEADLE_"].iter().any(|p| n.starts_with(p)))
-        })
+        name.to_str().is_some_and(|n| n != MARKER && (KEPT.contains(&n) || ["XDG_", "LC_", "BEADLE_"].iter().any(|p| n.starts_with(p))))
     })
 }
 
@@ -108,8 +106,8 @@ fn close_on_exec() {
     }
 }
 
-/// The last line of the log, for the error.
-fn tail(log: &Path) -> String {
+/// The last words of the log.
+fn recent(log: &Path) -> String {
     const MAX: u64 = 2048;
     let read = || -> std::io::Result<String> {
         let mut file = fs::File::open(log)?;
@@ -117,10 +115,16 @@ fn tail(log: &Path) -> String {
         file.seek(SeekFrom::Start(size.saturating_sub(MAX)))?;
         let mut bytes = Vec::new();
         file.take(MAX).read_to_end(&mut bytes)?;
-        let text = String::from_utf8_lossy(&bytes);
-        Ok(text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default().to_owned())
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    read().ok().filter(|l| !l.is_empty()).map_or_else(String::new, |l| format!(", saying: {l}"))
+    read().unwrap_or_default()
+}
+
+/// The last line of the log, for the error.
+fn tail(log: &Path) -> String {
+    let text = recent(log);
+    let line = text.lines().rev().find(|l| !l.trim().is_empty());
+    line.map_or_else(String::new, |l| format!(", saying: {l}"))
 }
 
 #[cfg(test)]

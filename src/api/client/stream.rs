@@ -40,15 +40,8 @@ impl Client {
     /// Follows one session, or with `None` all of them. The first connection is made here, so a wrong id is an error here.
     pub async fn stream(&self, session: Option<&str>, query: EventsQuery) -> Result<EventStream> {
         let path = session.map_or_else(|| "/v1/events".to_owned(), |id| format!("/v1/sessions/{}/events", escape(id)));
-        let mut stream = EventStream {
-            client: self.clone(),
-            path,
-            query,
-            last_id: None,
-            body: None,
-            reader: SseReader::default(),
-            done: false,
-        };
+        let mut stream =
+            EventStream { client: self.clone(), path, query, last_id: None, body: None, reader: SseReader::default(), done: false };
         stream.connect().await?;
         Ok(stream)
     }

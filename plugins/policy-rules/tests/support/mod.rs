@@ -62,7 +62,13 @@ pub fn fetch(url: &str) -> Call {
 }
 
 pub fn agent(kind: &str) -> Call {
-    Call { tool: "Task".into(), kind: ToolKind::Think, input: format!("{{\"subagent_type\":{kind:?}}}"), cwd: ROOT.into(), ..Call::default() }
+    Call {
+        tool: "Task".into(),
+        kind: ToolKind::Think,
+        input: format!("{{\"subagent_type\":{kind:?}}}"),
+        cwd: ROOT.into(),
+        ..Call::default()
+    }
 }
 
 pub fn tool(name: &str) -> Call {
@@ -185,9 +191,8 @@ fn script(text: &str, origin: &[String], call: &mut Call) {
 }
 
 fn simple(words: Vec<Word>, redirects: Vec<Redirect>, origin: &[String], call: &mut Call) {
-    let assignment = |w: &Word| {
-        w.text.split_once('=').is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
-    };
+    let assignment =
+        |w: &Word| w.text.split_once('=').is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
     let split = words.iter().position(|w| !assignment(w)).unwrap_or(words.len());
     let (env, argv) = words.split_at(split);
     if env.iter().any(|w| w.text.starts_with("PATH=") || w.text.starts_with("LD_")) {
