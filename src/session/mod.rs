@@ -21,6 +21,7 @@ use crate::policy::{Chain, Chains};
 use crate::process::{ProcessInfo, ShimHandle};
 use crate::store::Store;
 
+mod command;
 mod failpoint;
 mod finish;
 mod gate;
@@ -36,7 +37,7 @@ pub use recovery::Recovered;
 pub use rules::Rule;
 pub use start::StartRequest;
 
-use run::Command;
+use command::Command;
 
 /// How long a caller waits for a session's task to take a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);

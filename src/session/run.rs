@@ -10,14 +10,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::command::Command;
 use super::live::{self, Live};
-use super::{Error, Inner, failpoint, mask};
+use super::{Inner, failpoint, mask};
 use crate::agent::{Driver, Output, ReadState};
 use crate::config::{Config, OnBreach};
-use crate::model::{Actor, By, Effect, Event, MediationBreached, PromptSubmitted, Session, SessionId, SessionStopping, ToolStarted};
+use crate::model::{Actor, By, Effect, Event, MediationBreached, Session, SessionId, SessionStopping, ToolStarted};
 use crate::policy::Chain;
 use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle};
 use crate::store::{Batch, Frame};
@@ -35,35 +36,6 @@ const NEXT_TURN: Duration = Duration::from_secs(30);
 
 /// The stored form of "close the agent's input".
 pub(super) const CLOSE_INPUT: &[u8] = b"";
-
-/// What others ask of a session's task.
-pub enum Command {
-    Prompt {
-        text: String,
-        by: Actor,
-        reply: oneshot::Sender<Result<Session, Error>>,
-    },
-    Stop {
-        grace: Option<Duration>,
-        kill: bool,
-        by: Actor,
-        reply: oneshot::Sender<Result<Session, Error>>,
-    },
-    Resolve {
-        call: u64,
-        effect: Effect,
-        reason: String,
-        by: Actor,
-        reply: oneshot::Sender<Result<(), Error>>,
-    },
-    /// A terminal that can answer came or went.
-    Attached(bool),
-    /// Events from elsewhere that belong into this log (rules).
-    Record {
-        events: Vec<Event>,
-        reply: oneshot::Sender<Result<Session, Error>>,
-    },
-}
 
 /// Why the agent is being ended by the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +74,7 @@ pub struct Runner {
     pub(super) unattended_since: Option<Instant>,
     pub(super) ending: Option<Ending>,
     pub(super) input_closed: bool,
-    close_at: Option<Instant>,
+    pub(super) close_at: Option<Instant>,
     reports: bool,
     /// A line over the cap, or segments that cannot be read: nothing after it is.
     pub(super) unreadable: bool,
@@ -375,73 +347,6 @@ impl Runner {
         }
     }
 
-    async fn command(&mut self, command: Command) {
-        match command {
-            Command::Prompt { text, by, reply } => {
-                let answer = self.prompt(text, by).await;
-                let _ = reply.send(answer);
-            }
-            Command::Stop { grace, kill, by, reply } => {
-                let grace = grace.unwrap_or(Duration::from_millis(self.config.grace_ms));
-                let first = self.ending.is_none();
-                self.ending = Some(if kill { Ending::Kill } else { self.ending.unwrap_or(Ending::Stop) });
-                if first || kill {
-                    let how = if kill { "kill" } else { "stop" };
-                    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-                    self.pending.events.push(SessionStopping { by, how: how.to_owned(), grace_ms }.into());
-                    self.commit().await;
-                }
-                if kill {
-                    told(&self.id, self.shim.kill().await);
-                } else {
-                    told(&self.id, self.shim.stop(grace).await);
-                }
-                let _ = reply.send(Ok(self.session.clone()));
-            }
-            Command::Resolve { call, effect, reason, by, reply } => {
-                let answer = if self.live.waiting.contains_key(&call) {
-                    self.resolve(call, effect, By::Approval, reason, by, true);
-                    self.commit().await;
-                    Ok(())
-                } else {
-                    Err(Error::NothingWaits { session: self.id.clone(), call })
-                };
-                let _ = reply.send(answer);
-            }
-            Command::Attached(true) => {
-                self.attached += 1;
-                self.unattended_since = None;
-            }
-            Command::Attached(false) => {
-                self.attached = self.attached.saturating_sub(1);
-                if self.attached == 0 {
-                    self.unattended_since = Some(Instant::now());
-                }
-            }
-            Command::Record { events, reply } => {
-                self.pending.events.extend(events);
-                self.commit().await;
-                let _ = reply.send(Ok(self.session.clone()));
-            }
-        }
-    }
-
-    async fn prompt(&mut self, text: String, by: Actor) -> Result<Session, Error> {
-        let Some(bytes) = self.driver.prompt(&text) else { return Err(Error::NoPrompts(self.session.agent.clone())) };
-        if self.input_closed || self.ending.is_some() {
-            return Err(Error::InputClosed(self.id.clone()));
-        }
-        self.close_at = None;
-        self.live.prompts += 1;
-        let (prompt, blob) = live::excerpt(mask::text(&text).into_owned().into_bytes());
-        self.pending.events.push(PromptSubmitted { prompt, by }.into());
-        self.pending.blobs.extend(blob);
-        let no = self.live.next_frame();
-        self.pending.frames.push(Frame { no, bytes });
-        self.commit().await;
-        Ok(self.session.clone())
-    }
-
     /// Whether a person may still answer: a terminal is attached, or the grace for one to come back runs.
     pub(super) fn can_ask(&self) -> bool {
         self.attached > 0 || self.unattended_since.is_some_and(|t| t.elapsed() < REATTACH)
@@ -495,7 +400,7 @@ pub(super) async fn send(shim: &ShimHandle, frame: &Frame) {
 }
 
 /// A broken link needs no answer here: the events tell it too, and what was not taken is sent again over the next one.
-fn told(id: &SessionId, sent: crate::process::Result<()>) {
+pub(super) fn told(id: &SessionId, sent: crate::process::Result<()>) {
     if let Err(e) = sent {
         tracing::debug!(session = %id, error = %e, "the shim could not be told");
     }

@@ -71,6 +71,7 @@ mod hits;
 mod host;
 mod judge;
 pub mod notation;
+mod options;
 mod place;
 pub mod policy;
 mod program;

@@ -1,0 +1,111 @@
+//! What others ask of a session's task, and how it answers: prompts, stops, answers of people, events from elsewhere.
+//!
+//! Called by `run`; commands are sent by `Manager`.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::run::{Ending, Runner, told};
+use super::{Error, live, mask};
+use crate::model::{Actor, By, Effect, Event, PromptSubmitted, Session, SessionStopping};
+use crate::store::Frame;
+
+/// What others ask of a session's task.
+pub enum Command {
+    Prompt {
+        text: String,
+        by: Actor,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    },
+    Stop {
+        grace: Option<Duration>,
+        kill: bool,
+        by: Actor,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    },
+    Resolve {
+        call: u64,
+        effect: Effect,
+        reason: String,
+        by: Actor,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    /// A terminal that can answer came or went.
+    Attached(bool),
+    /// Events from elsewhere that belong into this log (rules).
+    Record {
+        events: Vec<Event>,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    },
+}
+
+impl Runner {
+    pub(super) async fn command(&mut self, command: Command) {
+        match command {
+            Command::Prompt { text, by, reply } => {
+                let answer = self.prompt(text, by).await;
+                let _ = reply.send(answer);
+            }
+            Command::Stop { grace, kill, by, reply } => {
+                let grace = grace.unwrap_or(Duration::from_millis(self.config.grace_ms));
+                let first = self.ending.is_none();
+                self.ending = Some(if kill { Ending::Kill } else { self.ending.unwrap_or(Ending::Stop) });
+                if first || kill {
+                    let how = if kill { "kill" } else { "stop" };
+                    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+                    self.pending.events.push(SessionStopping { by, how: how.to_owned(), grace_ms }.into());
+                    self.commit().await;
+                }
+                if kill {
+                    told(&self.id, self.shim.kill().await);
+                } else {
+                    told(&self.id, self.shim.stop(grace).await);
+                }
+                let _ = reply.send(Ok(self.session.clone()));
+            }
+            Command::Resolve { call, effect, reason, by, reply } => {
+                let answer = if self.live.waiting.contains_key(&call) {
+                    self.resolve(call, effect, By::Approval, reason, by, true);
+                    self.commit().await;
+                    Ok(())
+                } else {
+                    Err(Error::NothingWaits { session: self.id.clone(), call })
+                };
+                let _ = reply.send(answer);
+            }
+            Command::Attached(true) => {
+                self.attached += 1;
+                self.unattended_since = None;
+            }
+            Command::Attached(false) => {
+                self.attached = self.attached.saturating_sub(1);
+                if self.attached == 0 {
+                    self.unattended_since = Some(Instant::now());
+                }
+            }
+            Command::Record { events, reply } => {
+                self.pending.events.extend(events);
+                self.commit().await;
+                let _ = reply.send(Ok(self.session.clone()));
+            }
+        }
+    }
+
+    async fn prompt(&mut self, text: String, by: Actor) -> Result<Session, Error> {
+        let Some(bytes) = self.driver.prompt(&text) else { return Err(Error::NoPrompts(self.session.agent.clone())) };
+        if self.input_closed || self.ending.is_some() {
+            return Err(Error::InputClosed(self.id.clone()));
+        }
+        self.close_at = None;
+        self.live.prompts += 1;
+        let (prompt, blob) = live::excerpt(mask::text(&text).into_owned().into_bytes());
+        self.pending.events.push(PromptSubmitted { prompt, by }.into());
+        self.pending.blobs.extend(blob);
+        let no = self.live.next_frame();
+        self.pending.frames.push(Frame { no, bytes });
+        self.commit().await;
+        Ok(self.session.clone())
+    }
+}
