@@ -1,4 +1,4 @@
-//! Durable append against the raw disk, in one run: `cargo bench --bench append [-- seconds per case]`.
+//! Durable append against the raw disk, in one run: `cargo bench -p beadle-benches --bench append [-- seconds per case]`.
 //!
 //! Raw = 500-byte records appended to a file with one `fdatasync` per acknowledgement (1 writer) or per group (64 blocked writers, one
 //! committer). Store = the same bodies as events, with chain, projection and index. Cases are interleaved over rounds; medians are shown.

@@ -21,7 +21,7 @@ use wasmtime::{Config, Engine, Store};
 mod guests;
 
 mod reused {
-    wasmtime::component::bindgen!({ path: "wit/v0.1", world: "permission-policy" });
+    wasmtime::component::bindgen!({ path: "../wit/v0.1", world: "permission-policy" });
 }
 
 use reused::beadle::plugin::types;

@@ -1,6 +1,6 @@
 //! The hook client as agents run it (`sh -c CMD`, event on stdin, answer on stdout) against an empty shell and script hooks.
 //!
-//! `cargo bench --bench hook`. The daemon is a thread that answers at once, so this is the client's own cost. All rows are
+//! `cargo bench -p beadle-benches --bench hook`. The daemon is a thread that answers at once, so this is the client's own cost. All rows are
 //! measured in turn in one run, so their ratios hold on any machine. Interpreters that are not installed are named as skipped.
 #![allow(clippy::print_stdout, reason = "a bench reports on stdout")]
 

@@ -1,6 +1,6 @@
 //! Start of an agent: a bare posix_spawn with the same files against a shim; flatness in the daemon's size; memory of idle shims.
 //!
-//! `cargo bench --bench spawn`. All rows are measured in turn in one run, so their ratios hold on any machine. *Running* means
+//! `cargo bench -p beadle-benches --bench spawn`. All rows are measured in turn in one run, so their ratios hold on any machine. *Running* means
 //! that the agent (`sh`) has written its first byte to a FIFO.
 #![allow(clippy::print_stdout, reason = "a bench reports on stdout")]
 

@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::ask::{Terminal, parse};
 use super::exit::Exit;
+use super::logs;
 use super::printer::Tone;
 use super::text::{LINE_MAX, brief, safe};
 use super::timeline::{Timeline, detail, end};
@@ -19,6 +21,9 @@ use crate::model::{ApprovalId, ApprovalRequested, Event, SessionId};
 /// Within this time a second Ctrl-C stops the session instead of leaving it.
 const SECOND_PRESS: Duration = Duration::from_secs(2);
 
+/// The agent whose output is only text.
+pub const GENERIC: &str = "generic";
+
 /// How to follow.
 #[derive(Default)]
 pub struct Follow {
@@ -26,6 +31,8 @@ pub struct Follow {
     pub terminal: Option<Terminal>,
     /// First event to show; all when `None`.
     pub from: Option<u64>,
+    /// Show what the command writes too: for agents whose output is no protocol.
+    pub output: bool,
 }
 
 struct Pending {
@@ -49,7 +56,7 @@ pub async fn attach(cx: &mut Context, session: &str) -> Outcome {
     let client = cx.client()?;
     let doc = client.session(session).await?;
     let terminal = if cx.printer.json() { None } else { Terminal::open() };
-    follow(cx, &client, &doc.id, Follow { terminal, from: None }).await
+    follow(cx, &client, &doc.id, Follow { terminal, from: None, output: doc.agent == GENERIC }).await
 }
 
 /// Shows a session until it has ended, or until the person leaves it. The exit is the agent's own, or done when left.
@@ -68,11 +75,23 @@ pub async fn follow(cx: &mut Context, client: &Client, id: &str, how: Follow) ->
         presses: 0,
     };
     let mut leave_at = None;
+    let mut output = (how.output && !me.cx.printer.json()).then(|| logs::feed(client.clone(), id.to_owned()));
     loop {
         tokio::select! {
+            piece = read(&mut output) => match piece {
+                Some(text) => me.cx.printer.octets(text.as_bytes())?,
+                None => output = None,
+            },
             item = stream.next() => match item {
                 Some(Ok(Item::Event(doc))) => me.event(&doc)?,
-                Some(Ok(Item::End(doc))) => return me.ended(&doc),
+                Some(Ok(Item::End(doc))) => {
+                    while let Some(pieces) = &mut output
+                        && let Some(text) = pieces.recv().await
+                    {
+                        me.cx.printer.octets(text.as_bytes())?;
+                    }
+                    return me.ended(&doc);
+                }
                 Some(Err(e)) => return Err(e.into()),
                 None => return Ok(Exit::Done),
             },
@@ -82,6 +101,14 @@ pub async fn follow(cx: &mut Context, client: &Client, id: &str, how: Follow) ->
             }
             () = tokio::time::sleep_until(leave_at.unwrap_or_else(Instant::now)), if leave_at.is_some() => return Ok(Exit::Done),
         }
+    }
+}
+
+/// The next piece of the command's output; after its end, and without one, it never comes.
+async fn read(output: &mut Option<mpsc::Receiver<String>>) -> Option<String> {
+    match output {
+        Some(pieces) => pieces.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -72,7 +72,7 @@ async fn play(cx: &mut Context, args: &DemoArgs, stage: &Stage, client: &Client,
     let request = stage.request(args, server, terminal.is_some() || args.yes);
     let doc = client.run(&request).await?;
     let answering = args.yes.then(|| tokio::spawn(say_yes(client.clone(), doc.id.clone())));
-    let left = follow(cx, client, &doc.id, Follow { terminal, from: None }).await;
+    let left = follow(cx, client, &doc.id, Follow { terminal, ..Follow::default() }).await;
     if let Some(task) = answering {
         task.abort();
     }

@@ -1,10 +1,18 @@
 //! `beadle logs`: what the agent wrote. Octets as they are, except on a terminal, where nothing in them may act.
 
+use tokio::sync::mpsc;
+
 use super::args::LogsArgs;
 use super::exit::Exit;
 use super::text::safe_lines;
 use super::{Context, Outcome};
+use crate::api::client::Client;
 use crate::api::types::{LOGS_MAX, LogStream, LogsQuery, WAIT_MAX_MS};
+
+/// Pieces that wait for the screen.
+const PIECES: usize = 16;
+/// How long one stream is waited for before the other is looked at.
+const FEED_WAIT_MS: u64 = 100;
 
 /// Prints from the start or the tail; with `-f` until the session ends.
 pub async fn logs(cx: &mut Context, args: LogsArgs) -> Outcome {
@@ -32,6 +40,33 @@ pub async fn logs(cx: &mut Context, args: LogsArgs) -> Outcome {
             wanted.wait_ms = Some(WAIT_MAX_MS);
         }
     }
+}
+
+/// Both streams of a session as safe text, until they have ended; read by a task of its own that waits for its reader.
+pub fn feed(client: Client, id: String) -> mpsc::Receiver<String> {
+    let (pieces, reader) = mpsc::channel(PIECES);
+    tokio::spawn(async move {
+        let mut streams = [(LogStream::Out, 0, Screen::default(), false), (LogStream::Err, 0, Screen::default(), false)];
+        while streams.iter().any(|s| !s.3) {
+            for (stream, offset, screen, ended) in streams.iter_mut().filter(|s| !s.3) {
+                let wanted = LogsQuery {
+                    stream: *stream,
+                    offset: Some(*offset),
+                    limit: Some(LOGS_MAX),
+                    wait_ms: Some(FEED_WAIT_MS),
+                    ..LogsQuery::default()
+                };
+                // why the end: the events of the session tell what is wrong with the link.
+                let Ok(chunk) = client.logs(&id, &wanted).await else { return };
+                (*offset, *ended) = (chunk.next, chunk.ended);
+                let text = screen.show(&chunk.bytes);
+                if !text.is_empty() && pieces.send(text).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    reader
 }
 
 /// Octets to safe text, in pieces that may cut a character.

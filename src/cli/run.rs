@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
 use super::ask::Terminal;
-use super::attach::{Follow, follow};
+use super::attach::{Follow, GENERIC, follow};
 use super::exit::{Exit, UsageError};
 use super::text::safe;
 use super::timeline::end;
@@ -36,7 +36,7 @@ pub async fn run(cx: &mut Context, args: RunArgs) -> Outcome {
         return Ok(Exit::Done);
     }
     if !wait {
-        return follow(cx, &client, &doc.id, Follow { terminal, from: None }).await;
+        return follow(cx, &client, &doc.id, Follow { terminal, from: None, output: doc.agent == GENERIC }).await;
     }
     cx.printer.note(&format!("waiting for {}", safe(&doc.id)))?;
     let doc = client.wait(&doc.id, None).await?;

@@ -48,17 +48,7 @@ impl Runner {
             Gone::Exited(record) => self.finish(record).await,
             Gone::Lost(reason) => {
                 self.resolve_all("the agent ended before the answer", false);
-                let ended = AttemptEnded {
-                    outcome: Outcome::Lost,
-                    exit_code: None,
-                    signal: None,
-                    ended_at: None,
-                    duration_ms: None,
-                    user_ms: None,
-                    system_ms: None,
-                    max_rss_kb: None,
-                    reason: Some(reason.clone()),
-                };
+                let ended = unseen(Outcome::Lost, reason.clone());
                 self.pending.events.push(ended.into());
                 self.pending.events.push(SessionEnded { outcome: Outcome::Lost, reason: Some(reason) }.into());
                 self.commit().await;
@@ -80,5 +70,20 @@ impl Runner {
             (Some(0), None) => Outcome::Exited,
             _ => Outcome::Failed,
         }
+    }
+}
+
+/// An end that nobody saw: no exit status, only why.
+pub(super) fn unseen(outcome: Outcome, reason: String) -> AttemptEnded {
+    AttemptEnded {
+        outcome,
+        exit_code: None,
+        signal: None,
+        ended_at: None,
+        duration_ms: None,
+        user_ms: None,
+        system_ms: None,
+        max_rss_kb: None,
+        reason: Some(reason),
     }
 }

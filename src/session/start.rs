@@ -19,9 +19,7 @@ use super::run::{CLOSE_INPUT, MAILBOX, Runner};
 use super::{Error, Inner, LiveSession, instructions, mask};
 use crate::agent::{self, Driver, Launch, LaunchRequest};
 use crate::config::Config;
-use crate::model::{
-    Actor, AttemptEnded, AttemptStarted, Event, Mediation, Outcome, PromptSubmitted, Session, SessionCreated, SessionEnded, SessionId,
-};
+use crate::model::{Actor, AttemptStarted, Event, Mediation, Outcome, PromptSubmitted, Session, SessionCreated, SessionEnded, SessionId};
 use crate::policy::Chain;
 use crate::process::{Inbox, LaunchSpec, Shim, ShimEvents, ShimHandle, default_limits};
 use crate::store::{Batch, Frame};
@@ -141,7 +139,14 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
             return Err(e.into());
         }
     };
-    let session = started(inner, &done.session, &launch_argv(&program, &launch), &shim.0).await?;
+    let session = match started(inner, &done.session, &launch_argv(&program, &launch), &shim.0).await {
+        Ok(session) => session,
+        Err(e) => {
+            // why: what cannot be recorded must not run; its agent has been told nothing yet.
+            super::run::told(&id, shim.0.kill().await);
+            return Err(e);
+        }
+    };
     for f in &frames {
         super::run::send(&shim.0, f).await;
     }
@@ -161,17 +166,7 @@ pub(super) async fn started(inner: &Arc<Inner>, session: &Session, argv: &[Strin
 /// Records a start that came to nothing.
 pub(super) async fn failed(inner: &Arc<Inner>, session: &Session, reason: String) -> Result<Session, Error> {
     let outcome = Outcome::Failed;
-    let ended = AttemptEnded {
-        outcome,
-        exit_code: None,
-        signal: None,
-        ended_at: None,
-        duration_ms: None,
-        user_ms: None,
-        system_ms: None,
-        max_rss_kb: None,
-        reason: Some(reason.clone()),
-    };
+    let ended = super::finish::unseen(outcome, reason.clone());
     let events = vec![ended.into(), SessionEnded { outcome, reason: Some(reason) }.into()];
     Ok((*inner.store.append(batch(inner, session, events)).await?.session).clone())
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 /// Builds a plugin of this workspace for `wasm32-wasip2`, which gives a component that imports WASI.
 pub fn wasi(package: &str) -> Vec<u8> {
     const TARGET: &str = "wasm32-wasip2";
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let dir = target_dir().join("guests-wasi");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let build = || {
@@ -35,10 +35,14 @@ pub fn wasi(package: &str) -> Vec<u8> {
     std::fs::read(dir.join(TARGET).join("guest").join(file)).expect("cargo made the component")
 }
 
+/// The workspace: this file is part of the tests and of the benches.
+fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().find(|d| d.join("Cargo.lock").exists()).unwrap_or(here)
+}
+
 /// The target folder that this binary lies in.
 fn target_dir() -> PathBuf {
     let exe = std::env::current_exe().expect("a running binary has a path");
-    exe.ancestors()
-        .find(|d| d.join("CACHEDIR.TAG").exists())
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), Path::to_owned)
+    exe.ancestors().find(|d| d.join("CACHEDIR.TAG").exists()).map_or_else(|| root().join("target"), Path::to_owned)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Model, TestHost, bash, lines_of, marked, rules, until};
+use crate::support::{Model, Terminal, TestHost, bash, lines_of, marked, rules, until};
 
 /// The agent under test: `BEADLE_TEST_CLAUDE`, or where `.ci/run` installs it. Where CI must have it, its absence fails.
 fn claude() -> Option<PathBuf> {
@@ -186,6 +186,46 @@ fn a_hostile_repository_changes_nothing() {
         assert!(!host.home().join(trace).exists(), "the repository ran its {trace}");
     }
     assert!(!model.requests().iter().any(|r| r.to_string().contains("OUTSIDE-SECRET")), "a link in the repository leaked a file");
+}
+
+#[test]
+fn a_plugin_that_loops_traps_or_eats_memory_denies() {
+    for (way, cause) in crate::gate::FAILURES {
+        let Some((mut host, program)) = host("a_plugin_that_loops_traps_or_eats_memory_denies") else { return };
+        crate::gate::failing_policy(&host, way, "deny");
+        let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "done" }] }));
+        let id = run(&mut host, &program, &model, &[]);
+        host.ended(&id);
+        assert!(!host.work().join("a").exists(), "{way}: a failed policy let a call through");
+        assert_eq!(host.events_of(&id, "plugin_failed")[0]["body"]["cause"], cause);
+    }
+}
+
+#[test]
+fn an_allowed_bash_call_reaches_neither_host_nor_shim() {
+    let Some((mut host, program)) = host("an_allowed_bash_call_reaches_neither_host_nor_shim") else { return };
+    host.config(crate::gate::NO_RULES);
+    let mut steps = crate::gate::attacks(&host);
+    steps.push(json!({ "text": "done" }));
+    let model = Model::start(&json!({ "steps": steps }));
+    let id = run(&mut host, &program, &model, &[]);
+    host.ended(&id);
+    crate::gate::nothing_was_reached(&host, &id);
+}
+
+#[test]
+fn an_ask_is_answered_at_the_attached_terminal() {
+    let Some((mut host, program)) = host("an_ask_is_answered_at_the_attached_terminal") else { return };
+    host.config(&rules(&["Edit(./**)"], &["Bash(touch:*)"], &[]));
+    let model = Model::start(&json!({ "steps": [bash("touch a"), bash("touch b"), { "text": "done" }] }));
+    host.set("ANTHROPIC_BASE_URL", model.url());
+    let program = program.display().to_string();
+    let run = Terminal::start(host.command(["run", "--agent", "claude", "--program", &program, "--name", "asked", "go"]));
+    crate::gate::approve_first_deny_second(&host, "asked");
+    let screen = run.finish();
+    assert!(host.work().join("a").exists() && !host.work().join("b").exists(), "{screen}");
+    let id = host.show("asked")["id"].as_str().expect("an id").to_owned();
+    assert_eq!(effects(&host, &id), ["allow", "deny"]);
 }
 
 #[test]

@@ -96,59 +96,101 @@ fn rules_added_at_run_time_hold_at_the_next_call() {
     assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
 }
 
-#[test]
-fn a_session_can_not_touch_the_host_or_answer_for_itself() {
-    let mut host = TestHost::new();
-    // Everything is allowed by policy: what holds here holds without any rule.
-    host.config("default = \"allow\"\n[[policy]]\nname = \"rules\"\nenabled = false\n");
+/// Calls by which an allowed shell tries to approve itself, to change the rules, to read and write the host's files, and to reach the
+/// shim's and the daemon's sockets.
+pub fn attacks(host: &TestHost) -> Vec<Value> {
     let beadle = env!("CARGO_BIN_EXE_beadle");
     let data = host.data().display().to_string();
     let home = host.beadle_home().display().to_string();
-    let steps = json!([
-        bash(&format!("BEADLE_HOME={home} {beadle} rule add allow 'Bash(*)' > 1.txt 2>&1; echo $? >> 1.txt")),
-        bash(&format!("cat {data}/signing.key")),
-        bash("h=$(dirname $(pwd)); cat $h/b/data/*.key > 2.txt 2>&1; for s in $h/b/data/s/*/s; do python3 -c \"import socket,sys; s=socket.socket(socket.AF_UNIX); s.settimeout(2); s.connect(sys.argv[1]); s.send(b'x'*8); print('answer', s.recv(10))\" $s; done > 3.txt 2>&1"),
-        bash("cd .. && python3 - <<'P' > work/4.txt 2>&1\nimport socket\nfor line in ('GET /v1/sessions', 'POST /v1/host/shutdown', 'POST /v1/sessions'):\n    s = socket.socket(socket.AF_UNIX)\n    s.connect('b/run/beadle.sock')\n    s.sendall((line + ' HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\ncontent-length: 0\\r\\n\\r\\n').encode())\n    print(s.makefile('rb').read().decode().replace('HTTP/1.1 ', ''))\nP"),
-        { "text": "done" },
-    ]);
+    vec![
+        bash(&format!(
+            "export BEADLE_HOME={home}; for a in \"rule add allow Bash(*)\" \"approve $BEADLE_SESSION:1\" \"stop $BEADLE_SESSION\" \"run -- true\"; do {beadle} $a; echo \"code $?\"; done > 1.txt 2>&1"
+        )),
+        bash(&format!("echo x >> {data}/signing.key")),
+        bash(
+            "h=$(dirname $(pwd)); for s in $h/b/data/s/*/s; do python3 -c \"import socket,sys; s=socket.socket(socket.AF_UNIX); s.settimeout(2); s.connect(sys.argv[1]); s.send(b'x'*8); print('answer', s.recv(10))\" $s; done > 3.txt 2>&1",
+        ),
+        bash(
+            "cd .. && python3 - <<'P' > work/4.txt 2>&1\nimport socket\nfor line in ('GET /v1/sessions', 'POST /v1/host/shutdown', 'POST /v1/sessions'):\n    s = socket.socket(socket.AF_UNIX)\n    s.connect('b/run/beadle.sock')\n    s.sendall((line + ' HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\ncontent-length: 0\\r\\n\\r\\n').encode())\n    print(s.makefile('rb').read().decode().replace('HTTP/1.1 ', ''))\nP",
+        ),
+    ]
+}
+
+/// Without any rule (`default = "allow"`), none of the attacks did anything.
+pub fn nothing_was_reached(host: &TestHost, id: &str) {
+    let read = |name: &str| std::fs::read_to_string(host.work().join(name)).unwrap_or_default();
+    let d = decided(host, id);
+    let own = read("1.txt");
+    assert_eq!((own.matches("BDL-API-001").count(), own.matches("code 1\n").count()), (4, 4), "the session's own beadle: {own} {d:?}");
+    assert_eq!((d[1].0.as_str(), d[1].1.as_str()), ("deny", "host"), "{d:?}");
+    let api = read("4.txt");
+    assert_eq!(api.lines().filter(|l| l.starts_with("403")).count(), 3, "{api}");
+    assert!(api.contains(&format!("session:{id}")), "{api}");
+    let shim = read("3.txt");
+    assert!(!shim.is_empty() && !shim.contains("answer b'\\"), "the shim spoke to a process of its own session: {shim}");
+    assert!(host.beadle(["--json", "rule", "ls"]).ok().lines().is_empty());
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}
+
+/// Everything is allowed by policy: what holds then holds without any rule.
+pub const NO_RULES: &str = "default = \"allow\"\n[[policy]]\nname = \"rules\"\nenabled = false\n";
+
+#[test]
+fn a_session_can_not_touch_the_host_or_answer_for_itself() {
+    let mut host = TestHost::new();
+    host.config(NO_RULES);
+    let mut steps = attacks(&host);
+    steps.push(json!({ "text": "done" }));
     let model = Model::start(&json!({ "steps": steps }));
     let id = host.run_demo(&model, "go", &[]);
     host.ended(&id);
-    let d = decided(&host, &id);
-    let own = std::fs::read_to_string(host.work().join("1.txt")).unwrap_or_default();
-    assert!(own.contains("BDL-API-001") && own.ends_with("1\n"), "the session's own beadle was not refused: {own} {d:?}");
-    assert_eq!((d[1].0.as_str(), d[1].1.as_str()), ("deny", "host"), "{d:?}");
-    let api = std::fs::read_to_string(host.work().join("4.txt")).unwrap_or_default();
-    assert_eq!(api.lines().filter(|l| l.starts_with("403")).count(), 3, "{api}");
-    assert!(api.contains(&format!("session:{id}")), "{api}");
-    let shim = std::fs::read_to_string(host.work().join("3.txt")).unwrap_or_default();
-    assert!(!shim.contains("answer b'\\"), "the shim spoke to a process of its own session: {shim}");
-    assert!(host.beadle(["--json", "rule", "ls"]).ok().lines().is_empty());
+    nothing_was_reached(&host, &id);
+}
+
+/// Ways to fail, and what the log calls them.
+pub const FAILURES: [(&str, &str); 3] = [("loop", "deadline"), ("trap", "trap"), ("memory", "memory")];
+
+/// Rules that allow, beside a policy that fails in the given way.
+pub fn failing_policy(host: &TestHost, way: &str, on_failure: &str) {
+    let path = host.home().join("p.wasm");
+    std::fs::write(&path, crate::plugin::HOSTILE).expect("a guest");
+    let mut config = rules(&["Bash(touch:*)", "Edit(./**)"], &[], &[]);
+    config.push_str(&format!(
+        "[[policy]]\nname = \"bad\"\nplugin = \"{}\"\ndeadline_ms = 200\non_failure = \"{on_failure}\"\n[policy.config]\nway = \"{way}\"\n",
+        path.display()
+    ));
+    host.config(&config);
 }
 
 #[test]
 fn a_plugin_that_fails_is_what_on_failure_says_and_is_on_record() {
-    for (guest, cause) in [("loop", "deadline"), ("trap", "trap"), ("memory", "memory")] {
-        let mut host = TestHost::new();
-        let path = host.home().join("p.wasm");
-        std::fs::write(&path, crate::plugin::HOSTILE).expect("a guest");
-        let mut config = rules(&["Bash(touch:*)", "Edit(./**)"], &[], &[]);
-        config.push_str(&format!("[[policy]]\nname = \"bad\"\nplugin = \"{}\"\ndeadline_ms = 200\n", path.display()));
-        let way = format!("[policy.config]\nway = \"{guest}\"\n");
-        host.config(&format!("{config}{way}"));
-        let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "done" }] }));
-        let id = host.run_demo(&model, "go", &[]);
-        host.ended(&id);
-        assert!(!host.work().join("a").exists(), "{guest}: a failed policy let a call through");
-        let failed = host.events_of(&id, "plugin_failed");
-        assert_eq!(failed.iter().map(|e| e["body"]["cause"].as_str().unwrap_or_default()).collect::<Vec<_>>(), [cause], "{guest}");
-        host.config(&format!("{config}on_failure = \"abstain\"\n{way}"));
-        host.beadle(["host", "stop"]).ok();
-        let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "done" }] }));
-        let id = host.run_demo(&model, "go", &[]);
-        host.ended(&id);
-        assert!(host.work().join("a").exists(), "{guest}: abstain");
+    for (way, cause) in FAILURES {
+        for (on_failure, runs) in [("deny", false), ("abstain", true)] {
+            let mut host = TestHost::new();
+            failing_policy(&host, way, on_failure);
+            let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "done" }] }));
+            let id = host.run_demo(&model, "go", &[]);
+            host.ended(&id);
+            assert_eq!(host.work().join("a").exists(), runs, "{way}, {on_failure}");
+            let failed = host.events_of(&id, "plugin_failed");
+            assert_eq!(failed.iter().map(|e| e["body"]["cause"].as_str().unwrap_or_default()).collect::<Vec<_>>(), [cause], "{way}");
+        }
     }
+}
+
+/// Answers the two questions of a session from another terminal; a second answer to one of them is refused.
+pub fn approve_first_deny_second(host: &TestHost, name: &str) {
+    let waiting = |n: usize| {
+        until("a call waits", || {
+            let list = host.beadle(["--json", "events", name, "-k", "approval_requested"]);
+            let list = if list.code == 0 { list.lines() } else { vec![] };
+            list.get(n).and_then(|e| Some(format!("{}:{}", e["session"].as_str()?, e["body"]["call"])))
+        })
+    };
+    host.beadle(["approve", &waiting(0)]).ok();
+    let second = waiting(1);
+    host.beadle(["deny", &second, "--reason", "not today"]).ok();
+    assert_eq!(host.beadle(["approve", &second]).code, 1, "the first answer holds");
 }
 
 #[test]
@@ -159,17 +201,7 @@ fn an_attached_terminal_is_asked_and_its_answer_holds() {
     host.set("ANTHROPIC_BASE_URL", model.url());
     host.set("ANTHROPIC_API_KEY", "test");
     let run = crate::support::Terminal::start(host.command(["run", "--agent", "demo", "--name", "asked", "go"]));
-    let waiting = |n: usize| {
-        until("a call waits", || {
-            let list = host.beadle(["--json", "events", "asked", "-k", "approval_requested"]);
-            let list = if list.code == 0 { list.lines() } else { vec![] };
-            list.get(n).and_then(|e| Some(format!("{}:{}", e["session"].as_str()?, e["body"]["call"])))
-        })
-    };
-    host.beadle(["approve", &waiting(0)]).ok();
-    let second = waiting(1);
-    host.beadle(["deny", &second, "--reason", "not today"]).ok();
-    assert_eq!(host.beadle(["approve", &second]).code, 1, "the first answer holds");
+    approve_first_deny_second(&host, "asked");
     let screen = run.finish();
     let id = host.show("asked")["id"].as_str().expect("an id").to_owned();
     assert!(host.work().join("a").exists() && !host.work().join("b").exists(), "{screen}");

@@ -17,4 +17,3 @@ mod sessions;
 mod shell;
 mod store;
 mod tidy;
-mod wit;

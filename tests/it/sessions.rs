@@ -17,6 +17,11 @@ fn any_command_runs_as_a_session_that_says_it_is_not_mediated() {
     let ended = &host.events_of(s["id"].as_str().unwrap_or_default(), "attempt_ended")[0]["body"];
     assert!(ended["max_rss_kb"].as_u64().is_some_and(|n| n > 0) && ended["ended_at"].is_i64(), "{ended}");
     assert_eq!(host.beadle(["wait", "gen"]).code, 7);
+    let attached = host.beadle(["run", "--", "sh", "-c", "echo seen; printf '\\033[2J'"]).ok();
+    assert!(
+        attached.out.contains("seen\n") && !attached.out.contains('\u{1b}'),
+        "an attached command is shown, and acts on no terminal: {attached:?}"
+    );
     let killed = host.beadle(["--json", "run", "--wait", "--name", "sig", "--", "sh", "-c", "kill -9 $$"]);
     assert_eq!(killed.code, 137, "{killed:?}");
     assert_eq!(host.show("sig")["signal"], 9);

@@ -10,7 +10,7 @@ use wit_parser::Resolve;
 const WORLDS: [&str; 1] = ["permission-policy"];
 
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// A copy of `dir` whose package has another patch version, so that both stand in one resolve.
