@@ -299,7 +299,7 @@ impl Manager {
         }
         let session = self.inner.store.session(id)?;
         self.inner.store.remove(id, &by).await?;
-        self.inner.rules().drop_session(id);
+        rules::forget(&self.inner, id).await?;
         if let Err(e) = std::fs::remove_dir_all(self.inner.run_dir(id))
             && e.kind() != std::io::ErrorKind::NotFound
         {

@@ -59,8 +59,11 @@ impl Rules {
         self.list(Some(id)).into_iter().map(|r| RuntimeRule { effect: r.effect, rule: r.rule }).collect()
     }
 
-    pub(super) fn drop_session(&mut self, id: &SessionId) {
+    /// True when there were any.
+    fn drop_session(&mut self, id: &SessionId) -> bool {
+        let before = self.list.len();
         self.list.retain(|r| r.session.as_ref() != Some(id));
+        self.list.len() != before
     }
 }
 
@@ -100,9 +103,21 @@ pub(super) async fn revoke(inner: &Arc<Inner>, id: &RuleId, by: Actor) -> Result
     Ok(rule)
 }
 
+/// Takes the rules of a removed session out of the list, which its log no longer explains.
+pub(super) async fn forget(inner: &Inner, id: &SessionId) -> Result<(), Error> {
+    if inner.rules().drop_session(id) {
+        inner.store.set_setting(DOCUMENT, Some(document(inner))).await?;
+    }
+    Ok(())
+}
+
+fn document(inner: &Inner) -> String {
+    serde_json::to_string(&inner.rules().list).unwrap_or_default()
+}
+
 /// Writes the change down, then swaps the chains of the live sessions that it concerns.
 async fn publish(inner: &Arc<Inner>, session: Option<&SessionId>, event: Event, host: HostEvent) -> Result<(), Error> {
-    let document = serde_json::to_string(&inner.rules().list).unwrap_or_default();
+    let document = document(inner);
     match session {
         None => inner.store.note(host, vec![(DOCUMENT.to_owned(), Some(document))]).await?,
         Some(_) => inner.store.set_setting(DOCUMENT, Some(document)).await?,

@@ -46,9 +46,10 @@ fn stop_ends_the_whole_tree() {
 fn a_kept_session_takes_prompts_until_it_is_stopped() {
     let mut host = TestHost::new();
     host.config(&rules(&[], &[], &[]));
-    let model = Model::start(&json!({ "steps": [{ "text": "first" }, { "text": "second" }] }));
+    let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "first" }, bash("touch b"), { "text": "second" }] }));
     let id = host.run_demo(&model, "one", &["--keep"]);
     until("the first turn ended", || (host.show(&id)["turn_count"] == 1).then_some(()));
+    host.beadle(["rule", "add", "allow", "Bash(touch:*)", "--session", &id]).ok();
     host.beadle(["send", &id, "two"]).ok();
     until("the second turn ended", || (host.show(&id)["turn_count"] == 2).then_some(()));
     assert_eq!(host.show(&id)["status"], "running");
@@ -56,6 +57,11 @@ fn a_kept_session_takes_prompts_until_it_is_stopped() {
     assert_eq!(host.ended(&id)["outcome"], "stopped");
     assert_eq!(host.beadle(["send", &id, "three"]).code, 1);
     assert_eq!(host.events_of(&id, "prompt_submitted").len(), 2);
+    assert_eq!(host.events_of(&id, "rule_added").len(), 1);
+    assert!(!host.work().join("a").exists() && host.work().join("b").exists(), "the rule of the session holds from its second turn on");
+    host.beadle(["rm", &id]).ok();
+    host.beadle(["host", "stop"]).ok();
+    assert!(host.beadle(["--json", "rule", "ls"]).ok().lines().is_empty(), "the rule went with its session");
 }
 
 #[test]
