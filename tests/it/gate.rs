@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Model, TestHost, bash, lines_of, rules, until};
+use crate::support::{Model, TestHost, bash, knock, lines_of, rules, until};
 
 fn decided(host: &TestHost, id: &str) -> Vec<(String, String, String)> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
@@ -107,12 +107,10 @@ pub fn attacks(host: &TestHost) -> Vec<Value> {
             "export BEADLE_HOME={home}; for a in \"rule add allow Bash(*)\" \"approve $BEADLE_SESSION:1\" \"stop $BEADLE_SESSION\" \"run -- true\"; do {beadle} $a; echo \"code $?\"; done > 1.txt 2>&1"
         )),
         bash(&format!("echo x >> {data}/signing.key")),
-        bash(
-            "h=$(dirname $(pwd)); for s in $h/b/data/s/*/s; do python3 -c \"import socket,sys; s=socket.socket(socket.AF_UNIX); s.settimeout(2); s.connect(sys.argv[1]); s.send(b'x'*8); print('answer', s.recv(10))\" $s; done > 3.txt 2>&1",
-        ),
-        bash(
-            "cd .. && python3 - <<'P' > work/4.txt 2>&1\nimport socket\nfor line in ('GET /v1/sessions', 'POST /v1/host/shutdown', 'POST /v1/sessions'):\n    s = socket.socket(socket.AF_UNIX)\n    s.connect('b/run/beadle.sock')\n    s.sendall((line + ' HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\ncontent-length: 0\\r\\n\\r\\n').encode())\n    print(s.makefile('rb').read().decode().replace('HTTP/1.1 ', ''))\nP",
-        ),
+        bash(&knock::command("$h/b/data/s/*/s", "", "3.txt")),
+        bash(&knock::command("$h/b/run/beadle.sock", "GET /v1/sessions", "4.txt")),
+        bash(&knock::command("$h/b/run/beadle.sock", "POST /v1/host/shutdown", "4.txt")),
+        bash(&knock::command("$h/b/data/run/beadle.sock", "POST /v1/sessions", "4.txt")),
     ]
 }
 
@@ -124,10 +122,11 @@ pub fn nothing_was_reached(host: &TestHost, id: &str) {
     assert_eq!((own.matches("BDL-API-001").count(), own.matches("code 1\n").count()), (4, 4), "the session's own beadle: {own} {d:?}");
     assert_eq!((d[1].0.as_str(), d[1].1.as_str()), ("deny", "host"), "{d:?}");
     let api = read("4.txt");
-    assert_eq!(api.lines().filter(|l| l.starts_with("403")).count(), 3, "{api}");
+    assert_eq!(api.matches("answer: HTTP/1.1 403").count(), 3, "{api}");
     assert!(api.contains(&format!("session:{id}")), "{api}");
     let shim = read("3.txt");
-    assert!(!shim.is_empty() && !shim.contains("answer b'\\"), "the shim spoke to a process of its own session: {shim}");
+    assert!(shim.contains("no answer") || shim.contains("refused"), "nobody knocked: {shim}");
+    assert!(!shim.contains("answer: "), "the shim spoke to a process of its own session: {shim}");
     assert!(host.beadle(["--json", "rule", "ls"]).ok().lines().is_empty());
     assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
 }

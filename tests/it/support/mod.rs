@@ -1,5 +1,7 @@
 //! A host of one's own for each test: temporary folders, the real binary, the scripted model, ways to break things.
 
+pub mod knock;
+
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
