@@ -15,6 +15,10 @@ impl Driver for Generic {
         "generic"
     }
 
+    fn speaks(&self) -> bool {
+        false
+    }
+
     /// A prompt is a line on stdin, which then stays open for further ones; without a prompt stdin is closed at once.
     fn launch(&self, request: &LaunchRequest) -> Result<Launch, Error> {
         let program = request.program.clone().filter(|p| !p.as_os_str().is_empty()).ok_or(Error::NoCommand)?;

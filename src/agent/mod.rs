@@ -253,6 +253,10 @@ impl Error {
 /// One agent's recipe and codec. The same value serves every session of that agent.
 pub trait Driver: Send + Sync {
     fn name(&self) -> &'static str;
+    /// Whether its output is a protocol that [`Driver::read`] reads; else it is only text, kept and never judged.
+    fn speaks(&self) -> bool {
+        true
+    }
     /// The recipe. Refuses arguments and environment that would undo the gate.
     fn launch(&self, request: &LaunchRequest) -> Result<Launch, Error>;
     /// Reads one whole line (without its newline), in the order the agent wrote them. One line may say several things; never

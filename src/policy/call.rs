@@ -128,7 +128,7 @@ pub fn explain(input: &CallInput<'_>, fs: &dyn Paths) -> Built {
 }
 
 /// True when the input's JSON is at most [`MAX_INPUT`] bytes; stops counting there.
-fn fits(input: &Value) -> bool {
+pub fn fits(input: &Value) -> bool {
     struct Counter(usize);
     impl std::io::Write for Counter {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

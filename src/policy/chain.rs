@@ -205,7 +205,7 @@ fn rewrites(answers: &[Answer]) -> Vec<(String, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Channel, Mediation, Parse, Status, ToolKind, Usage};
+    use crate::model::{Channel, Parse, Status, ToolKind, Usage};
     use serde_json::json;
 
     type Judge = dyn Fn(&Call) -> Result<Decision, Failure> + Send + Sync;
@@ -258,25 +258,7 @@ mod tests {
     }
 
     fn judge(slots: Vec<PolicySlot>) -> Judged {
-        let created = crate::model::SessionCreated {
-            name: "t".into(),
-            agent: "claude".into(),
-            command: vec![],
-            cwd: "/".into(),
-            home: None,
-            write_root: None,
-            labels: Default::default(),
-            env_names: vec![],
-            mediation: Mediation::Gate,
-            mediation_note: None,
-            keep_open: false,
-            created_by: crate::model::Actor::host(),
-            unsafe_args: vec![],
-            beadle_version: "0".into(),
-        };
-        let Ok(id) = crate::model::SessionId::parse("t-1-a") else { panic!("a valid id") };
-        let first = crate::model::Envelope { session: id, seq: 1, at: 0, attempt: 0, event: created.into() };
-        let Some(session) = Session::begin(&first) else { panic!("begins with session_created") };
+        let Some(session) = crate::policy::examples::session(std::path::Path::new("/")) else { panic!("a session stands for any") };
         assert_eq!((session.status, session.usage), (Status::Starting, Usage::default()));
         let chain = Chain { slots, default: Effect::Ask };
         let call = call_of(&json!({"command": "a"}));

@@ -11,7 +11,7 @@ use crate::process::ExitRecord;
 
 impl Runner {
     pub(super) async fn finish(mut self, record: ExitRecord) {
-        if self.speaks() {
+        if self.driver.speaks() {
             self.drain().await;
             if let Some(rest) = self.inbox.rest().filter(|_| !self.unreadable) {
                 let (event, blob) = live::unparsed_event("the agent ended in the middle of a line".to_owned(), &mask::bytes(rest.bytes));

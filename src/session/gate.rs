@@ -22,9 +22,6 @@ use crate::policy::paths::RealPaths;
 use crate::policy::{Failure, Judged, call as calls};
 use crate::store::Frame;
 
-/// Largest tool input in bytes of JSON that is judged; larger is denied.
-const INPUT_MAX: usize = 16 << 20;
-
 impl Runner {
     /// One question of the agent: record, judge, answer.
     pub(super) async fn question(&mut self, asked: Asked) {
@@ -102,9 +99,8 @@ impl Runner {
         if !input.is_object() {
             return Err("the tool's input is not a JSON object".to_owned());
         }
-        let bytes = input.to_string().len();
-        if bytes > INPUT_MAX {
-            return Err(format!("the tool's input has {bytes} bytes, over the cap of {INPUT_MAX}"));
+        if !calls::fits(input) {
+            return Err(format!("the tool's input is over the cap of {} bytes", calls::MAX_INPUT));
         }
         Ok(calls::build(&self.call_input(asked, input), &RealPaths))
     }

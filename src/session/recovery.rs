@@ -77,7 +77,7 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
         session = start::started(inner, &session, &session.command.clone(), &handle).await?;
     }
     let mut live = rebuild(inner, &session)?;
-    resend(inner, &session, &handle, &status, &mut live).await?;
+    live.last_frame = live.last_frame.max(resend(inner, &session, &handle, &status).await?);
     let cwd = std::path::PathBuf::from(&session.cwd);
     let rules = inner.rules().for_session(&session.id);
     let chain = inner.chains.assemble_or_deny(&cwd, &rules).await;
@@ -122,21 +122,21 @@ fn rebuild(inner: &Inner, session: &Session) -> Result<Live, Error> {
     Ok(live)
 }
 
-async fn resend(inner: &Inner, session: &Session, handle: &ShimHandle, status: &ShimStatus, live: &mut Live) -> Result<(), Error> {
+/// Hands over what the shim has not taken; gives the number of the newest frame.
+async fn resend(inner: &Inner, session: &Session, handle: &ShimHandle, status: &ShimStatus) -> Result<u64, Error> {
     let frames = inner.store.frames_after(&session.id, session.attempt.max(1), status.taken)?;
-    live.last_frame = live.last_frame.max(status.taken).max(frames.last().map_or(0, |f| f.no));
+    let newest = frames.last().map_or(0, |f| f.no).max(status.taken);
     for f in frames {
         super::run::send(handle, &f).await;
     }
-    Ok(())
+    Ok(newest)
 }
 
 /// The link broke while the daemon lives: adopt again.
 pub(super) async fn reconnect(inner: &Arc<Inner>, session: &Session) -> Result<(ShimHandle, ShimEvents), Gone> {
     match Shim::adopt(&inner.run_dir(&session.id), session.id.as_str()).await {
         Ok(Adopted::Live(handle, events, status)) => {
-            let mut live = Live::default();
-            if let Err(e) = resend(inner, session, &handle, &status, &mut live).await {
+            if let Err(e) = resend(inner, session, &handle, &status).await {
                 tracing::error!(session = %session.id, error = %e, "frames could not be sent again");
             }
             let entry = inner.live().get_mut(&session.id).map(|l| l.shim = handle.clone());

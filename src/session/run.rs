@@ -131,7 +131,7 @@ impl Runner {
             told(&self.id, self.shim.stop(Duration::from_millis(self.config.grace_ms)).await);
         }
         loop {
-            if self.speaks() {
+            if self.driver.speaks() {
                 self.drain().await;
             }
             self.commit().await;
@@ -155,10 +155,6 @@ impl Runner {
                 () = sleep_until(timer) => self.timer().await,
             }
         }
-    }
-
-    pub(super) fn speaks(&self) -> bool {
-        self.driver.name() != "generic"
     }
 
     /// Reads every whole line there is, appending in bounded portions.

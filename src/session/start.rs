@@ -58,7 +58,6 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
     let driver = agent::driver(&request.agent)?;
     let cwd = folder(&request.cwd)?;
     limits(&request)?;
-    let required_mediation = inner.chains.config(Some(&cwd))?.config.require_mediation;
     let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
     for (k, v) in &request.env {
         if !k.is_empty() && !k.contains(['=', '\0']) && !v.contains('\0') {
@@ -80,12 +79,12 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
         instructions: found.text.clone(),
         mcp_config: request.mcp_config.clone(),
     })?;
-    required(driver, &request, &launch, required_mediation)?;
     let program = resolve(&launch, &cwd)?;
     let name = request.name.clone().unwrap_or_else(|| default_name(&request, &program));
     let id = SessionId::new(&name, inner.clock.as_ref(), inner.entropy.as_ref());
     let rules = inner.rules().for_session(&id);
     let assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
+    required(driver, &request, &launch, assembled.config.require_mediation)?;
 
     let mut events: Vec<Event> = vec![created(&request, name, &cwd, home, &launch, by.clone())];
     events.extend(assembled.events);
@@ -99,7 +98,7 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
         blobs.extend(blob);
     }
     let mut inputs = launch.frames.clone();
-    if driver.name() == "generic" && launch.keep_stdin && !request.keep_open {
+    if !driver.speaks() && launch.keep_stdin && !request.keep_open {
         // why: nothing tells when a plain command has had enough; its input ends with the prompt.
         inputs.push(CLOSE_INPUT.to_vec());
     }
@@ -118,7 +117,6 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
         })
         .await?;
 
-    let gated = driver.name() != "generic";
     let spec = LaunchSpec {
         run_dir: inner.run_dir(&id),
         marker: id.to_string(),
@@ -127,10 +125,10 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
         env: launch.env.clone().into_iter().collect(),
         cwd,
         umask: request.umask.unwrap_or(0o022) & 0o777,
-        gated,
+        gated: driver.speaks(),
         keep_stdin: launch.keep_stdin,
         keep_tree: false,
-        limits: default_limits(gated),
+        limits: default_limits(driver.speaks()),
     };
     let shim = match Shim::launch(&inner.shim_bin, &spec).await {
         Ok(shim) => shim,
@@ -244,7 +242,7 @@ fn default_name(request: &StartRequest, program: &Path) -> String {
 /// An agent we know is not started with less mediation than required. Arguments accepted with `--unsafe-arg` were accepted with
 /// their price, which the session then shows everywhere.
 fn required(driver: &dyn Driver, r: &StartRequest, launch: &Launch, want: Mediation) -> Result<(), Error> {
-    if driver.name() == "generic" || !r.unsafe_args.is_empty() || launch.mediation >= want {
+    if !driver.speaks() || !r.unsafe_args.is_empty() || launch.mediation >= want {
         return Ok(());
     }
     Err(Error::Mediation {
