@@ -48,7 +48,7 @@ impl From<store::Error> for ApiError {
     fn from(e: store::Error) -> Self {
         use store::Error as E;
         let status = match &e {
-            E::NotFound { .. } => StatusCode::NOT_FOUND,
+            E::NotFound { .. } | E::NoApproval { .. } => StatusCode::NOT_FOUND,
             E::Ambiguous { .. } => StatusCode::CONFLICT,
             E::BadCursor { .. } | E::BadDigest { .. } | E::Checkpoint { .. } => StatusCode::BAD_REQUEST,
             E::Busy { .. } | E::Full { .. } | E::Closed => StatusCode::SERVICE_UNAVAILABLE,
@@ -74,7 +74,7 @@ impl From<session::Error> for ApiError {
             | E::NoPrompts(_)
             | E::Mediation { .. }
             | E::Config(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            E::Ended(_) | E::InputClosed(_) | E::NotEnded(..) | E::NothingWaits { .. } => StatusCode::CONFLICT,
+            E::Ended(_) | E::InputClosed(_) | E::NotEnded(..) | E::NothingWaits { .. } | E::Answered { .. } => StatusCode::CONFLICT,
             E::NoRule(_) => StatusCode::NOT_FOUND,
             E::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             E::Busy | E::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,

@@ -68,7 +68,9 @@ impl Peer {
 
     /// For records.
     pub fn actor(&self, role: &Role) -> Actor {
-        Actor { role: role.name(), uid: self.0.as_ref().map(|p| p.uid), pid: self.0.as_ref().map(|p| p.pid) }
+        let Some(peer) = &self.0 else { return Actor { role: role.name(), ..Actor::default() } };
+        let (exe, tty) = peer.whence();
+        Actor { role: role.name(), uid: Some(peer.uid), pid: Some(peer.pid), exe, tty }
     }
 }
 

@@ -162,12 +162,11 @@ pub async fn answer(
     body: Result<Json<ApprovalAnswer>, JsonRejection>,
 ) -> Answer<Json<ApprovalDoc>> {
     let Json(r) = body?;
-    let id = app.manager.find(&key)?.id;
-    let default = if r.effect == crate::model::Effect::Allow { "approved" } else { "refused by a person" };
-    let reason = if r.reason.is_empty() { default.to_owned() } else { r.reason.chars().take(4096).collect() };
-    app.manager.resolve(&id, call, r.effect, reason.clone(), actor.clone()).await?;
-    let approval = ApprovalId { session: id.clone(), call };
-    Ok(Json(ApprovalDoc { id: approval.to_string(), session: id.to_string(), call, effect: r.effect, reason, by: actor }))
+    let id = ApprovalId { session: app.manager.find(&key)?.id, call };
+    let a = app.manager.answer(&id, crate::session::Answer { effect: r.effect, reason: r.reason, actor }).await?;
+    let answered = a.resolution.ok_or(crate::session::Error::NothingWaits { session: id.session.clone(), call })?;
+    let crate::model::Resolution { effect, reason, by, .. } = answered;
+    Ok(Json(ApprovalDoc { id: id.to_string(), session: id.session.to_string(), call, effect, reason, by }))
 }
 
 fn doc(s: &Session) -> Json<SessionDoc> {

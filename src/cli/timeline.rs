@@ -229,6 +229,8 @@ fn because(d: &ToolDecided) -> String {
         By::Default => format!("default{said}"),
         By::Approval => format!("a person{said}"),
         By::Unattended => format!("nobody could answer{said}"),
+        By::Expired => format!("nobody answered in time{said}"),
+        By::Withdrawn => format!("the question went away{said}"),
         By::Host => format!("host{said}"),
     }
 }

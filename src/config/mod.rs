@@ -73,6 +73,15 @@ impl OnBreach {
     }
 }
 
+/// What becomes of a question when no terminal is attached to its session. Ordered by strictness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unattended {
+    /// It waits in the queue for `beadle approve`, as with a terminal.
+    Wait,
+    /// It is denied at once.
+    Deny,
+}
+
 /// Everything resolved. Times in milliseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -88,6 +97,7 @@ pub struct Config {
     pub require_mediation: Mediation,
     pub on_breach: OnBreach,
     pub approval_timeout_ms: u64,
+    pub unattended: Unattended,
     pub live_sessions: u64,
     pub waiting_asks: u64,
     /// Absolute path of a price table that replaces the embedded one.
@@ -267,6 +277,10 @@ fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
             _ => OnBreach::Stop,
         },
         approval_timeout_ms: number("approvals.timeout_ms")?,
+        unattended: match text("approvals.unattended")? {
+            "deny" => Unattended::Deny,
+            _ => Unattended::Wait,
+        },
         live_sessions: number("limits.live_sessions")?,
         waiting_asks: number("limits.waiting_asks")?,
         prices: Some(text("usage.prices")?).filter(|p| !p.is_empty()).map(|p| {

@@ -138,6 +138,10 @@ pub enum By {
     Approval,
     /// An ask that nobody could answer.
     Unattended,
+    /// An ask that nobody answered in time.
+    Expired,
+    /// An ask that went away: the agent withdrew it, or ended.
+    Withdrawn,
     /// A rule of the host itself, before any policy (own folders, forged or oversized requests).
     Host,
 }

@@ -11,6 +11,10 @@ use super::id::{RuleId, SessionId};
 use super::session::{Mediation, Outcome};
 use super::usage::{Nanousd, Usage};
 
+mod approval;
+
+pub use approval::{ApprovalRequested, ApprovalResolved};
+
 /// One event as appended: gapless `seq` from 1 in its session, wall time in milliseconds, the attempt it belongs to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Envelope {
@@ -133,12 +137,18 @@ pub struct Actor {
     pub uid: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// The program of that process, as the kernel knew it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// Its controlling terminal, as in `/dev/pts/3`; absent when it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<String>,
 }
 
 impl Actor {
     /// The host itself.
     pub fn host() -> Self {
-        Self { role: "host".to_owned(), uid: None, pid: None }
+        Self { role: "host".to_owned(), ..Self::default() }
     }
 }
 
@@ -310,29 +320,6 @@ pub struct ToolEnded {
     pub output: Excerpt,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ApprovalRequested {
-    pub call: u64,
-    pub reason: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    /// The policies' answers, so that a later decision can be recorded whole.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub answers: Vec<Answer>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub updated_input: Option<Value>,
-    pub expires_at: i64,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ApprovalResolved {
-    pub call: u64,
-    /// `allow` or `deny`.
-    pub effect: Effect,
-    pub reason: String,
-    pub by: Actor,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 //!
 //! Called by everyone.
 
+mod approval;
 mod call;
 mod clock;
 mod decision;
@@ -15,6 +16,7 @@ mod id;
 mod session;
 mod usage;
 
+pub use approval::{Approval, ApprovalState, Approvals, Resolution};
 pub use call::{Access, Call, Channel, Command, Parse, PathUse, Redirect, ToolKind, Word};
 pub use clock::{Clock, Entropy, OsEntropy, SystemClock, format_ms};
 pub use decision::{Answer, By, Decision, Effect, FailureCause, Mode, OnFailure, fold};

@@ -42,6 +42,13 @@ impl Peer {
         }
     }
 
+    /// Its program and controlling terminal; nothing when it has ended meanwhile (another process may have its number).
+    pub fn whence(&self) -> (Option<String>, Option<String>) {
+        let exe = std::fs::read_link(format!("/proc/{}/exe", self.pid)).ok().map(|p| p.display().to_string());
+        let tty = tree::terminal(self.pid);
+        if self.is_alive() { (exe, tty) } else { (None, None) }
+    }
+
     fn is_alive(&self) -> bool {
         let Some(fd) = &self.pidfd else { return true };
         let mut p = [libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];

@@ -69,6 +69,26 @@ pub(super) fn stat(pid: u32) -> Option<Stat> {
     Stat::parse(&line[..n])
 }
 
+/// The controlling terminal of a process, as in `/dev/pts/3`; `None` when it has none.
+pub(super) fn terminal(pid: u32) -> Option<String> {
+    let line = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // why from the last parenthesis: the name before it may hold anything.
+    let text = String::from_utf8_lossy(&line).rsplit_once(") ")?.1.to_owned();
+    terminal_name(text.split(' ').nth(4)?.parse::<i64>().ok()?)
+}
+
+/// The device of a number as `/proc/<pid>/stat` gives it.
+fn terminal_name(number: i64) -> Option<String> {
+    let n = u32::try_from(number).ok().filter(|n| *n != 0)?;
+    let (major, minor) = ((n >> 8) & 0xfff, (n & 0xff) | ((n >> 12) & 0xf_ff00));
+    Some(match (major, minor) {
+        (4, 0..64) => format!("/dev/tty{minor}"),
+        (4, _) => format!("/dev/ttyS{}", minor - 64),
+        (136..=143, _) => format!("/dev/pts/{}", (major - 136) * (1 << 20) + minor),
+        _ => format!("terminal {major}:{minor}"),
+    })
+}
+
 fn info(s: &Stat) -> ProcessInfo {
     let pid = s.id.pid;
     let mut raw = Vec::new();
@@ -110,6 +130,16 @@ mod tests {
         let all = BTreeMap::from([one(1, 0), one(5, 1), one(3, 5), one(9, 3), one(7, 1)]);
         assert_eq!(family_of(&all, [5]), BTreeSet::from([3, 5, 9]));
         assert_eq!(family_of(&all, []), BTreeSet::new());
+    }
+
+    #[test]
+    fn terminals_have_the_names_of_their_devices() {
+        let name = |n| terminal_name(n).unwrap_or_default();
+        assert_eq!(
+            [name(34816), name(34819), name(1025), name(1088), name(0)],
+            ["/dev/pts/0", "/dev/pts/3", "/dev/tty1", "/dev/ttyS0", ""]
+        );
+        assert_eq!(terminal_name(-1), None);
     }
 
     #[test]

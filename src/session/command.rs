@@ -67,7 +67,7 @@ impl Runner {
             }
             Command::Resolve { call, effect, reason, by, reply } => {
                 let answer = if self.live.waiting.contains_key(&call) {
-                    self.resolve(call, effect, By::Approval, reason, by, true);
+                    self.resolve(call, effect, By::Approval, reason, by, !self.input_closed);
                     self.commit().await;
                     Ok(())
                 } else {

@@ -6,7 +6,7 @@ use super::live;
 use super::mask;
 use super::recovery::Gone;
 use super::run::{Ending, Runner};
-use crate::model::{AttemptEnded, Outcome, SessionEnded};
+use crate::model::{AttemptEnded, By, Outcome, SessionEnded};
 use crate::process::ExitRecord;
 
 impl Runner {
@@ -20,7 +20,7 @@ impl Runner {
                 self.pending.cursor = Some(rest.end_offset);
             }
         }
-        self.resolve_all("the agent ended before the answer", false);
+        self.resolve_all(By::Withdrawn, "the agent ended before the answer", false);
         let outcome = self.outcome(&record);
         self.pending.events.push(
             AttemptEnded {
@@ -47,7 +47,7 @@ impl Runner {
         match gone {
             Gone::Exited(record) => self.finish(record).await,
             Gone::Lost(reason) => {
-                self.resolve_all("the agent ended before the answer", false);
+                self.resolve_all(By::Withdrawn, "the agent ended before the answer", false);
                 let ended = unseen(Outcome::Lost, reason.clone());
                 self.pending.events.push(ended.into());
                 self.pending.events.push(SessionEnded { outcome: Outcome::Lost, reason: Some(reason) }.into());

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - request, decision and the frame that carries the answer are collected together, so that one append holds all three;
 //! - what cannot be recorded or judged is denied;
-//! - an ask is answered once: by a person, or by the host when nobody can.
+//! - an ask waits in the queue until a person answers, its time is over, or the question goes away; it is answered once.
 //!
 //! Called by `run` and `finish`.
 
@@ -11,16 +11,21 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::failpoint;
 use super::live::{self, Question};
 use super::run::Runner;
+use super::{failpoint, mask};
 use crate::agent::{self, Asked};
+use crate::config::Unattended;
 use crate::model::{
-    Actor, ApprovalRequested, ApprovalResolved, By, Call, Channel, Effect, Event, OnFailure, PluginFailed, ToolDecided, ToolRequested,
+    Actor, ApprovalRequested, ApprovalResolved, ApprovalState, By, Call, Channel, Effect, Event, OnFailure, PluginFailed, ToolDecided,
+    ToolRequested,
 };
 use crate::policy::paths::RealPaths;
 use crate::policy::{Failure, Judged, call as calls};
 use crate::store::Frame;
+
+/// Longest subject of a question, in bytes.
+const SUBJECT_MAX: usize = 1024;
 
 impl Runner {
     /// One question of the agent: record, judge, answer.
@@ -62,7 +67,7 @@ impl Runner {
         let judged = self.judge(&asked, &call).await;
         failpoint::hit("decided");
         if judged.effect == Effect::Ask {
-            if !self.can_ask() {
+            if self.config.unattended == Unattended::Deny && !self.can_ask() {
                 let why = format!(
                     "{}; it needs a person's answer and no terminal is attached",
                     or(&judged.reason, "this call must be asked about")
@@ -185,6 +190,8 @@ impl Runner {
         let expires_at = self.inner.clock.wall_ms().saturating_add(i64::try_from(self.config.approval_timeout_ms).unwrap_or(i64::MAX));
         let request = ApprovalRequested {
             call: seq,
+            tool: live::cut(&call.tool, 128),
+            subject: subject(&call),
             reason: judged.reason,
             rule: judged.rule,
             answers: judged.answers,
@@ -198,7 +205,15 @@ impl Runner {
     /// A waiting call gets its answer: from a person, or from the host when nobody can give one.
     pub(super) fn resolve(&mut self, seq: u64, effect: Effect, by: By, reason: String, actor: Actor, answer: bool) {
         let Some(w) = self.live.waiting.remove(&seq) else { return };
-        self.pending.events.push(ApprovalResolved { call: seq, effect, reason: reason.clone(), by: actor.clone() }.into());
+        let state = match (by, effect) {
+            (By::Expired, _) => ApprovalState::Expired,
+            (By::Withdrawn, _) => ApprovalState::Cancelled,
+            (_, Effect::Allow) => ApprovalState::Approved,
+            _ => ApprovalState::Denied,
+        };
+        self.pending.events.push(
+            ApprovalResolved { call: seq, effect, reason: reason.clone(), by: actor.clone(), state: Some(state), rules: vec![] }.into(),
+        );
         let judged = Judged {
             effect,
             by,
@@ -212,21 +227,30 @@ impl Runner {
         self.settle(seq, &w.request_id, &w.call, judged, approver, 0, answer);
     }
 
-    pub(super) fn resolve_all(&mut self, why: &str, answer: bool) {
+    /// The host denies everything that waits.
+    pub(super) fn resolve_all(&mut self, by: By, why: &str, answer: bool) {
         let waiting: Vec<u64> = self.live.waiting.keys().copied().collect();
         for seq in waiting {
             let asked = self.live.waiting.get(&seq).map(|w| w.asked.reason.clone()).unwrap_or_default();
             let reason = if asked.is_empty() { why.to_owned() } else { format!("{asked}; {why}") };
-            self.resolve(seq, Effect::Deny, By::Unattended, reason, Actor::host(), answer);
+            self.resolve(seq, Effect::Deny, by, reason, Actor::host(), answer);
         }
     }
 
     pub(super) fn cancelled(&mut self, request_id: &str) {
         let seq = self.live.waiting.iter().find(|(_, w)| w.request_id == request_id).map(|(s, _)| *s);
         if let Some(seq) = seq {
-            self.resolve(seq, Effect::Deny, By::Unattended, "the agent withdrew its question".to_owned(), Actor::host(), false);
+            self.resolve(seq, Effect::Deny, By::Withdrawn, "the agent withdrew its question".to_owned(), Actor::host(), false);
         }
     }
+}
+
+/// What a call is about, in one line of at most [`SUBJECT_MAX`] bytes: its command, else its path or address.
+fn subject(call: &Call) -> String {
+    let whole = call.input.get("command").and_then(Value::as_str).map(str::to_owned);
+    let whole = whole.or_else(|| call.paths.first().map(|p| p.absolute.clone())).or_else(|| call.urls.first().cloned()).unwrap_or_default();
+    // why masked here: a secret that is cut in two is no longer known as one when the event is masked.
+    live::cut(&mask::text(&whole), SUBJECT_MAX)
 }
 
 fn or(text: &str, fallback: &str) -> String {

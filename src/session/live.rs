@@ -119,14 +119,7 @@ impl Live {
                     Waiting {
                         request_id: r.request_id.clone().unwrap_or_default(),
                         call: std::sync::Arc::new(r.call.clone()),
-                        asked: crate::model::ApprovalRequested {
-                            call: e.seq,
-                            reason: String::new(),
-                            rule: None,
-                            answers: vec![],
-                            updated_input: None,
-                            expires_at: 0,
-                        },
+                        asked: crate::model::ApprovalRequested { call: e.seq, ..Default::default() },
                     },
                 );
             }

@@ -15,12 +15,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
-use crate::model::{Actor, Clock, Effect, Entropy, Event, PriceTable, RuleId, Session, SessionId, Status};
+use crate::model::{Actor, ApprovalId, Clock, Effect, Entropy, Event, PriceTable, RuleId, Session, SessionId, Status};
 use crate::policy::own::OwnFolders;
 use crate::policy::{Chain, Chains};
 use crate::process::{ProcessInfo, ShimHandle};
 use crate::store::Store;
 
+mod approvals;
 mod command;
 mod failpoint;
 mod finish;
@@ -33,6 +34,7 @@ mod rules;
 mod run;
 mod start;
 
+pub use approvals::{Answer, ApprovalChanges, REASON_MAX};
 pub use recovery::Recovered;
 pub use rules::Rule;
 pub use start::StartRequest;
@@ -61,6 +63,8 @@ pub enum Error {
     NotEnded(SessionId, &'static str),
     #[error("no call of session {session} waits for an answer under number {call}; see `beadle show {session}`")]
     NothingWaits { session: SessionId, call: u64 },
+    #[error("approval {id} was {state} by {by} at {at}: {reason}")]
+    Answered { id: ApprovalId, state: &'static str, by: String, at: String, reason: String },
     #[error("rule {rule:?} is not a rule: {why}")]
     BadRule { rule: String, why: String },
     #[error("there is no rule {0}; see `beadle rule ls`")]
@@ -98,6 +102,7 @@ impl Error {
             Self::NoRule(_) => "BDL-SESSION-010",
             Self::TooMany(_) => "BDL-SESSION-011",
             Self::Mediation { .. } => "BDL-SESSION-014",
+            Self::Answered { .. } => "BDL-SESSION-015",
             Self::Config(e) => e.code(),
             Self::Busy => "BDL-SESSION-012",
             Self::ShuttingDown => "BDL-SESSION-013",
@@ -257,14 +262,6 @@ impl Manager {
     /// Ends a session: TERM to the whole tree, `grace` (default: configured), then KILL; `kill` skips TERM and grace.
     pub async fn stop(&self, id: &SessionId, grace: Option<Duration>, kill: bool, by: Actor) -> Result<Session, Error> {
         self.command(id, |reply| Command::Stop { grace, kill, by, reply }).await?
-    }
-
-    /// Answers a waiting call. The first answer holds.
-    pub async fn resolve(&self, id: &SessionId, call: u64, effect: Effect, reason: String, by: Actor) -> Result<(), Error> {
-        if !matches!(effect, Effect::Allow | Effect::Deny) {
-            return Err(Error::Refused { what: format!("answer {}", effect.as_str()), why: "is not allow or deny".to_owned() });
-        }
-        self.command(id, |reply| Command::Resolve { call, effect, reason, by, reply }).await?
     }
 
     /// Marks a terminal that can answer approvals; `None` when the session is not live.

@@ -17,7 +17,7 @@ use super::command::Command;
 use super::live::{self, Live};
 use super::{Inner, failpoint, mask};
 use crate::agent::{Driver, Output, ReadState};
-use crate::config::{Config, OnBreach};
+use crate::config::{Config, OnBreach, Unattended};
 use crate::model::{Actor, By, Effect, Event, MediationBreached, Session, SessionId, SessionStopping, ToolStarted};
 use crate::policy::Chain;
 use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle};
@@ -348,7 +348,7 @@ impl Runner {
         }
     }
 
-    /// Whether a person may still answer: a terminal is attached, or the grace for one to come back runs.
+    /// Whether a terminal is attached, or the grace for one to come back runs. Counts only with `approvals.unattended = "deny"`.
     pub(super) fn can_ask(&self) -> bool {
         self.attached > 0 || self.unattended_since.is_some_and(|t| t.elapsed() < REATTACH)
     }
@@ -358,8 +358,11 @@ impl Runner {
             let left = at.saturating_sub(self.inner.clock.wall_ms()).max(0);
             Instant::now() + Duration::from_millis(left.unsigned_abs())
         });
-        let reattach = self.unattended_since.filter(|_| !self.live.waiting.is_empty()).map(|t| t + REATTACH);
-        [expiry, reattach, self.close_at].into_iter().flatten().min()
+        let waiting = !self.live.waiting.is_empty();
+        let reattach = self.unattended_since.filter(|_| waiting && self.config.unattended == Unattended::Deny).map(|t| t + REATTACH);
+        // why: an answer can still come for what waits, and needs the input.
+        let close = self.close_at.filter(|_| !waiting);
+        [expiry, reattach, close].into_iter().flatten().min()
     }
 
     async fn timer(&mut self) {
@@ -367,13 +370,13 @@ impl Runner {
         let wall = self.inner.clock.wall_ms();
         let expired: Vec<u64> = self.live.waiting.iter().filter(|(_, w)| w.asked.expires_at <= wall).map(|(s, _)| *s).collect();
         for seq in expired {
-            self.resolve(seq, Effect::Deny, By::Unattended, "nobody answered in time".to_owned(), Actor::host(), true);
+            self.resolve(seq, Effect::Deny, By::Expired, "nobody answered in time".to_owned(), Actor::host(), !self.input_closed);
         }
-        if self.unattended_since.is_some_and(|t| now >= t + REATTACH) {
+        if self.config.unattended == Unattended::Deny && self.unattended_since.is_some_and(|t| now >= t + REATTACH) {
             self.unattended_since = None;
-            self.resolve_all("it needs a person's answer and the terminal went away", true);
+            self.resolve_all(By::Unattended, "it needs a person's answer and the terminal went away", true);
         }
-        if self.close_at.is_some_and(|t| now >= t) {
+        if self.live.waiting.is_empty() && self.close_at.is_some_and(|t| now >= t) {
             self.close_at = None;
             self.close_input().await;
         }

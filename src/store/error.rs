@@ -24,6 +24,8 @@ pub enum Error {
     InUse { path: PathBuf, holder: String },
     #[error("database {path} has schema {found}, newer than {known} which this version knows; use the newer beadle that wrote it")]
     NewerSchema { path: PathBuf, found: i64, known: i64 },
+    #[error("database {path} must be upgraded, but its backup {backup} cannot be made: {detail}; nothing was changed")]
+    Backup { path: PathBuf, backup: PathBuf, detail: String },
     #[error("file {path} is not a beadle database ({detail}); move it away or set BEADLE_HOME to another folder")]
     NotOurs { path: PathBuf, detail: String },
     #[error(
@@ -74,6 +76,8 @@ pub enum Error {
     Checkpoint { detail: String },
     #[error("cursor {given:?} is not one that a listing gave; leave it out to begin at the newest session")]
     BadCursor { given: String },
+    #[error("there is no approval {id}; `beadle approvals --all` lists them")]
+    NoApproval { id: String },
     #[error("{given:?} is not a digest of 64 hexadecimal digits; copy it from the event")]
     BadDigest { given: String },
 }
@@ -108,6 +112,8 @@ impl Error {
             Self::Checkpoint { .. } => "BDL-STORE-024",
             Self::BadCursor { .. } => "BDL-STORE-025",
             Self::BadDigest { .. } => "BDL-STORE-026",
+            Self::NoApproval { .. } => "BDL-STORE-027",
+            Self::Backup { .. } => "BDL-STORE-028",
         }
     }
 

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::model::{Actor, Clock, Entropy, OsEntropy, Session, SessionId, SystemClock};
+use crate::model::{Actor, Approval, ApprovalId, Clock, Entropy, OsEntropy, Session, SessionId, SystemClock};
 
 pub use batch::{Appended, Batch, Cursor, Frame, MAX_BATCH_EVENTS, MAX_BATCH_FRAMES, MAX_BODY, MAX_FRAME, Ticket};
 pub use blob::MAX_BLOB;
@@ -40,7 +40,7 @@ pub use export::Export;
 pub use host::{HostClosed, HostEntry, HostEvent, HostOpened, HostSessionCreated, HostSessionRemoved, ProjectTrusted};
 pub use queue::{MAX_PENDING, MAX_PENDING_BYTES};
 pub use seal::{Checkpoint, Head, SignedHead};
-pub use sqlite::{Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
+pub use sqlite::{ApprovalFilter, Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
 pub use verify::{Finding, MAX_FINDINGS, Report, What};
 pub use watch::{WAKE_BACKLOG, Wake};
 
@@ -222,6 +222,31 @@ impl Store {
     /// Events from seq `from` on, at most `limit`, 10,000, and 64 MiB of bodies.
     pub fn events(&self, id: &SessionId, from: u64, limit: usize) -> Result<Vec<StoredEvent>> {
         self.0.pool.events(id, from, limit)
+    }
+
+    /// One question to a person, whatever became of it. Errors: there never was one about that call.
+    pub fn approval(&self, id: &ApprovalId) -> Result<Approval> {
+        self.0.pool.approval(id)
+    }
+
+    /// Those that wait, oldest first, or all, newest first; in pages.
+    pub fn approvals(&self, filter: &ApprovalFilter) -> Result<Page<Approval>> {
+        self.0.pool.approvals(filter)
+    }
+
+    /// How many wait for an answer, over all sessions.
+    pub fn waiting_approvals(&self) -> Result<u64> {
+        self.0.pool.waiting_approvals()
+    }
+
+    /// Where a follower of approvals begins.
+    pub fn newest_approval_change(&self) -> Result<u64> {
+        self.0.pool.newest_approval_change()
+    }
+
+    /// Approvals that changed after a position, each as it is now with the position of its newest change; about `limit`, at most 1,000.
+    pub fn approvals_after(&self, change: u64, limit: usize) -> Result<Vec<(u64, Approval)>> {
+        self.0.pool.approvals_after(change, limit)
     }
 
     /// How many sessions there are.

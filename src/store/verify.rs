@@ -11,14 +11,14 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::Connection;
 use serde::Serialize;
 
-use crate::model::{Event, Excerpt, Session, SessionId};
+use crate::model::{Approvals, Event, Excerpt, Session, SessionId};
 
 use super::blob::Blobs;
 use super::chain::{Hash, HostLink, Link, Salt, commitment};
 use super::error::{Doing, Error, Result};
 use super::host::HostEvent;
 use super::seal::{Checkpoint, Head};
-use super::sqlite::{RawEvent, SessionRow, decode, orphans, raw_events, raw_host, session_rows};
+use super::sqlite::{RawEvent, SessionRow, decode, differences, orphans, raw_events, raw_host, session_rows};
 
 /// Most findings in a report; more are only counted.
 pub const MAX_FINDINGS: usize = 1_000;
@@ -229,7 +229,7 @@ impl Verifier<'_> {
         }
         self.known.insert(row.id.clone(), known);
         let before = self.report.findings.len();
-        let (mut walk, mut replay) = (Walk::default(), None);
+        let (mut walk, mut replay, mut approvals) = (Walk::default(), None, Approvals::default());
         let (report, blobs, seen) = (&mut self.report, self.blobs, &mut self.seen_blobs);
         raw_events(self.conn, row.no, 0, u64::MAX, |raw| {
             report.events += 1;
@@ -250,6 +250,7 @@ impl Verifier<'_> {
             match decode(id, raw) {
                 Ok(e) => {
                     check_blob(report, blobs, seen, id, raw.seq, &e.event);
+                    approvals.fold(&e);
                     match &mut replay {
                         Some(s) => Session::fold(s, &e),
                         None => replay = Session::begin(&e),
@@ -288,6 +289,9 @@ impl Verifier<'_> {
         }
         if self.report.findings.len() == before {
             self.projection(row, replay.as_ref());
+            for detail in differences(self.conn, row.no, &approvals)? {
+                self.report.find(Some(id), None, What::Projection, detail);
+            }
         }
         self.frames(row)
     }

@@ -80,7 +80,7 @@ fn allow_deny_rewrite_and_the_bill() {
 #[test]
 fn an_ask_without_a_terminal_is_denied_with_that_reason() {
     let Some((mut host, program)) = host("an_ask_without_a_terminal_is_denied_with_that_reason") else { return };
-    host.config(&rules(&[], &["Bash(touch:*)"], &[]));
+    host.config(&format!("approvals.unattended = \"deny\"\n{}", rules(&[], &["Bash(touch:*)"], &[])));
     let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "done" }] }));
     let id = run(&mut host, &program, &model, &[]);
     host.ended(&id);

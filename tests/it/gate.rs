@@ -65,9 +65,9 @@ fn a_rewrite_is_what_runs() {
 }
 
 #[test]
-fn an_ask_without_a_terminal_is_denied_with_that_reason() {
+fn an_ask_without_a_terminal_is_denied_where_the_setting_says_so() {
     let mut host = TestHost::new();
-    host.config(&rules(&[], &["Bash(rm:*)"], &[]));
+    host.config(&format!("approvals.unattended = \"deny\"\n{}", rules(&[], &["Bash(rm:*)"], &[])));
     let model = Model::start(&json!({ "steps": [bash("rm -f x"), { "text": "done" }] }));
     let id = host.run_demo(&model, "go", &[]);
     host.ended(&id);

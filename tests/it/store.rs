@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use beadle::model::{Actor, Event, OsEntropy, Session, SessionId, Status, SystemClock};
+use beadle::model::{Actor, Approval, ApprovalId, ApprovalState, Approvals, Event, OsEntropy, Session, SessionId, Status, SystemClock};
 use beadle::store::chain::{Link, commitment};
-use beadle::store::{Appended, Batch, Error, Filter, Frame, Hash, HostEvent, Options, Store, Wake, What};
+use beadle::store::{Appended, ApprovalFilter, Batch, Error, Filter, Frame, Hash, HostEvent, Options, Store, Wake, What};
 use proptest::prelude::*;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -88,6 +88,31 @@ fn replay(store: &Store, id: &SessionId) -> Result<Session> {
     session.ok_or_else(|| "no session_created".into())
 }
 
+fn replayed_approvals(store: &Store, id: &SessionId) -> Result<Vec<Approval>> {
+    let mut all = Approvals::default();
+    store.events(id, 1, 10_000)?.iter().for_each(|e| all.fold(&e.envelope));
+    Ok(all.0.into_values().collect())
+}
+
+/// All of a session, by call, read in pages of two.
+fn stored_approvals(store: &Store, id: &SessionId) -> Result<Vec<Approval>> {
+    let mut f = ApprovalFilter { session: Some(id.clone()), limit: 2, ..ApprovalFilter::default() };
+    let mut all = Vec::new();
+    loop {
+        let page = store.approvals(&f)?;
+        all.extend(page.items);
+        f.cursor = page.next;
+        if f.cursor.is_none() {
+            all.sort_by_key(|a| a.call);
+            return Ok(all);
+        }
+    }
+}
+
+fn all_waiting(store: &Store) -> Result<Vec<Approval>> {
+    Ok(store.approvals(&ApprovalFilter { waiting: true, limit: 1_000, ..ApprovalFilter::default() })?.items)
+}
+
 fn found(store: &Store, session: &SessionId, seq: u64, what: What) -> Result<bool> {
     let r = store.verify(None)?;
     Ok(r.findings.iter().any(|f| f.session.as_deref() == Some(session.as_str()) && f.seq == Some(seq) && f.what == what))
@@ -104,8 +129,16 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
         "[a-zé ]{0,300}".prop_map(|t| ("agent_replied", json!({ "text": t }))),
         any::<u32>().prop_map(|p| ("attempt_started", json!({ "argv": ["x"], "pid": p, "shim_pid": 2 }))),
         Just(("attempt_ended", json!({ "outcome": "failed", "exit_code": 3 }))),
-        Just(("approval_requested", json!({ "call": 2, "reason": "r", "expires_at": 9 }))),
-        Just(("approval_resolved", json!({ "call": 2, "effect": "allow", "reason": "r", "by": by }))),
+        (1u64..6)
+            .prop_map(|c| ("approval_requested", json!({ "call": c, "tool": "Bash", "subject": "ls", "reason": "r", "expires_at": 9 }))),
+        (1u64..6, 0usize..6).prop_map(move |(c, s)| {
+            let state = ["waiting", "approved", "denied", "expired", "cancelled"].get(s);
+            let mut body = json!({ "call": c, "effect": if s == 1 { "allow" } else { "deny" }, "reason": "r", "by": by, "rules": ["r-1"] });
+            if let Some(s) = state {
+                body["state"] = json!(s);
+            }
+            ("approval_resolved", body)
+        }),
         any::<bool>().prop_map(move |p| (
             "model_responded",
             json!({ "message_id": "m", "model": "x", "usage": usage, "cost": if p { json!(7) } else { Value::Null } })
@@ -137,11 +170,19 @@ proptest! {
             }
             for id in &ids {
                 assert_eq!(store.session(id)?, replay(&store, id)?);
+                assert_eq!(stored_approvals(&store, id)?, replayed_approvals(&store, id)?);
             }
+            let waiting = |id| Ok::<_, Error>(replayed_approvals(&store, id).map_or(0, |a| a.iter().filter(|a| a.state == ApprovalState::Waiting).count()));
+            let want = ids.iter().map(waiting).sum::<Result<usize, Error>>()?;
+            assert_eq!((all_waiting(&store)?.len(), store.waiting_approvals()?), (want, want as u64));
+            let before: Vec<_> = store.approvals_after(0, 1_000)?;
             let report = store.verify(None)?;
             assert!(report.is_sound(), "{:?}", report.findings);
             drop(store);
+            // why: a projection of another version is folded anew, and must come out the same with its places.
+            sql(dir.path())?.execute_batch("UPDATE meta SET value = '0.0.1' WHERE key = 'folded_by'; DELETE FROM approvals")?;
             let store = open(dir.path())?;
+            assert_eq!(store.approvals_after(0, 1_000)?, before);
             for id in &ids {
                 assert_eq!(store.session(id)?, replay(&store, id)?);
                 notes(&store, id, 1)?;
@@ -219,6 +260,98 @@ fn sessions_are_found_filtered_and_paged() -> Result {
     let (rest, end) = list(Filter { limit: 3, cursor: next, ..Filter::default() })?;
     assert_eq!(first.into_iter().chain(rest).collect::<Vec<_>>(), ids.into_iter().rev().collect::<Vec<_>>());
     assert_eq!((end, code(list(Filter { cursor: Some("x".into()), ..Filter::default() }))), (None, "BDL-STORE-025"));
+    Ok(())
+}
+
+fn asked(store: &Store, id: &SessionId, call: u64) -> Result {
+    let body = json!({ "call": call, "tool": "Bash", "subject": "ls", "reason": "r", "expires_at": 9 });
+    store.append(batch(id, vec![event("approval_requested", body)?])).wait()?;
+    Ok(())
+}
+
+fn answered(store: &Store, id: &SessionId, call: u64) -> Result {
+    let body = json!({ "call": call, "effect": "allow", "reason": "r", "by": { "role": "operator" }, "state": "approved" });
+    store.append(batch(id, vec![event("approval_resolved", body)?])).wait()?;
+    Ok(())
+}
+
+#[test]
+fn approvals_are_listed_over_all_sessions_and_followed() -> Result {
+    let (_dir, store, a, b) = filled()?;
+    asked(&store, &b, 3)?;
+    asked(&store, &a, 5)?;
+    let from = store.newest_approval_change()?;
+    asked(&store, &b, 7)?;
+    answered(&store, &a, 5)?;
+    let calls = |list: &[Approval]| list.iter().map(|a| (a.session.clone(), a.call)).collect::<Vec<_>>();
+    assert_eq!(calls(&all_waiting(&store)?), [(b.clone(), 3), (b.clone(), 7)], "oldest first");
+    let newest_first = store.approvals(&ApprovalFilter::default())?.items;
+    assert_eq!(calls(&newest_first), [(b.clone(), 7), (a.clone(), 5), (b.clone(), 3)]);
+    let changes = store.approvals_after(from, 100)?;
+    assert_eq!(
+        changes.iter().map(|(_, a)| (a.call, a.state)).collect::<Vec<_>>(),
+        [(7, ApprovalState::Waiting), (5, ApprovalState::Approved)]
+    );
+    assert!(store.approvals_after(store.newest_approval_change()?, 100)?.is_empty());
+    let one = store.approval(&ApprovalId { session: a.clone(), call: 5 })?;
+    assert_eq!(one.resolution.map(|r| (r.by.role, r.seq)), Some(("operator".to_owned(), 12)));
+    assert_eq!(code(store.approval(&ApprovalId { session: a.clone(), call: 6 })), "BDL-STORE-027");
+    store.append(batch(&b, vec![event("session_ended", json!({ "outcome": "lost" }))?])).wait()?;
+    let together: Vec<_> = store.approvals_after(from, 1)?.into_iter().map(|(_, a)| a.call).collect();
+    assert_eq!(together, [5], "the newest change of 7 is the end of its session");
+    let ended: Vec<_> =
+        store.approvals_after(store.approvals_after(from, 1)?[0].0, 1)?.into_iter().map(|(_, a)| (a.call, a.state)).collect();
+    assert_eq!(ended, [(3, ApprovalState::Cancelled), (7, ApprovalState::Cancelled)], "what changes together is given together");
+    store.remove(&b, &Actor::host()).wait()?;
+    assert_eq!(calls(&store.approvals(&ApprovalFilter::default())?.items), [(a, 5)]);
+    assert!(store.verify(None)?.is_sound());
+    Ok(())
+}
+
+#[test]
+fn a_changed_row_of_an_approval_is_found() -> Result {
+    let (dir, store, a, _) = filled()?;
+    asked(&store, &a, 5)?;
+    for (sql_text, words) in [
+        ("UPDATE approvals SET state = 'approved'", "differs"),
+        ("UPDATE approvals SET state = 'waiting', doc = replace(doc, 'ls', 'rm')", "differs"),
+        ("UPDATE approvals SET call = 6", "that the log does not have"),
+        ("DELETE FROM approvals", "is missing"),
+    ] {
+        sql(dir.path())?.execute_batch(sql_text)?;
+        let report = store.verify(Some(&a))?;
+        assert!(
+            report.findings.iter().any(|f| f.what == What::Projection && f.detail.contains(words)),
+            "{sql_text}: {:?}",
+            report.findings
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_database_of_the_first_schema_is_copied_and_brought_up_to_date() -> Result {
+    let (dir, store, a, _) = filled()?;
+    asked(&store, &a, 5)?;
+    asked(&store, &a, 7)?;
+    answered(&store, &a, 5)?;
+    drop(store);
+    sql(dir.path())?.execute_batch("DROP TABLE approvals; PRAGMA user_version = 1")?;
+    let store = open(dir.path())?;
+    assert_eq!(all_waiting(&store)?.iter().map(|a| a.call).collect::<Vec<_>>(), [7]);
+    assert_eq!(stored_approvals(&store, &a)?, replayed_approvals(&store, &a)?);
+    assert!(store.verify(None)?.is_sound());
+    let backup = dir.path().join("beadle.db.schema-1");
+    let old = Connection::open(&backup)?;
+    let had = old.query_row("SELECT count(*) FROM events", [], |r| r.get::<_, i64>(0))?;
+    let version = old.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))?;
+    assert_eq!((version, had, backup.metadata()?.permissions().mode() & 0o777), (1, 18, 0o600));
+    drop(store);
+    sql(dir.path())?.execute_batch("DROP TABLE approvals; PRAGMA user_version = 1")?;
+    std::fs::remove_file(&backup)?;
+    std::fs::create_dir_all(dir.path().join("beadle.db.schema-1.draft/x"))?;
+    assert_eq!(code(open(dir.path())), "BDL-STORE-028");
+    assert_eq!(sql(dir.path())?.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))?, 1, "without a copy nothing is changed");
     Ok(())
 }
 

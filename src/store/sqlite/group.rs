@@ -220,6 +220,7 @@ impl<'c> Group<'c> {
                 .doing(APPENDING)?;
             e.head = hash;
             self.ends.row += 1;
+            super::approvals::fold(self.conn, e.no, self.ends.row, env)?;
             if env.seq > 1 {
                 session.fold(env);
             }
@@ -329,6 +330,7 @@ impl<'c> Group<'c> {
         for sql in [
             "DELETE FROM sessions WHERE no = ?1",
             "DELETE FROM frames WHERE session_no = ?1",
+            "DELETE FROM approvals WHERE session_no = ?1",
             "INSERT INTO removals (session_no) VALUES (?1)",
         ] {
             self.conn.execute(sql, [no]).doing(REMOVING)?;

@@ -3,6 +3,7 @@
 //! Invariants: WAL with `synchronous = FULL`, so a commit that returned is on disk; the writer never checkpoints by itself in the
 //! middle of a commit; every reader sees one whole commit.
 
+mod approvals;
 mod cache;
 mod feed;
 mod group;
@@ -19,6 +20,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::{Doing, Result};
 
+pub use approvals::ApprovalFilter;
+pub(super) use approvals::differences;
 pub use read::{Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
 pub(super) use read::{Pool, decode};
 pub(super) use rows::{RawEvent, SessionRow, orphans, raw_events, raw_host, session_rows};

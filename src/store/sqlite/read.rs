@@ -83,7 +83,7 @@ impl Pool {
         Ok(Self { idle: Mutex::new(idle), freed: Condvar::new() })
     }
 
-    fn with<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(super) fn with<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut idle = self.freed.wait_while(idle, |i| i.is_empty()).unwrap_or_else(PoisonError::into_inner);
         let lease = Lease { pool: self, conn: idle.pop() };

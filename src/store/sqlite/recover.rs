@@ -102,6 +102,6 @@ fn refold(conn: &Connection, row: &SessionRow) -> Result<()> {
     let s = session.ok_or_else(|| damaged("it does not begin with session_created".to_owned()))?;
     let doc = serde_json::to_string(&s).map_err(|e| damaged(e.to_string()))?;
     conn.execute("UPDATE sessions SET doc = ?2, status = ?3 WHERE no = ?1", (row.no, doc, s.status.as_str()))
-        .doing("folding projections anew")
-        .map(drop)
+        .doing("folding projections anew")?;
+    super::approvals::refold(conn, row)
 }
