@@ -2,6 +2,7 @@
 
 mod support;
 
+mod approvals;
 mod captures;
 mod claude;
 mod claude_codec;

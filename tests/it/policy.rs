@@ -70,7 +70,7 @@ fn a_bad_rule_or_component_is_named() {
 #[test]
 fn a_project_may_tighten_and_no_more_until_it_is_trusted() {
     let mut host = TestHost::new();
-    host.config(&rules(&["Bash(touch:*)", "Edit(./**)"], &[], &[]));
+    host.config(&format!("approvals.unattended = \"deny\"\n{}", rules(&["Bash(touch:*)", "Edit(./**)"], &[], &[])));
     host.file(
         "beadle.toml",
         "default = \"allow\"\n[session]\nenv = [\"*\"]\n[rules]\nallow = [\"Bash(rm:*)\"]\ndeny = [\"Bash(touch secret)\"]\n",

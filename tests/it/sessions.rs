@@ -45,7 +45,7 @@ fn stop_ends_the_whole_tree() {
 #[test]
 fn a_kept_session_takes_prompts_until_it_is_stopped() {
     let mut host = TestHost::new();
-    host.config(&rules(&[], &[], &[]));
+    host.config(&format!("approvals.unattended = \"deny\"\n{}", rules(&[], &[], &[])));
     let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "first" }, bash("touch b"), { "text": "second" }] }));
     let id = host.run_demo(&model, "one", &["--keep"]);
     until("the first turn ended", || (host.show(&id)["turn_count"] == 1).then_some(()));
