@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -266,6 +267,27 @@ pub trait Driver: Send + Sync {
     fn answer(&self, request_id: &str, answer: Answer<'_>) -> Vec<u8>;
     /// The frame that gives a further prompt, or `None` where the agent takes none.
     fn prompt(&self, text: &str) -> Option<Vec<u8>>;
+}
+
+/// Names how this version starts an agent: what `doctor` checked holds for this recipe only.
+pub fn recipe(agent: &str) -> Result<String, Error> {
+    let launch = driver(agent)?.launch(&LaunchRequest { program: Some(PathBuf::from("/agent")), ..LaunchRequest::default() })?;
+    let mut hasher = blake3::Hasher::new_derive_key("beadle 2026-11 launch recipe");
+    let mut part = |tag: u8, bytes: &[u8]| {
+        hasher.update(&[tag]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    };
+    launch.args.iter().for_each(|a| part(0, a.as_bytes()));
+    for (name, value) in &launch.env {
+        part(1, name.as_bytes());
+        part(2, value.as_bytes());
+    }
+    launch.frames.iter().for_each(|f| part(3, f));
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Whether the agent's program is one of its own that can be attested: not any command, and not the host itself.
+pub fn attestable(agent: &str) -> bool {
+    driver(agent).is_ok_and(|d| d.speaks()) && agent != "demo"
 }
 
 /// The driver of an agent by name. The built-in demo agent speaks Claude's protocol and uses its driver.

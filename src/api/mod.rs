@@ -14,6 +14,7 @@ use axum::routing::{delete, get, post};
 
 use crate::session::Manager;
 
+mod attestations;
 pub mod client;
 mod error;
 mod events;
@@ -54,6 +55,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/approvals/{session}/{call}", post(sessions::answer))
         .route("/v1/host", get(host::show))
         .route("/v1/host/shutdown", post(host::shutdown))
+        .route("/v1/programs", get(attestations::program))
+        .route("/v1/attestations", get(attestations::list).post(attestations::add))
         .route("/v1/trust", get(host::trusted).post(host::trust))
         .layer(middleware::from_fn_with_state(app.clone(), role::operator_only));
     Router::new()

@@ -23,6 +23,9 @@
 //! | `POST /v1/approvals/{session}/{call}` | [`ApprovalAnswer`] | [`ApprovalDoc`] |
 //! | `GET /v1/host` | | [`HostDoc`] |
 //! | `POST /v1/host/shutdown` | | 202 [`HostDoc`]; sessions go on, the daemon ends |
+//! | `GET /v1/programs` | [`ProgramQuery`] | [`ProgramDoc`]: what would run, and whether it is attested |
+//! | `GET /v1/attestations` | [`AttestationsQuery`] | [`Page`]`<`[`AttestationDoc`]`>`, newest last |
+//! | `POST /v1/attestations` | [`AttestationRequest`] | 201 [`AttestationDoc`] |
 //! | `GET /v1/trust` | | [`Page`]`<`[`TrustDoc`]`>` |
 //! | `POST /v1/trust` | [`TrustRequest`] | 201 [`TrustDoc`] |
 //! | `GET /healthz` | | 200 `ok` |
@@ -40,10 +43,12 @@
 
 use serde::{Deserialize, Serialize};
 
+mod attestation;
 mod host;
 mod record;
 mod session;
 
+pub use attestation::*;
 pub use host::*;
 pub use record::*;
 pub use session::*;

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod doctor;
+
+pub use doctor::DoctorArgs;
+
 use super::args_check::{answer_id, environment, label, session_id};
 use crate::model::{ApprovalId, Status};
 
@@ -71,6 +75,8 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Accept a project's beadle.toml as it is now
     Trust(TrustArgs),
+    /// Check this machine, or that an installed agent's gate holds
+    Doctor(DoctorArgs),
     /// The daemon on this machine
     #[command(subcommand)]
     Host(HostVerb),
@@ -81,6 +87,9 @@ pub enum Verb {
     Daemon(DaemonArgs),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
+    /// The tool server of `doctor`
+    #[command(hide = true)]
+    DoctorNotes { log: PathBuf },
     /// The demo's agent
     #[command(hide = true)]
     DemoAgent {

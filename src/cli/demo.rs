@@ -5,24 +5,22 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use super::args::DemoArgs;
 use super::ask::Terminal;
 use super::attach::{Follow, follow};
 use super::exit::{Coded, Exit, UsageError};
 use super::printer::Tone;
+use super::stage::{PrivateHost, temporary};
 use super::{Context, Outcome};
 use crate::api::client::{Client, Item};
 use crate::api::types::{ApprovalAnswer, Attach, EventsQuery, RunRequest, SessionDoc, StopRequest, VerifyRequest};
-use crate::config::Folders;
 use crate::demo::{self, workspace};
 use crate::gateway::{self, Options, Script, Server};
 use crate::model::{ApprovalId, Effect, SessionId};
 
-/// How long the demo's daemon may take to come up.
-const START: Duration = Duration::from_secs(20);
 /// How long a question stands on the screen before `--yes` answers it.
 const SHOWN: Duration = Duration::from_millis(1200);
 /// A key that is none: the scripted model asks for one, as the real API does.
@@ -39,11 +37,10 @@ pub async fn run(cx: &mut Context, args: DemoArgs) -> Outcome {
     }
     let stage = Stage::build()?;
     let server = Server::start(Script::parse(workspace::SCRIPT).map_err(coded)?, Options::default()).await.map_err(coded)?;
-    let client = Client::without_start(stage.folders()?);
     introduce(cx, &args, &stage)?;
-    let mut daemon = Daemon::start(&stage, &client).await?;
-    let outcome = play(cx, &args, &stage, &client, &server).await;
-    daemon.stop(&client).await;
+    let host = PrivateHost::start(&stage.root.join("beadle"), workspace::CONFIG).await?;
+    let outcome = play(cx, &args, &stage, host.client(), &server).await;
+    host.stop().await;
     server.stop().await;
     if args.keep {
         cx.printer.note(&format!("kept: {}", stage.root.display()))?;
@@ -132,7 +129,7 @@ struct Stage {
 
 impl Stage {
     fn build() -> anyhow::Result<Self> {
-        let root = temporary()?;
+        let root = temporary("beadle-demo")?;
         let stage = Self { work: root.join("greet"), root };
         let write = |path: PathBuf, text: &str| -> std::io::Result<()> {
             if let Some(dir) = path.parent() {
@@ -146,9 +143,6 @@ impl Stage {
         for dir in ["home", "agent"] {
             std::fs::create_dir_all(stage.root.join(dir))?;
         }
-        let folders = stage.folders()?;
-        folders.create()?;
-        write(folders.config_file(), workspace::CONFIG)?;
         for git in workspace::git_setup() {
             let done = Command::new("git")
                 .args(*git)
@@ -164,11 +158,6 @@ impl Stage {
             }
         }
         Ok(stage)
-    }
-
-    fn folders(&self) -> anyhow::Result<Folders> {
-        let home = self.root.join("beadle").into_os_string();
-        Ok(Folders::resolve(&|name| (name == "BEADLE_HOME").then(|| home.clone()), &|_| false)?)
     }
 
     fn request(&self, args: &DemoArgs, server: &Server, attach: bool) -> RunRequest {
@@ -193,60 +182,6 @@ impl Stage {
             attach,
             ..RunRequest::default()
         }
-    }
-}
-
-/// A new folder of our own, 0700, with links resolved (agents see real paths).
-fn temporary() -> anyhow::Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
-    let base = std::env::temp_dir().canonicalize()?;
-    for n in 0..100 {
-        let dir = base.join(format!("beadle-demo-{}-{n}", std::process::id()));
-        match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Ok(()) => return Ok(dir),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Err(UsageError(format!("no free name for a folder in {}", base.display())).into())
-}
-
-/// The demo's own daemon.
-struct Daemon(Child);
-
-impl Daemon {
-    async fn start(stage: &Stage, client: &Client) -> anyhow::Result<Self> {
-        let child = Command::new(std::env::current_exe()?)
-            .args(["daemon", "--detach"])
-            .env("BEADLE_HOME", stage.root.join("beadle"))
-            .env_remove("BEADLE_SESSION")
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut daemon = Self(child);
-        let until = Instant::now() + START;
-        loop {
-            match client.host().await {
-                Ok(_) => return Ok(daemon),
-                Err(e) if Instant::now() >= until || daemon.0.try_wait()?.is_some() => return Err(e.into()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    }
-
-    async fn stop(&mut self, client: &Client) {
-        let until = Instant::now() + START;
-        let told = client.shutdown().await.is_ok();
-        while told && Instant::now() < until {
-            if matches!(self.0.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -15,6 +15,7 @@ mod completions;
 mod config;
 mod daemon;
 mod demo;
+mod doctor;
 mod events;
 mod exit;
 mod host;
@@ -27,6 +28,7 @@ mod run;
 #[cfg(test)]
 mod sample;
 mod session;
+mod stage;
 mod text;
 mod timeline;
 mod trust;
@@ -99,7 +101,7 @@ fn finish(cx: &mut Context, outcome: Outcome) -> Exit {
 }
 
 const fn needs_threads(verb: &Verb) -> bool {
-    matches!(verb, Verb::Daemon(_) | Verb::Demo(_) | Verb::Policy(_) | Verb::Model(_) | Verb::Config(_))
+    matches!(verb, Verb::Daemon(_) | Verb::Demo(_) | Verb::Doctor(_) | Verb::Policy(_) | Verb::Model(_) | Verb::Config(_))
 }
 
 fn runtime(threads: bool) -> anyhow::Result<tokio::runtime::Runtime> {
@@ -134,12 +136,14 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Config(ConfigVerb::Check(args)) => config::check(cx, args).await,
         Verb::Config(ConfigVerb::Path) => config::path(cx),
         Verb::Trust(args) => trust::trust(cx, args).await,
+        Verb::Doctor(args) => doctor::run(cx, args).await,
         Verb::Host(HostVerb::Status) => host::status(cx).await,
         Verb::Host(HostVerb::Logs { follow, tail }) => host::logs(cx, follow, tail).await,
         Verb::Host(HostVerb::Stop) => host::stop(cx).await,
         Verb::Model(verb) => model::run(cx, verb).await,
         Verb::Daemon(args) => daemon::run(cx, args).await,
         Verb::Completions { shell } => completions::print(cx, shell),
+        Verb::DoctorNotes { log } => doctor::notes(&log),
         Verb::DemoAgent { .. } => Ok(Exit::Internal),
     }
 }

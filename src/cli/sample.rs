@@ -14,6 +14,7 @@ pub fn session() -> SessionDoc {
         outcome: Some(Outcome::Succeeded),
         mediation: Mediation::Gate,
         mediation_note: None,
+        program: None,
         command: vec!["claude".into()],
         cwd: "/p".into(),
         write_root: None,

@@ -59,12 +59,29 @@ fn row(doc: &SessionDoc, now: i64) -> Vec<String> {
         brief(&doc.name, 30),
         brief(&doc.agent, 20),
         status,
-        doc.mediation.as_str().to_owned(),
+        standing(doc),
         count(doc.call_count),
         count(doc.denied_count),
         doc.cost.as_ref().map(money).unwrap_or_else(|| "-".to_owned()),
         age(&doc.created_at, now),
     ]
+}
+
+/// What stands between the agent and its tools, and whether that was seen to hold for this very program.
+fn standing(doc: &SessionDoc) -> String {
+    let attested = if doc.program.as_ref().is_some_and(|p| p.attested) { ", attested" } else { "" };
+    format!("{}{attested}", doc.mediation.as_str())
+}
+
+/// The program's attestation in words; empty for agents that have none.
+fn attested(doc: &SessionDoc) -> String {
+    let Some(p) = &doc.program else { return String::new() };
+    let digest = p.digest.as_deref().map(|d| format!(" (BLAKE3 {}…)", safe(&d.chars().take(16).collect::<String>()))).unwrap_or_default();
+    match (p.attested, &p.note) {
+        (true, _) => format!("yes{digest}"),
+        (false, Some(note)) => format!("no: {}{digest}", brief(note, 200)),
+        (false, None) => format!("no: `beadle doctor {}` was not run", safe(&doc.agent)),
+    }
 }
 
 /// Everything known about one session, and the questions that wait for an answer.
@@ -113,6 +130,7 @@ fn fields(doc: &SessionDoc) -> Vec<(&'static str, String)> {
         ("status", doc.outcome.map_or_else(|| doc.status.as_str().to_owned(), |o| format!("{}, {}", doc.status.as_str(), o.as_str()))),
         ("exit", ended),
         ("mediation", format!("{}{note}", doc.mediation.as_str())),
+        ("attested", attested(doc)),
         ("command", brief(&words.join(" "), 400)),
         ("cwd", brief(&doc.cwd, 400)),
         ("write root", text(&doc.write_root)),
@@ -266,12 +284,27 @@ fn say(cx: &mut Context, doc: &SessionDoc, what: &str) -> Outcome {
 mod tests {
     use super::*;
     use crate::cli::sample;
+    use crate::model::SessionProgram;
 
     #[test]
     fn a_row_tells_mediation_and_who_waits() {
         let doc = SessionDoc { outcome: None, status: Status::Running, waiting_count: 1, name: "a\x1bb".into(), ..sample::session() };
         let row = row(&doc, 1_767_225_600_000 + 5_000);
         assert_eq!(row, ["fix-mwpus4jk-bbbbb", "a\\x1bb", "claude", "running (asks)", "gate", "3", "1", "$0.0229875", "5s"]);
+    }
+
+    #[test]
+    fn a_row_and_the_fields_tell_whether_the_program_is_attested() {
+        let program = |digest: Option<&str>, attested, note: Option<&str>| {
+            let program = SessionProgram { digest: digest.map(str::to_owned), attested, note: note.map(str::to_owned) };
+            SessionDoc { program: Some(program), ..sample::session() }
+        };
+        let yes = program(Some("0123456789abcdef01"), true, None);
+        assert_eq!((standing(&yes).as_str(), attested(&yes).as_str()), ("gate, attested", "yes (BLAKE3 0123456789abcdef…)"));
+        let no = program(None, false, None);
+        assert_eq!((standing(&no).as_str(), attested(&no).as_str()), ("gate", "no: `beadle doctor claude` was not run"));
+        assert_eq!(attested(&program(None, false, Some("why\x1b"))), "no: why\\x1b");
+        assert_eq!(attested(&sample::session()), "");
     }
 
     #[test]

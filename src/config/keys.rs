@@ -9,6 +9,8 @@ use super::value::At;
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     Text,
+    /// `false` is the looser one.
+    Flag,
     Number {
         min: u64,
         max: u64,
@@ -49,6 +51,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "session.env", kind: Kind::Texts { max: 1000 }, scope: Scope::Session },
     Key { name: "session.grace_ms", kind: Kind::Number { min: 0, max: HOUR_MS }, scope: Scope::Session },
     Key { name: "session.require_mediation", kind: Kind::Words(&["none", "hooks", "gate"]), scope: Scope::Tighten },
+    Key { name: "session.require_attested", kind: Kind::Flag, scope: Scope::Tighten },
     Key { name: "session.on_breach", kind: Kind::Words(&["alert", "stop"]), scope: Scope::Tighten },
     Key { name: "approvals.timeout_ms", kind: Kind::Number { min: 0, max: 30 * 24 * HOUR_MS }, scope: Scope::Tighten },
     Key { name: "approvals.unattended", kind: Kind::Words(&["wait", "deny"]), scope: Scope::Tighten },
@@ -70,6 +73,7 @@ impl Key {
     pub fn read(&self, at: At<'_, '_>) -> Result<Json, Error> {
         Ok(match self.kind {
             Kind::Text => Json::from(at.text(self.name)?),
+            Kind::Flag => Json::from(at.flag(self.name)?),
             Kind::Number { min, max } => Json::from(at.number(self.name, min, max)?),
             Kind::Words(words) => Json::from(at.word(self.name, words)?),
             Kind::Texts { max } => Json::from(at.texts(self.name, max)?),
@@ -86,6 +90,7 @@ impl Key {
         let wrong = |expected: String| Error::WrongVariable { name: self.variable(), found: super::value::cut(text), expected };
         match self.kind {
             Kind::Text => Ok(Json::from(text)),
+            Kind::Flag => text.parse::<bool>().map(Json::from).map_err(|_| wrong("true or false".to_owned())),
             Kind::Number { min, max } => text
                 .parse::<u64>()
                 .ok()
@@ -105,6 +110,7 @@ impl Key {
     pub fn tightens(&self, old: &Json, new: &Json) -> bool {
         match self.kind {
             _ if self.scope != Scope::Tighten => false,
+            Kind::Flag => new.as_bool() >= old.as_bool(),
             Kind::Number { .. } => new.as_u64() <= old.as_u64(),
             Kind::Words(words) => {
                 let rank = |v: &Json| words.iter().position(|w| v.as_str() == Some(*w));

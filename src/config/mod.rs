@@ -95,6 +95,8 @@ pub struct Config {
     pub env: Vec<String>,
     pub grace_ms: u64,
     pub require_mediation: Mediation,
+    /// An agent we know is only started when its very program passed `beadle doctor`.
+    pub require_attested: bool,
     pub on_breach: OnBreach,
     pub approval_timeout_ms: u64,
     pub unattended: Unattended,
@@ -272,6 +274,7 @@ fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
             "hooks" => Mediation::Hooks,
             _ => Mediation::Gate,
         },
+        require_attested: get("session.require_attested")?.as_bool().ok_or_else(|| missing("session.require_attested"))?,
         on_breach: match text("session.on_breach")? {
             "alert" => OnBreach::Alert,
             _ => OnBreach::Stop,

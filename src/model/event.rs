@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::attestation::SessionProgram;
 use super::call::Call;
 use super::decision::{Answer, By, Effect, FailureCause, Mode, OnFailure};
 use super::id::{RuleId, SessionId};
@@ -192,6 +193,9 @@ pub struct SessionCreated {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsafe_args: Vec<String>,
     pub beadle_version: String,
+    /// What is run, for agents whose program can be attested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<SessionProgram>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@
 //! Called by everyone.
 
 mod approval;
+mod attestation;
 mod call;
 mod clock;
 mod decision;
@@ -17,6 +18,7 @@ mod session;
 mod usage;
 
 pub use approval::{Approval, ApprovalState, Approvals, Resolution};
+pub use attestation::{Attestation, AttestedCheck, AttestedFile, CheckResult, REQUIRED_CHECKS, SessionProgram};
 pub use call::{Access, Call, Channel, Command, Parse, PathUse, Redirect, ToolKind, Word};
 pub use clock::{Clock, Entropy, OsEntropy, SystemClock, format_ms};
 pub use decision::{Answer, By, Decision, Effect, FailureCause, Mode, OnFailure, fold};

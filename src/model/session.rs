@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::attestation::SessionProgram;
 use super::event::{Envelope, Event};
 use super::id::SessionId;
 use super::usage::{Nanousd, Usage};
@@ -124,6 +125,9 @@ pub struct Session {
     /// Why mediation is not what the agent's recipe gives, where it was lowered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mediation_note: Option<String>,
+    /// What is run, for agents whose program can be attested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<SessionProgram>,
     pub command: Vec<String>,
     pub cwd: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -199,6 +203,7 @@ impl Session {
             outcome: None,
             mediation: c.mediation,
             mediation_note: c.mediation_note.clone(),
+            program: c.program.clone(),
             command: c.command.clone(),
             cwd: c.cwd.clone(),
             home: c.home.clone(),

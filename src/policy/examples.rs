@@ -96,6 +96,7 @@ pub fn session(cwd: &Path) -> Option<Session> {
         created_by: Actor::host(),
         unsafe_args: vec![],
         beadle_version: env!("CARGO_PKG_VERSION").into(),
+        program: None,
     };
     let id = SessionId::parse("example").ok()?;
     Session::begin(&Envelope { session: id, seq: 1, at: 0, attempt: 1, event: created.into() })

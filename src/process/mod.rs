@@ -17,6 +17,7 @@ mod install;
 mod launch;
 mod lock;
 mod logs;
+mod program;
 mod tree;
 
 use std::ffi::OsString;
@@ -31,6 +32,7 @@ pub use exit::read as read_exit;
 pub use inbox::{Inbox, Line, MAX_LINE};
 pub use install::{install, install_bytes};
 pub use logs::{LogChunk, MAX_CHUNK, Stream, read_log, read_tail};
+pub use program::{FileId, Inspected, Kind as ProgramKind, ProgramFile, Programs};
 pub use tree::{ProcessInfo, identify, processes_of};
 
 /// Output kept for `logs` of an ungated agent, and unread output at which a gated one blocks, in bytes.

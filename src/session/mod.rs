@@ -22,6 +22,7 @@ use crate::process::{ProcessInfo, ShimHandle};
 use crate::store::Store;
 
 mod approvals;
+mod attest;
 mod command;
 mod failpoint;
 mod finish;
@@ -35,6 +36,7 @@ mod run;
 mod start;
 
 pub use approvals::{Answer, ApprovalChanges, REASON_MAX};
+pub use attest::{AttestRequest, Attested, ProgramSeen};
 pub use recovery::Recovered;
 pub use rules::Rule;
 pub use start::StartRequest;
@@ -73,6 +75,8 @@ pub enum Error {
     TooMany(u64),
     #[error("{agent} would run with mediation {got}, and `session.require_mediation` is {want}; {hint}")]
     Mediation { agent: String, got: &'static str, want: &'static str, hint: &'static str },
+    #[error("{agent} at {program} is not attested: {why}; run `beadle doctor {agent}`, or unset `session.require_attested`")]
+    NotAttested { agent: String, program: String, why: String },
     #[error(transparent)]
     Config(#[from] crate::config::Error),
     #[error("the session's task did not answer within {} s; see `beadle host logs`", COMMAND_TIMEOUT.as_secs())]
@@ -103,6 +107,7 @@ impl Error {
             Self::TooMany(_) => "BDL-SESSION-011",
             Self::Mediation { .. } => "BDL-SESSION-014",
             Self::Answered { .. } => "BDL-SESSION-015",
+            Self::NotAttested { .. } => "BDL-SESSION-030",
             Self::Config(e) => e.code(),
             Self::Busy => "BDL-SESSION-012",
             Self::ShuttingDown => "BDL-SESSION-013",
@@ -144,6 +149,11 @@ pub struct Inner {
     run_root: PathBuf,
     live: Mutex<HashMap<SessionId, LiveSession>>,
     rules: Mutex<rules::Rules>,
+    /// Digests of programs that were read.
+    programs: crate::process::Programs,
+    attested: Mutex<Vec<attest::Attested>>,
+    /// Held while an attestation is written: list and document change together.
+    attesting: tokio::sync::Mutex<()>,
     shutdown: watch::Sender<bool>,
 }
 
@@ -165,6 +175,10 @@ impl Inner {
 
     fn rules(&self) -> MutexGuard<'_, rules::Rules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attested(&self) -> MutexGuard<'_, Vec<attest::Attested>> {
+        self.attested.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn forget(&self, id: &SessionId) {
@@ -207,6 +221,7 @@ impl Drop for AttachGuard {
 impl Manager {
     pub fn new(parts: Parts) -> Result<Self, Error> {
         let rules = rules::Rules::load(&parts.store)?;
+        let attested = attest::load(&parts.store)?;
         let (shutdown, _) = watch::channel(false);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -222,6 +237,9 @@ impl Manager {
                 run_root: parts.run_root,
                 live: Mutex::new(HashMap::new()),
                 rules: Mutex::new(rules),
+                programs: crate::process::Programs::default(),
+                attested: Mutex::new(attested),
+                attesting: tokio::sync::Mutex::new(()),
                 shutdown,
             }),
         })

@@ -16,10 +16,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::live::{self, Live};
 use super::run::{CLOSE_INPUT, MAILBOX, Runner};
-use super::{Error, Inner, LiveSession, instructions, mask};
+use super::{Error, Inner, LiveSession, attest, instructions, mask};
 use crate::agent::{self, Driver, Launch, LaunchRequest};
 use crate::config::Config;
-use crate::model::{Actor, AttemptStarted, Event, Mediation, Outcome, PromptSubmitted, Session, SessionCreated, SessionEnded, SessionId};
+use crate::model::{
+    Actor, AttemptStarted, Event, Mediation, Outcome, PromptSubmitted, Session, SessionCreated, SessionEnded, SessionId, SessionProgram,
+};
 use crate::policy::Chain;
 use crate::process::{Inbox, LaunchSpec, Shim, ShimEvents, ShimHandle, default_limits};
 use crate::store::{Batch, Frame};
@@ -29,6 +31,9 @@ const NAME_MAX: usize = 200;
 /// Most arguments, and bytes of one.
 const ARGS_MAX: usize = 1024;
 const ARG_MAX: usize = 128 << 10;
+
+/// Where programs are looked up when the session has no PATH.
+pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// What a caller wants started; see `RunRequest` of the API.
 #[derive(Debug, Clone, Default)]
@@ -85,8 +90,11 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
     let rules = inner.rules().for_session(&id);
     let assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
     required(driver, &request, &launch, assembled.config.require_mediation)?;
+    let search = launch.env.get(OsStr::new("PATH")).cloned();
+    let must = assembled.config.require_attested;
+    let checked = attest::check(inner, &request.agent, &program, search, !request.unsafe_args.is_empty(), must).await?;
 
-    let mut events: Vec<Event> = vec![created(&request, name, &cwd, home, &launch, by.clone())];
+    let mut events: Vec<Event> = vec![created(&request, name, &cwd, home, &launch, by.clone(), checked.as_ref().map(|c| c.seen.clone()))];
     events.extend(assembled.events);
     for skipped in found.skipped {
         events.push(crate::model::Note { text: format!("instructions {} were left out: {}", skipped.path, skipped.why) }.into());
@@ -137,6 +145,13 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
             return Err(e.into());
         }
     };
+    if !attest::runs(checked.as_ref(), shim.0.agent().pid) {
+        // why: it has been told nothing yet, not even the prompt.
+        super::run::told(&id, shim.0.kill().await);
+        let why = "the file was replaced between its check and its start; start the session again".to_owned();
+        failed(inner, &done.session, why.clone()).await?;
+        return Err(Error::NotAttested { agent: request.agent, program: program.display().to_string(), why });
+    }
     let session = match started(inner, &done.session, &launch_argv(&program, &launch), &shim.0).await {
         Ok(session) => session,
         Err(e) => {
@@ -204,7 +219,15 @@ pub(super) fn spawn(
     tokio::spawn(runner.run(inner.shutdown.subscribe()));
 }
 
-fn created(request: &StartRequest, name: String, cwd: &Path, home: Option<String>, launch: &Launch, by: Actor) -> Event {
+fn created(
+    request: &StartRequest,
+    name: String,
+    cwd: &Path,
+    home: Option<String>,
+    launch: &Launch,
+    by: Actor,
+    program: Option<SessionProgram>,
+) -> Event {
     let mut command = vec![launch.program.display().to_string()];
     command.extend(request.args.iter().cloned());
     SessionCreated {
@@ -222,6 +245,7 @@ fn created(request: &StartRequest, name: String, cwd: &Path, home: Option<String
         created_by: by,
         unsafe_args: request.unsafe_args.clone(),
         beadle_version: env!("CARGO_PKG_VERSION").to_owned(),
+        program,
     }
     .into()
 }
@@ -285,7 +309,16 @@ fn folder(path: &Path) -> Result<PathBuf, Error> {
 
 /// The program as an absolute path, looked up on the session's own PATH.
 fn resolve(launch: &Launch, cwd: &Path) -> Result<PathBuf, Error> {
-    let program = &launch.program;
+    if launch.program.as_os_str().is_empty() {
+        return Err(agent::Error::NoCommand.into());
+    }
+    let cwd_based = launch.program.components().count() > 1 || launch.program.is_absolute();
+    let program = if cwd_based { &cwd.join(&launch.program) } else { &launch.program };
+    find_program(program, launch.env.get(OsStr::new("PATH")).map(OsString::as_os_str))
+}
+
+/// An absolute path as it is, a name by its place on a PATH; an executable file in any case.
+pub(super) fn find_program(program: &Path, path: Option<&OsStr>) -> Result<PathBuf, Error> {
     let err = |why: &str| Error::Program { program: live::cut(&program.display().to_string(), 300), why: why.to_owned() };
     let check = |p: &Path| -> Result<(), Error> {
         let meta = std::fs::metadata(p).map_err(|e| match e.kind() {
@@ -300,16 +333,14 @@ fn resolve(launch: &Launch, cwd: &Path) -> Result<PathBuf, Error> {
         }
         Ok(())
     };
-    if program.as_os_str().is_empty() {
-        return Err(agent::Error::NoCommand.into());
+    if program.is_absolute() {
+        check(program)?;
+        return Ok(program.to_owned());
     }
-    if program.components().count() > 1 || program.is_absolute() {
-        let full = cwd.join(program);
-        check(&full)?;
-        return Ok(full);
+    if program.components().count() != 1 {
+        return Err(err("is not an absolute path"));
     }
-    let path = launch.env.get(OsStr::new("PATH")).cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    std::env::split_paths(&path)
+    std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH)))
         .filter(|d| d.is_absolute())
         .map(|d| d.join(program))
         .find(|p| check(p).is_ok())

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::model::{Actor, BodyError, RuleAdded, RuleRevoked, SessionId, UnknownEvent};
+use crate::model::{Actor, Attestation, BodyError, RuleAdded, RuleRevoked, SessionId, UnknownEvent};
 
 use super::chain::Hash;
 use super::seal::SignedHead;
@@ -57,13 +57,24 @@ pub enum HostEvent {
     RuleAdded(RuleAdded),
     RuleRevoked(RuleRevoked),
     ProjectTrusted(ProjectTrusted),
+    /// An agent's program was driven through the checks of `doctor`.
+    AgentAttested(Attestation),
     #[serde(skip)]
     Unknown(UnknownEvent),
 }
 
 impl HostEvent {
-    const KINDS: [&'static str; 8] =
-        ["opened", "closed", "session_created", "session_head", "session_removed", "rule_added", "rule_revoked", "project_trusted"];
+    const KINDS: [&'static str; 9] = [
+        "opened",
+        "closed",
+        "session_created",
+        "session_head",
+        "session_removed",
+        "rule_added",
+        "rule_revoked",
+        "project_trusted",
+        "agent_attested",
+    ];
 
     pub fn kind(&self) -> &str {
         match self {
@@ -75,6 +86,7 @@ impl HostEvent {
             Self::RuleAdded(_) => Self::KINDS[5],
             Self::RuleRevoked(_) => Self::KINDS[6],
             Self::ProjectTrusted(_) => Self::KINDS[7],
+            Self::AgentAttested(_) => Self::KINDS[8],
             Self::Unknown(u) => &u.kind,
         }
     }

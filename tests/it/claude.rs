@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Model, Terminal, TestHost, bash, lines_of, marked, rules, until};
 
 /// The agent under test: `BEADLE_TEST_CLAUDE`, or where `.ci/run` installs it. Where CI must have it, its absence fails.
-fn claude() -> Option<PathBuf> {
+pub fn claude() -> Option<PathBuf> {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/agents/node_modules/.bin/claude");
     let path = std::env::var_os("BEADLE_TEST_CLAUDE").map_or(installed, PathBuf::from);
     if path.exists() {

@@ -8,6 +8,7 @@ mod claude;
 mod claude_codec;
 mod cli;
 mod client;
+mod doctor;
 mod gate;
 mod gateway;
 mod plugin;

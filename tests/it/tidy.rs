@@ -26,6 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api/client", &["model", "config"]),
     ("cli", &["model", "config", "api"]),
     ("cli/policy", &["model", "config", "api", "policy", "plugin", "agent"]),
+    ("cli/doctor", &["model", "config", "api", "gateway", "agent", "plugin"]),
     ("cli/demo", &["model", "config", "api", "gateway", "demo"]),
     ("cli/model", &["model", "config", "api", "gateway"]),
     ("cli/daemon", &["model", "config", "api", "daemon"]),

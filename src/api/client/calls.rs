@@ -10,9 +10,10 @@ use hyper::body::Incoming;
 use hyper::{Response, header::HeaderMap};
 
 use super::super::types::{
-    ApprovalAnswer, ApprovalDoc, ENDED_HEADER, EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page, ProcessDoc,
-    RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StopRequest, TrustDoc, TrustRequest,
-    VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    ApprovalAnswer, ApprovalDoc, AttestationDoc, AttestationRequest, AttestationsQuery, ENDED_HEADER, EventDoc, EventsQuery, HostDoc,
+    LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery,
+    RunRequest, SendRequest, SessionDoc, SessionsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS,
+    WaitQuery,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -139,6 +140,18 @@ impl Client {
 
     pub async fn shutdown(&self) -> Result<HostDoc> {
         self.call(Method::POST, "/v1/host/shutdown", Bytes::new()).await
+    }
+
+    pub async fn program(&self, wanted: &ProgramQuery) -> Result<ProgramDoc> {
+        self.get(&format!("/v1/programs{}", query(wanted)?)).await
+    }
+
+    pub async fn attestations(&self, agent: Option<&str>) -> Result<Page<AttestationDoc>> {
+        self.get(&format!("/v1/attestations{}", query(&AttestationsQuery { agent: agent.map(str::to_owned) })?)).await
+    }
+
+    pub async fn attest(&self, request: &AttestationRequest) -> Result<AttestationDoc> {
+        self.post("/v1/attestations", request).await
     }
 
     pub async fn trusted(&self) -> Result<Page<TrustDoc>> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Mediation, Nanousd, Outcome, Session, Status, Usage, format_ms};
+use crate::model::{Mediation, Nanousd, Outcome, Session, SessionProgram, Status, Usage, format_ms};
 
 /// Start a session. The caller's own cwd, umask and allow-listed environment travel with it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -96,6 +96,9 @@ pub struct SessionDoc {
     pub mediation: Mediation,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mediation_note: Option<String>,
+    /// What is run and whether it is attested, for agents whose program can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<SessionProgram>,
     pub command: Vec<String>,
     pub cwd: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,6 +158,7 @@ impl From<&Session> for SessionDoc {
             outcome: s.outcome,
             mediation: s.mediation,
             mediation_note: s.mediation_note.clone(),
+            program: s.program.clone(),
             command: s.command.clone(),
             cwd: s.cwd.clone(),
             write_root: s.write_root.clone(),
