@@ -117,12 +117,12 @@ mod tests {
     fn what_failed_is_missing_or_unknown_does_not_pass() {
         assert!(made(CheckResult::Ok).passed() && made(CheckResult::Skipped).passed());
         assert!(!made(CheckResult::Failed).passed());
-        for i in 0..REQUIRED_CHECKS.len() {
+        for (i, name) in REQUIRED_CHECKS.iter().enumerate() {
             let mut without = made(CheckResult::Ok);
             without.checks[i].result = CheckResult::Skipped;
-            assert!(!without.passed(), "{} was skipped", REQUIRED_CHECKS[i]);
+            assert!(!without.passed(), "{name} was skipped");
             without.checks.remove(i);
-            assert!(!without.passed(), "{} is missing", REQUIRED_CHECKS[i]);
+            assert!(!without.passed(), "{name} is missing");
         }
         let wrapper = Attestation { program_kind: "wrapper".to_owned(), ..made(CheckResult::Ok) };
         assert!(!wrapper.passed());

@@ -214,7 +214,7 @@ impl Manager {
         let over = list.len().saturating_sub(KEPT);
         list.drain(..over);
         let text = serde_json::to_string(&list).unwrap_or_default();
-        inner.store.note(HostEvent::AgentAttested(made.attestation.clone()), vec![(DOCUMENT.to_owned(), Some(text))]).await?;
+        inner.store.note(HostEvent::AgentAttested(Box::new(made.attestation.clone())), vec![(DOCUMENT.to_owned(), Some(text))]).await?;
         *inner.attested() = list;
         Ok(made)
     }

@@ -58,7 +58,7 @@ pub enum HostEvent {
     RuleRevoked(RuleRevoked),
     ProjectTrusted(ProjectTrusted),
     /// An agent's program was driven through the checks of `doctor`.
-    AgentAttested(Attestation),
+    AgentAttested(Box<Attestation>),
     #[serde(skip)]
     Unknown(UnknownEvent),
 }
