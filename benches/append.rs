@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use beadle::model::{AgentReplied, Event, SessionCreated, SessionId};
+use beadle::model::{AgentReplied, Event, SessionId};
 use beadle::store::{Batch, Filter, Options, Store};
 
 type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -87,7 +87,7 @@ fn main() -> Result {
 
 fn reads(store: &Store, long: &SessionId) -> Result {
     for i in 0..10_000 / 500 {
-        let firsts: Vec<_> = (0..500).map(|n| first(&format!("s-{i}-{n}"))).collect::<Result<_>>()?;
+        let firsts = (0..500).map(|n| beadle_benches::created(&format!("s-{i}-{n}"))).collect::<serde_json::Result<Vec<_>>>()?;
         let tickets: Vec<_> = firsts.into_iter().map(|b| store.append(b)).collect();
         tickets.into_iter().try_for_each(|t| t.wait().map(drop))?;
     }
@@ -127,18 +127,8 @@ fn batch(session: &SessionId, events: Vec<Event>) -> Batch {
     }
 }
 
-fn first(name: &str) -> Result<Batch> {
-    let id = SessionId::new(name, &beadle::model::SystemClock, &beadle::model::OsEntropy);
-    // why: through the wire shape, so that a field added later needs no change here.
-    let created: SessionCreated = serde_json::from_value(serde_json::json!({
-        "name": name, "agent": "claude", "command": ["claude"], "cwd": "/home/user/project", "labels": { "team": "core" },
-        "env_names": ["PATH", "HOME"], "mediation": "gate", "created_by": { "role": "host" }, "beadle_version": "0.1.0",
-    }))?;
-    Ok(Batch { expected: Some(0), attempt: 0, ..batch(&id, vec![created.into()]) })
-}
-
 fn create(store: &Store, name: &str) -> Result<SessionId> {
-    let b = first(name)?;
+    let b = beadle_benches::created(name)?;
     let id = b.session.clone();
     store.append(b).wait()?;
     Ok(id)

@@ -1,6 +1,6 @@
 //! One call: a fresh store and instance, the question, the answer, and what went wrong.
 //!
-//! Invariants: the store is dropped whatever happens; a failure has exactly one cause, and the narrowest that is true:
+//! Invariants: a store serves one call; a failure has exactly one cause, and the narrowest that is true:
 //! a guest that was refused memory failed for memory, whatever it did then.
 
 use std::time::{Duration, Instant};
@@ -41,32 +41,35 @@ impl CallFailure {
     }
 }
 
-/// Puts the question to a fresh instance; `config` is given first where there is no snapshot that holds it.
+/// Where the instance of a call comes from.
+pub(super) enum From<'a> {
+    /// Made ahead from a snapshot, so it is configured.
+    Ready(Instance),
+    /// To be made; `config` is given first where there is no snapshot that holds it.
+    New { pre: &'a InstancePre<State>, config: Option<&'a str> },
+}
+
+/// Puts the question to an instance that no call has used. The store is the caller's to throw away.
 pub(super) fn decide(
     engines: &Engines,
-    mut store: Store<State>,
-    pre: &InstancePre<State>,
+    store: &mut Store<State>,
+    from: From<'_>,
     exports: &Exports,
-    config: Option<&str>,
     question: &Question,
 ) -> Result<Decision, CallFailure> {
     let _ticking = engines.ticker.enter();
-    let answer = ask(&mut store, pre, exports, config, question);
-    match answer {
+    match ask(store, from, exports, question) {
         Ok(Ok(decision)) => Ok(decision),
         Ok(Err(detail)) => Err(CallFailure::new(FailureCause::BadAnswer, detail)),
-        Err(e) => Err(failure(&store, &e)),
+        Err(e) => Err(failure(store, &e)),
     }
 }
 
-fn ask(
-    store: &mut Store<State>,
-    pre: &InstancePre<State>,
-    exports: &Exports,
-    config: Option<&str>,
-    question: &Question,
-) -> wasmtime::Result<Result<Decision, String>> {
-    let instance = pre.instantiate(&mut *store)?;
+fn ask(store: &mut Store<State>, from: From<'_>, exports: &Exports, question: &Question) -> wasmtime::Result<Result<Decision, String>> {
+    let (instance, config) = match from {
+        From::Ready(instance) => (instance, None),
+        From::New { pre, config } => (pre.instantiate(&mut *store)?, config),
+    };
     if let Some(config) = config
         && let Err(reason) = exports.configure(store, &instance, config)?
     {

@@ -12,10 +12,11 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::error::{Error, Result};
 use super::limits::MAX_MEMORY;
+use super::ready;
 use super::ticker::Ticker;
 
-/// Instances alive at once in the small engine, over all plugins. Calls are bounded below that by the thread pool.
-const SLOTS: u32 = 64;
+/// Instances alive at once in the small engine, over all plugins: those made ahead, and those of calls, which the thread pool bounds.
+const SLOTS: u32 = 64 + ready::MOST as u32;
 /// Table elements of a small guest. Rust and C guests have some dozens.
 const SMALL_TABLE: usize = 2_000;
 /// Bytes of a slot's memory that stay mapped between calls, and are copied back rather than faulted in.
@@ -36,6 +37,8 @@ pub(super) struct Engines {
     small: Engine,
     large: Engine,
     pub(super) ticker: Ticker,
+    /// Instances made ahead, over all plugins.
+    pub(super) spares: ready::Count,
 }
 
 impl Engines {
@@ -46,7 +49,7 @@ impl Engines {
         let (small, large) = (engine(&pooled)?, engine(&base())?);
         let ticker = Ticker::start(vec![small.clone(), large.clone()])
             .map_err(|e| Error::Engine { detail: format!("no thread for deadlines: {e}") })?;
-        Ok(Self { small, large, ticker })
+        Ok(Self { small, large, ticker, spares: ready::Count::default() })
     }
 
     pub(super) const fn get(&self, kind: Kind) -> &Engine {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use wasmtime::Store;
 
 use crate::model::{Clock, Decision, FailureCause, SystemClock};
 
@@ -23,6 +24,8 @@ use super::load::{Loaded, Source};
 use super::log::PluginLog;
 use super::pool::{Job, Pool};
 use super::quarantine::{Quarantine, QuarantineOptions};
+use super::ready::{Ready, Spare};
+use super::state::State;
 use super::v0_1::{Description, Question};
 
 /// Calls that may wait for a thread, over all plugins.
@@ -92,7 +95,7 @@ impl Host {
         let key = Name::new(&digest, &config_digest, &self.0.fingerprint);
         let loaded = self.open(&source, &key)?;
         let config = (!loaded.meta.snapshotted).then_some(source.config);
-        Ok(Arc::new(Plugin {
+        let plugin = Arc::new(Plugin {
             name,
             digest: digest.to_hex().to_string(),
             config_digest: config_digest.to_hex().to_string(),
@@ -101,9 +104,13 @@ impl Host {
             limits,
             log,
             quarantine: Quarantine::new(self.0.options.quarantine),
+            // One plugin never has all threads.
+            ready: Ready::new(self.0.engines.spares.clone(), self.0.options.threads.max(2) - 1),
             running: Arc::default(),
             host: Arc::clone(&self.0),
-        }))
+        });
+        plugin.make_ahead();
+        Ok(plugin)
     }
 
     fn open(&self, source: &Source, key: &Name) -> Result<Loaded> {
@@ -138,6 +145,7 @@ pub struct Plugin {
     limits: Limits,
     log: Arc<PluginLog>,
     quarantine: Quarantine,
+    ready: Ready,
     running: Arc<AtomicUsize>,
     host: Arc<Inner>,
 }
@@ -202,7 +210,10 @@ impl Plugin {
             // Nobody waits any more: then it is not worth a core.
             if !answer.is_closed() {
                 starts.store(true, Ordering::Release);
-                let _ = answer.send(plugin.ask(&question, call::left(until)));
+                let (outcome, used) = plugin.ask(&question, call::left(until));
+                let _ = answer.send(outcome);
+                drop(used);
+                plugin.make_ahead();
             }
         });
         if !self.host.pool.submit(Job { running: Arc::clone(&self.running), work }) {
@@ -221,8 +232,22 @@ impl Plugin {
 
     /// Asks on this very thread, outside the pool and its shares; for the command line, tests and benches.
     pub fn decide_here(&self, question: &Question, deadline: Duration) -> Outcome {
-        self.admit()?;
-        self.ask(question, deadline)
+        self.decide_then(question, deadline).0
+    }
+
+    /// The same, and what is left to do after the answer: dropping it throws the used instance away.
+    pub fn decide_then(&self, question: &Question, deadline: Duration) -> (Outcome, Used) {
+        match self.admit() {
+            Ok(()) => self.ask(question, deadline),
+            Err(e) => (Err(e), Used(None)),
+        }
+    }
+
+    /// Makes an instance for the next call where none waits. The host's threads do so after each answer.
+    pub fn make_ahead(&self) {
+        if self.loaded.meta.snapshotted {
+            self.ready.fill(|| self.loaded.ahead(&self.host.engines, &self.limits, &self.log));
+        }
     }
 
     fn admit(&self) -> std::result::Result<(), CallFailure> {
@@ -232,22 +257,33 @@ impl Plugin {
         })
     }
 
-    fn ask(&self, question: &Question, ahead: Duration) -> Outcome {
+    fn ask(&self, question: &Question, ahead: Duration) -> (Outcome, Used) {
         if ahead.is_zero() {
-            return Err(busy("its deadline was over before it began"));
+            return (Err(busy("its deadline was over before it began")), Used(None));
         }
         let engines = &self.host.engines;
-        let store = self.loaded.store(engines, &self.limits, &self.log, question, ahead);
-        let config = self.config.as_deref();
-        let outcome = call::decide(engines, store, &self.loaded.pre, &self.loaded.exports, config, question);
+        let (mut store, from) = match self.ready.take() {
+            Some(Spare { mut store, instance }) => {
+                self.loaded.meet(&mut store, &self.log, question, ahead);
+                (store, call::From::Ready(instance))
+            }
+            None => (
+                self.loaded.store(engines, &self.limits, &self.log, question, ahead),
+                call::From::New { pre: &self.loaded.pre, config: self.config.as_deref() },
+            ),
+        };
+        let outcome = call::decide(engines, &mut store, from, &self.loaded.exports, question);
         match &outcome {
             Ok(_) => self.quarantine.succeeded(),
             Err(f) if f.is_plugins_own() => self.quarantine.failed(self.host.options.clock.boot_ms()),
             Err(_) => {}
         }
-        outcome
+        (outcome, Used(Some(store)))
     }
 }
+
+/// The instance of an answered call. Dropping it gives its memory back.
+pub struct Used(#[allow(dead_code, reason = "held to be dropped later")] Option<Store<State>>);
 
 /// A decision, or why there is none.
 pub type Outcome = std::result::Result<Decision, CallFailure>;

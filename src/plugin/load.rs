@@ -20,6 +20,7 @@ use super::engine::{Engines, Kind};
 use super::error::{Error, Result};
 use super::limits::{Limits, MAX_COMPONENT, MAX_CONFIG};
 use super::log::PluginLog;
+use super::ready::Spare;
 use super::snapshot;
 use super::state::{self, State};
 use super::v0_1::{self, Description, Exports};
@@ -218,6 +219,21 @@ impl Loaded {
     ) -> Store<State> {
         let inert = self.meta.wasi.then(|| Inert::new(question.at_ms(), &question.seed(), log));
         state::store(engines.get(self.meta.kind), state::state(limits, log, inert), ahead)
+    }
+
+    /// An instance for a question that is not there yet; only where there is a snapshot.
+    pub(super) fn ahead(&self, engines: &Engines, limits: &Limits, log: &Arc<PluginLog>) -> wasmtime::Result<Spare> {
+        let mut store = state::store(engines.get(self.meta.kind), state::state(limits, log, None), limits.configure);
+        let instance = self.pre.instantiate(&mut store)?;
+        Ok(Spare { store, instance })
+    }
+
+    /// The same question and time for an instance that was made ahead.
+    pub(super) fn meet(&self, store: &mut Store<State>, log: &Arc<PluginLog>, question: &v0_1::Question, ahead: Duration) {
+        if self.meta.wasi {
+            store.data_mut().wasi = Some(Box::new(Inert::new(question.at_ms(), &question.seed(), log)));
+        }
+        store.set_epoch_deadline(super::ticker::ticks(ahead));
     }
 }
 

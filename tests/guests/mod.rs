@@ -35,10 +35,10 @@ pub fn wasi(package: &str) -> Vec<u8> {
     std::fs::read(dir.join(TARGET).join("guest").join(file)).expect("cargo made the component")
 }
 
-/// The workspace: this file is part of the tests and of the benches.
+/// The workspace, outermost of all: this file is part of the tests and of the benches.
 fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().find(|d| d.join("Cargo.lock").exists()).unwrap_or(here)
+    here.ancestors().filter(|d| d.join("Cargo.lock").exists()).last().unwrap_or(here)
 }
 
 /// The target folder that this binary lies in.

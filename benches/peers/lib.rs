@@ -1,0 +1,1 @@
+//! Nothing here: `decision.rs` beside this file is the program.
