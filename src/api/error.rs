@@ -73,10 +73,15 @@ impl From<session::Error> for ApiError {
             | E::Agent(_)
             | E::NoPrompts(_)
             | E::Mediation { .. }
+            | E::NoSuchRule { .. }
             | E::Config(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            E::Ended(_) | E::InputClosed(_) | E::NotEnded(..) | E::NothingWaits { .. } | E::Answered { .. } | E::NotAttested { .. } => {
-                StatusCode::CONFLICT
-            }
+            E::Ended(_)
+            | E::InputClosed(_)
+            | E::NotEnded(..)
+            | E::NothingWaits { .. }
+            | E::Answered { .. }
+            | E::RuleLost { .. }
+            | E::NotAttested { .. } => StatusCode::CONFLICT,
             E::NoRule(_) => StatusCode::NOT_FOUND,
             E::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             E::Busy | E::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,

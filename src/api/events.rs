@@ -230,14 +230,14 @@ fn message(e: &StoredEvent, id: String) -> sse::Event {
     }
 }
 
-fn json_message<T: serde::Serialize>(name: &str, body: &T) -> sse::Event {
+pub fn json_message<T: serde::Serialize>(name: &str, body: &T) -> sse::Event {
     sse::Event::default().event(name).json_data(body).unwrap_or_else(|e| {
         let p = Problem { code: "BDL-API-009".to_owned(), message: format!("an event cannot be written as JSON: {e}"), hint: None };
         sse::Event::default().event("problem").data(serde_json::to_string(&p).unwrap_or_default())
     })
 }
 
-fn sse(s: impl Stream<Item = Result<sse::Event, Infallible>> + Send + 'static) -> Response {
+pub fn sse(s: impl Stream<Item = Result<sse::Event, Infallible>> + Send + 'static) -> Response {
     Sse::new(s).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
 
@@ -245,10 +245,10 @@ fn kinds(list: Option<&str>) -> BTreeSet<String> {
     list.into_iter().flat_map(|l| l.split(',')).map(str::trim).filter(|k| !k.is_empty()).map(str::to_owned).collect()
 }
 
-fn wants_stream(headers: &HeaderMap) -> bool {
+pub fn wants_stream(headers: &HeaderMap) -> bool {
     headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).is_some_and(|a| a.contains(SSE_TYPE))
 }
 
-fn last_event_id(headers: &HeaderMap) -> Option<&str> {
+pub fn last_event_id(headers: &HeaderMap) -> Option<&str> {
     headers.get("last-event-id")?.to_str().ok()
 }

@@ -14,6 +14,7 @@ use axum::routing::{delete, get, post};
 
 use crate::session::Manager;
 
+mod approvals;
 mod attestations;
 pub mod client;
 mod error;
@@ -52,7 +53,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/verify", get(records::verify_all).post(records::verify))
         .route("/v1/rules", get(rules::list).post(rules::add))
         .route("/v1/rules/{id}", delete(rules::revoke))
-        .route("/v1/approvals/{session}/{call}", post(sessions::answer))
+        .route("/v1/approvals", get(approvals::list))
+        .route("/v1/approvals/{session}/{call}", get(approvals::show).post(approvals::answer))
         .route("/v1/host", get(host::show))
         .route("/v1/host/shutdown", post(host::shutdown))
         .route("/v1/programs", get(attestations::program))

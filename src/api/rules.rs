@@ -9,11 +9,11 @@ use super::App;
 use super::error::ApiError;
 use super::types::{Page, RuleDoc, RuleRequest, RulesQuery};
 use crate::model::{Actor, RuleId, format_ms};
-use crate::session::Rule;
+use crate::session::{NewRule, Rule};
 
 pub async fn list(State(app): State<App>, query: Result<Query<RulesQuery>, QueryRejection>) -> Result<Json<Page<RuleDoc>>, ApiError> {
     let Query(q) = query?;
-    let session = q.session.map(|key| app.manager.find(&key)).transpose()?.map(|s| s.id);
+    let session = q.session.map(|key| app.manager.find(&key)).transpose()?;
     let items = app.manager.rules(session.as_ref()).into_iter().map(doc).collect();
     Ok(Json(Page { items, next: None }))
 }
@@ -25,7 +25,7 @@ pub async fn add(
 ) -> Result<(StatusCode, Json<RuleDoc>), ApiError> {
     let Json(r) = body?;
     let session = r.session.map(|key| app.manager.find(&key)).transpose()?.map(|s| s.id);
-    let rule = app.manager.add_rule(session, r.effect, r.rule, actor).await?;
+    let rule = app.manager.add_rule(NewRule { id: None, session, dir: None, effect: r.effect, rule: r.rule }, actor).await?;
     Ok((StatusCode::CREATED, Json(doc(rule))))
 }
 
@@ -33,12 +33,14 @@ pub async fn revoke(State(app): State<App>, Extension(actor): Extension<Actor>, 
     Ok(Json(doc(app.manager.revoke_rule(&RuleId(id), actor).await?)))
 }
 
-fn doc(r: Rule) -> RuleDoc {
+/// A rule as a document.
+pub fn doc(r: Rule) -> RuleDoc {
     RuleDoc {
         id: r.id.0,
         effect: r.effect,
         rule: r.rule,
         session: r.session.map(|s| s.to_string()),
+        dir: r.dir,
         added_at: format_ms(r.added_at),
         by: r.by,
     }

@@ -1,4 +1,4 @@
-//! Sessions: run, list, show, send, stop, wait, remove, processes, approvals.
+//! Sessions: run, list, show, send, stop, wait, remove, processes.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use axum::{Extension, Json};
 use super::App;
 use super::error::ApiError;
 use super::types::{
-    ApprovalAnswer, ApprovalDoc, LABELS_MAX, PAGE_DEFAULT, PAGE_MAX, PROMPT_MAX, Page, ProcessDoc, RemoveQuery, RunRequest, SendRequest,
-    SessionDoc, SessionsQuery, StopRequest, WAIT_MAX_MS, WaitQuery,
+    LABELS_MAX, PAGE_DEFAULT, PAGE_MAX, PROMPT_MAX, Page, ProcessDoc, RemoveQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery,
+    StopRequest, WAIT_MAX_MS, WaitQuery,
 };
-use crate::model::{Actor, ApprovalId, Session};
+use crate::model::{Actor, Session};
 use crate::session::StartRequest;
 use crate::store::Filter;
 
@@ -153,20 +153,6 @@ pub async fn processes(State(app): State<App>, Path(key): Path<String>) -> Answe
         })
         .collect();
     Ok(Json(Page { items, next: None }))
-}
-
-pub async fn answer(
-    State(app): State<App>,
-    Extension(actor): Extension<Actor>,
-    Path((key, call)): Path<(String, u64)>,
-    body: Result<Json<ApprovalAnswer>, JsonRejection>,
-) -> Answer<Json<ApprovalDoc>> {
-    let Json(r) = body?;
-    let id = ApprovalId { session: app.manager.find(&key)?.id, call };
-    let a = app.manager.answer(&id, crate::session::Answer { effect: r.effect, reason: r.reason, actor }).await?;
-    let answered = a.resolution.ok_or(crate::session::Error::NothingWaits { session: id.session.clone(), call })?;
-    let crate::model::Resolution { effect, reason, by, .. } = answered;
-    Ok(Json(ApprovalDoc { id: id.to_string(), session: id.session.to_string(), call, effect, reason, by }))
 }
 
 fn doc(s: &Session) -> Json<SessionDoc> {

@@ -20,7 +20,9 @@
 //! | `GET /v1/rules` | [`RulesQuery`] | [`Page`]`<`[`RuleDoc`]`>` |
 //! | `POST /v1/rules` | [`RuleRequest`] | 201 [`RuleDoc`] |
 //! | `DELETE /v1/rules/{id}` | | [`RuleDoc`] |
-//! | `POST /v1/approvals/{session}/{call}` | [`ApprovalAnswer`] | [`ApprovalDoc`] |
+//! | `GET /v1/approvals` | [`ApprovalsQuery`] | [`Page`]`<`[`ApprovalDoc`]`>`, or SSE when `Accept: text/event-stream` |
+//! | `GET /v1/approvals/{session}/{call}` | | [`ApprovalDetailDoc`] |
+//! | `POST /v1/approvals/{session}/{call}` | [`ApprovalAnswer`] | [`ApprovalDoc`]; 409 when it was answered before |
 //! | `GET /v1/host` | | [`HostDoc`] |
 //! | `POST /v1/host/shutdown` | | 202 [`HostDoc`]; sessions go on, the daemon ends |
 //! | `GET /v1/programs` | [`ProgramQuery`] | [`ProgramDoc`]: what would run, and whether it is attested |
@@ -38,16 +40,21 @@
 //! `event: end` with its [`SessionDoc`], then the stream closes; `event: problem` with a [`Problem`] closes it too.
 //! `attach=answer` marks the reader as a terminal that can answer approvals while it is connected.
 //!
+//! The stream of approvals has an [`ApprovalDoc`] a message, `event: approval`, as it then is: first those that wait (without `id:`), then
+//! `event: ready`, then each change; resumed by `Last-Event-ID` it has the changes since.
+//!
 //! Invariants: requests refuse unknown fields, answers may grow; model types are turned into documents here; times are
 //! RFC 3339 in UTC with milliseconds. Called by the server and by `client`.
 
 use serde::{Deserialize, Serialize};
 
+mod approval;
 mod attestation;
 mod host;
 mod record;
 mod session;
 
+pub use approval::*;
 pub use attestation::*;
 pub use host::*;
 pub use record::*;

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub mod approvals;
 mod doctor;
 
 pub use doctor::DoctorArgs;
 
-use super::args_check::{answer_id, environment, label, session_id};
-use crate::model::{ApprovalId, Status};
+use super::args_check::{environment, label, session_id};
+use crate::model::Status;
+
+use approvals::{ApprovalsArgs, ApproveArgs, DenyArgs};
 
 /// Beadle runs coding agents and holds every tool call to your policies.
 ///
@@ -56,10 +59,12 @@ pub enum Verb {
     Wait(WaitArgs),
     /// Remove a session and its log
     Rm(RmArgs),
+    /// Show the calls that wait for an answer, or all that were asked about
+    Approvals(ApprovalsArgs),
     /// Allow a call that waits for an answer
-    Approve(AnswerArgs),
+    Approve(ApproveArgs),
     /// Deny a call that waits for an answer
-    Deny(AnswerArgs),
+    Deny(DenyArgs),
     /// Prove that the log is whole
     Verify(VerifyArgs),
     /// Print a session's log as JSON lines with its hashes
@@ -248,16 +253,6 @@ pub struct RmArgs {
     /// Kill it first if it has not ended
     #[arg(short, long)]
     pub force: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct AnswerArgs {
-    /// `<session>:<call>`, as shown by `show` and in the timeline
-    #[arg(value_parser = answer_id)]
-    pub approval: ApprovalId,
-    /// Recorded, and told to the agent on a denial
-    #[arg(short, long, default_value = "")]
-    pub reason: String,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Checks of single arguments: what is wrong is said before anything is sent.
 
-use crate::model::{ApprovalId, Status};
+use crate::model::Status;
 
 /// Longest id, prefix or name in bytes.
 const NAME_MAX: usize = 200;
@@ -17,11 +17,6 @@ pub fn session_id(text: &str) -> Result<String, String> {
         Some(c) => Err(format!("it has the control character {c:?}; give the id or name shown by `beadle ls`")),
         None => Ok(text.to_owned()),
     }
-}
-
-/// `<session>:<call>`.
-pub fn answer_id(text: &str) -> Result<ApprovalId, String> {
-    text.parse().map_err(|e: crate::model::IdError| e.to_string())
 }
 
 /// `KEY=VALUE`: key 1 to 64 of a-z A-Z 0-9 - _ . /, value at most 256 bytes.
@@ -62,8 +57,6 @@ mod tests {
     fn bad_ids_are_refused_before_anything_is_sent() {
         assert!(session_id("").is_err() && session_id(&"x".repeat(10_000_000)).is_err() && session_id("a\x1b").is_err());
         assert_eq!(session_id("fix it"), Ok("fix it".to_owned()));
-        assert!(answer_id("x").is_err() && answer_id("../x:1").is_err() && answer_id("x:y").is_err());
-        assert_eq!(answer_id("x:7").unwrap().call, 7);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Questions to the person at the terminal, and `approve` / `deny` from elsewhere.
+//! Questions to the person at the terminal.
 //!
 //! - what was typed before a question was shown never answers it;
 //! - a process in the background, or without a terminal, does not ask.
@@ -9,11 +9,7 @@ use std::os::fd::AsRawFd;
 
 use tokio::sync::mpsc;
 
-use super::args::AnswerArgs;
-use super::exit::Exit;
-use super::text::safe;
-use super::{Context, Outcome};
-use crate::api::types::ApprovalAnswer;
+use crate::api::types::{AlwaysReach, AlwaysRequest, ApprovalAnswer};
 use crate::model::Effect;
 
 /// Longest line read from the terminal, in bytes.
@@ -79,36 +75,30 @@ impl Terminal {
     }
 }
 
-/// `y`, `yes`, `n`, `no`, each with a reason behind it; anything else is no answer.
-pub fn parse(line: &str) -> Option<ApprovalAnswer> {
-    let (word, reason) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
-    let effect = match word.to_ascii_lowercase().as_str() {
-        "y" | "yes" => Effect::Allow,
-        "n" | "no" => Effect::Deny,
+/// What a typed line says to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Typed {
+    Answer(ApprovalAnswer),
+    /// The question stays in the queue; this terminal does not ask it again.
+    Later,
+}
+
+/// `y`, `n`, `a` (always) and their long forms, each with a reason behind it (behind `a` also a rule), and `l`; anything else is no answer.
+pub fn parse(line: &str) -> Option<Typed> {
+    let (word, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
+    let rest = rest.trim();
+    Some(Typed::Answer(match word.to_ascii_lowercase().as_str() {
+        "y" | "yes" => ApprovalAnswer::new(Effect::Allow, rest),
+        "n" | "no" => ApprovalAnswer::new(Effect::Deny, rest),
+        "a" | "always" => {
+            let rule = rest.ends_with(')').then(|| rest.to_owned());
+            let reason = if rule.is_some() { "" } else { rest };
+            let always = Some(AlwaysRequest { rule, reach: AlwaysReach::Folder });
+            ApprovalAnswer { always, ..ApprovalAnswer::new(Effect::Allow, reason) }
+        }
+        "l" | "later" if rest.is_empty() => return Some(Typed::Later),
         _ => return None,
-    };
-    Some(ApprovalAnswer { effect, reason: reason.trim().to_owned() })
-}
-
-/// Allows one pending call.
-pub async fn approve(cx: &mut Context, args: AnswerArgs) -> Outcome {
-    answer(cx, args, Effect::Allow).await
-}
-
-/// Denies one pending call.
-pub async fn deny(cx: &mut Context, args: AnswerArgs) -> Outcome {
-    answer(cx, args, Effect::Deny).await
-}
-
-async fn answer(cx: &mut Context, args: AnswerArgs, effect: Effect) -> Outcome {
-    let doc = cx.client()?.answer(&args.approval, &ApprovalAnswer { effect, reason: args.reason }).await?;
-    if cx.printer.json() {
-        cx.printer.document(&doc)?;
-    } else {
-        let word = if doc.effect == Effect::Allow { "allowed" } else { "denied" };
-        cx.printer.line(&format!("{} {word}", safe(&doc.id)))?;
-    }
-    Ok(Exit::Done)
+    }))
 }
 
 #[cfg(test)]
@@ -117,12 +107,24 @@ mod tests {
 
     #[test]
     fn only_a_clear_word_is_an_answer() {
-        let yes = |r: &str| Some(ApprovalAnswer { effect: Effect::Allow, reason: r.into() });
-        let no = |r: &str| Some(ApprovalAnswer { effect: Effect::Deny, reason: r.into() });
+        let yes = |r: &str| Some(Typed::Answer(ApprovalAnswer::new(Effect::Allow, r)));
+        let no = |r: &str| Some(Typed::Answer(ApprovalAnswer::new(Effect::Deny, r)));
         assert_eq!(
             [parse("y"), parse(" YES  once only "), parse("n"), parse("no not now")],
             [yes(""), yes("once only"), no(""), no("not now")]
         );
-        assert_eq!([parse(""), parse("yy"), parse("yn"), parse("maybe"), parse("?")], [None, None, None, None, None]);
+        let always = |rule: Option<&str>, reason: &str| {
+            let always = Some(AlwaysRequest { rule: rule.map(str::to_owned), reach: AlwaysReach::Folder });
+            Some(Typed::Answer(ApprovalAnswer { always, ..ApprovalAnswer::new(Effect::Allow, reason) }))
+        };
+        assert_eq!(
+            [parse("a"), parse("always Bash(git push:*)"), parse("a it is safe")],
+            [always(None, ""), always(Some("Bash(git push:*)"), ""), always(None, "it is safe")]
+        );
+        assert_eq!([parse("l"), parse("later")], [Some(Typed::Later), Some(Typed::Later)]);
+        assert_eq!(
+            [parse(""), parse("yy"), parse("yn"), parse("maybe"), parse("l8r"), parse("later y")],
+            [None, None, None, None, None, None]
+        );
     }
 }

@@ -7,16 +7,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::ask::{Terminal, parse};
+use super::approvals::{added, card, commands};
+use super::ask::{Terminal, Typed, parse};
 use super::exit::Exit;
 use super::logs;
 use super::printer::Tone;
-use super::text::{LINE_MAX, brief, safe};
-use super::timeline::{Timeline, detail, end};
+use super::text::safe;
+use super::timeline::{Timeline, end};
 use super::{Context, Outcome};
 use crate::api::client::{Client, Error, Item};
 use crate::api::types::{Attach, EventDoc, EventsQuery, SessionDoc, StopRequest};
-use crate::model::{ApprovalId, ApprovalRequested, Event, SessionId};
+use crate::model::{ApprovalState, Clock, Event, SystemClock};
 
 /// Within this time a second Ctrl-C stops the session instead of leaving it.
 const SECOND_PRESS: Duration = Duration::from_secs(2);
@@ -33,11 +34,8 @@ pub struct Follow {
     pub from: Option<u64>,
     /// Show what the command writes too: for agents whose output is no protocol.
     pub output: bool,
-}
-
-struct Pending {
-    call: u64,
-    asked: ApprovalRequested,
+    /// Someone else answers: no hint how to.
+    pub answered_elsewhere: bool,
 }
 
 struct Follower<'a> {
@@ -46,8 +44,9 @@ struct Follower<'a> {
     id: String,
     terminal: Option<Terminal>,
     timeline: Timeline,
-    /// The first one is the question on the screen.
-    pending: VecDeque<Pending>,
+    /// Calls that are asked about; the first one is the question on the screen.
+    pending: VecDeque<u64>,
+    answered_elsewhere: bool,
     presses: u32,
 }
 
@@ -56,7 +55,7 @@ pub async fn attach(cx: &mut Context, session: &str) -> Outcome {
     let client = cx.client()?;
     let doc = client.session(session).await?;
     let terminal = if cx.printer.json() { None } else { Terminal::open() };
-    follow(cx, &client, &doc.id, Follow { terminal, from: None, output: doc.agent == GENERIC }).await
+    follow(cx, &client, &doc.id, Follow { terminal, output: doc.agent == GENERIC, ..Follow::default() }).await
 }
 
 /// Shows a session until it has ended, or until the person leaves it. The exit is the agent's own, or done when left.
@@ -72,6 +71,7 @@ pub async fn follow(cx: &mut Context, client: &Client, id: &str, how: Follow) ->
         terminal: how.terminal,
         timeline: Timeline::default(),
         pending: VecDeque::new(),
+        answered_elsewhere: how.answered_elsewhere,
         presses: 0,
     };
     let mut leave_at = None;
@@ -83,7 +83,8 @@ pub async fn follow(cx: &mut Context, client: &Client, id: &str, how: Follow) ->
                 None => output = None,
             },
             item = stream.next() => match item {
-                Some(Ok(Item::Event(doc))) => me.event(&doc)?,
+                Some(Ok(Item::Event(doc))) => me.event(&doc).await?,
+                Some(Ok(Item::Approval(_) | Item::Ready)) => {}
                 Some(Ok(Item::End(doc))) => {
                     while let Some(pieces) = &mut output
                         && let Some(text) = pieces.recv().await
@@ -120,7 +121,7 @@ async fn typed(terminal: &mut Option<Terminal>) -> Option<String> {
 }
 
 impl Follower<'_> {
-    fn event(&mut self, doc: &EventDoc) -> anyhow::Result<()> {
+    async fn event(&mut self, doc: &EventDoc) -> anyhow::Result<()> {
         if self.cx.printer.json() {
             self.cx.printer.document(doc)?;
             return Ok(());
@@ -132,43 +133,60 @@ impl Follower<'_> {
         }
         match doc.event() {
             Ok(Event::ApprovalRequested(asked)) if self.terminal.is_some() => {
-                self.pending.push_back(Pending { call: asked.call, asked });
+                self.pending.push_back(asked.call);
                 if self.pending.len() == 1 {
-                    self.ask()?;
+                    self.ask().await?;
                 }
             }
-            Ok(Event::ApprovalResolved(r)) => self.settled(r.call)?,
-            Ok(Event::ToolDecided(d)) => self.settled(d.call)?,
+            Ok(Event::ApprovalRequested(asked)) if !self.answered_elsewhere => self.hint(asked.call, &doc.session).await?,
+            Ok(Event::ApprovalResolved(r)) => self.settled(r.call).await?,
+            Ok(Event::ToolDecided(d)) => self.settled(d.call).await?,
             Ok(Event::SessionEnded(_)) => self.pending.clear(),
             _ => {}
         }
         Ok(())
     }
 
-    /// A question was answered here, elsewhere, or by time: the next one comes up.
-    fn settled(&mut self, call: u64) -> anyhow::Result<()> {
-        let shown = self.pending.front().is_some_and(|p| p.call == call);
-        self.pending.retain(|p| p.call != call);
+    /// A question was answered here, elsewhere, or by time, or was put off: the next one comes up.
+    async fn settled(&mut self, call: u64) -> anyhow::Result<()> {
+        let shown = self.pending.front() == Some(&call);
+        self.pending.retain(|c| *c != call);
         if shown && !self.pending.is_empty() {
-            self.ask()?;
+            self.ask().await?;
         }
         Ok(())
     }
 
-    fn ask(&mut self) -> anyhow::Result<()> {
-        let Some(p) = self.pending.front() else { return Ok(()) };
-        let mut text = format!("?? {}", self.timeline.question(p.call));
-        if let Some(new) = &p.asked.updated_input {
-            text.push_str(&format!("\n   changed by a policy to:\n{}", detail(new)));
+    /// Shows the first question that still waits.
+    async fn ask(&mut self) -> anyhow::Result<()> {
+        while let Some(call) = self.pending.front().copied() {
+            let doc = match self.client.approval(&self.id, call).await {
+                Ok(doc) if doc.approval.state == ApprovalState::Waiting => doc,
+                // Of an earlier time: the timeline shows what became of it.
+                Ok(_) | Err(Error::Refused { .. }) => {
+                    self.pending.pop_front();
+                    continue;
+                }
+                Err(e) => return Err(e.into()),
+            };
+            for (tone, text) in card(&doc, SystemClock.wall_ms()) {
+                self.cx.printer.notice(tone, &text)?;
+            }
+            self.cx.printer.notice(Tone::Question, "   y allow, n deny, a always, l later; a reason behind it if you like:")?;
+            if let Some(terminal) = &mut self.terminal {
+                terminal.forget();
+            }
+            return Ok(());
         }
-        let rule = p.asked.rule.as_deref().map(|r| format!(" (rule {})", brief(r, 100))).unwrap_or_default();
-        text.push_str(&format!(
-            "\n   why: {}{rule}\n   allow? y or n, with a reason behind it if you like:",
-            brief(&p.asked.reason, LINE_MAX)
-        ));
-        self.cx.printer.notice(Tone::Question, &text)?;
-        if let Some(terminal) = &mut self.terminal {
-            terminal.forget();
+        Ok(())
+    }
+
+    /// Nobody can answer here: says where.
+    async fn hint(&mut self, call: u64, session: &str) -> anyhow::Result<()> {
+        let waits = self.client.approval(session, call).await.is_ok_and(|d| d.approval.state == ApprovalState::Waiting);
+        if waits {
+            let text = format!("   waits for an answer from another terminal: {}", commands(&format!("{session}:{call}")));
+            self.cx.printer.notice(Tone::Question, &text)?;
         }
         Ok(())
     }
@@ -177,21 +195,35 @@ impl Follower<'_> {
         let Some(line) = line else {
             self.terminal = None;
             self.pending.clear();
-            self.cx.printer.notice(Tone::Bad, "the terminal is gone: nobody can answer here any more")?;
+            self.cx.printer.notice(Tone::Bad, "the terminal is gone: questions wait for `beadle approvals` elsewhere")?;
             return Ok(());
         };
-        let (Some(p), Some(answer)) = (self.pending.front(), parse(&line)) else {
-            self.cx.printer.notice(Tone::Question, "   y or n, please:")?;
-            return Ok(());
+        let Some(call) = self.pending.front().copied() else { return Ok(()) };
+        let answer = match parse(&line) {
+            None => return Ok(self.cx.printer.notice(Tone::Question, "   y, n, a or l, please:")?),
+            Some(Typed::Later) => {
+                let text = format!("   left in the queue: {}", commands(&format!("{}:{call}", self.id)));
+                self.cx.printer.notice(Tone::Dim, &text)?;
+                return self.settled(call).await;
+            }
+            Some(Typed::Answer(answer)) => answer,
         };
-        let call = p.call;
-        let approval = ApprovalId { session: SessionId::parse(&self.id)?, call };
-        match self.client.answer(&approval, &answer).await {
-            Ok(_) => {}
-            Err(e @ Error::Refused { .. }) => self.cx.printer.notice(Tone::Bad, &safe(&format!("not taken: {e}")))?,
+        match self.client.answer(&self.id, call, &answer).await {
+            Ok(doc) => {
+                for line in added(&self.client, &doc).await? {
+                    self.cx.printer.notice(Tone::Dim, &format!("   {line}"))?;
+                }
+            }
+            Err(e @ Error::Refused { status, .. }) => {
+                self.cx.printer.notice(Tone::Bad, &safe(&format!("not taken: {e}")))?;
+                // It still waits, only not so: no rule stands for it, or it may not be answered this way.
+                if status != 409 && status != 404 {
+                    return Ok(self.cx.printer.notice(Tone::Question, "   y, n, a or l, please:")?);
+                }
+            }
             Err(e) => return Err(e.into()),
         }
-        self.settled(call)
+        self.settled(call).await
     }
 
     /// True when the session is about to be left.

@@ -19,7 +19,7 @@ use crate::api::client::{Client, Item};
 use crate::api::types::{ApprovalAnswer, Attach, EventsQuery, RunRequest, SessionDoc, StopRequest, VerifyRequest};
 use crate::demo::{self, workspace};
 use crate::gateway::{self, Options, Script, Server};
-use crate::model::{ApprovalId, Effect, SessionId};
+use crate::model::Effect;
 
 /// How long a question stands on the screen before `--yes` answers it.
 const SHOWN: Duration = Duration::from_millis(1200);
@@ -69,7 +69,7 @@ async fn play(cx: &mut Context, args: &DemoArgs, stage: &Stage, client: &Client,
     let request = stage.request(args, server, terminal.is_some() || args.yes);
     let doc = client.run(&request).await?;
     let answering = args.yes.then(|| tokio::spawn(say_yes(client.clone(), doc.id.clone())));
-    let left = follow(cx, client, &doc.id, Follow { terminal, ..Follow::default() }).await;
+    let left = follow(cx, client, &doc.id, Follow { terminal, answered_elsewhere: args.yes, ..Follow::default() }).await;
     if let Some(task) = answering {
         task.abort();
     }
@@ -110,14 +110,13 @@ async fn say_yes(client: Client, id: String) {
     let Ok(mut stream) = client.stream(Some(&id), wanted).await else { return };
     while let Some(Ok(item)) = stream.next().await {
         let Item::Event(event) = item else { continue };
-        let Ok(session) = SessionId::parse(&event.session) else { continue };
         let Some(call) = serde_json::from_str::<serde_json::Value>(event.body.get()).ok().and_then(|b| b["call"].as_u64()) else {
             continue;
         };
         tokio::time::sleep(SHOWN).await;
-        let answer = ApprovalAnswer { effect: Effect::Allow, reason: "answered by --yes".to_owned() };
+        let answer = ApprovalAnswer::new(Effect::Allow, "answered by --yes");
         // why ignore: a question that was answered meanwhile needs no second answer.
-        let _ = client.answer(&ApprovalId { session, call }, &answer).await;
+        let _ = client.answer(&event.session, call, &answer).await;
     }
 }
 

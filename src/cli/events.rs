@@ -33,6 +33,7 @@ pub async fn events(cx: &mut Context, args: EventsArgs) -> Outcome {
             match item? {
                 Item::Event(doc) => show.event(cx, &doc)?,
                 Item::End(_) => break,
+                Item::Approval(_) | Item::Ready => {}
             }
         }
         return Ok(Exit::Done);

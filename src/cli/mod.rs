@@ -7,6 +7,7 @@
 //!
 //! Called by `main`.
 
+mod approvals;
 mod args;
 mod args_check;
 mod ask;
@@ -124,8 +125,9 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Kill(args) => session::kill(cx, &args.session).await,
         Verb::Wait(args) => session::wait(cx, args).await,
         Verb::Rm(args) => session::rm(cx, args).await,
-        Verb::Approve(args) => ask::approve(cx, args).await,
-        Verb::Deny(args) => ask::deny(cx, args).await,
+        Verb::Approvals(args) => approvals::approvals(cx, args).await,
+        Verb::Approve(args) => approvals::approve(cx, args).await,
+        Verb::Deny(args) => approvals::deny(cx, args).await,
         Verb::Verify(args) => verify::verify(cx, args).await,
         Verb::Export(args) => verify::export(cx, &args.session).await,
         Verb::Rule(RuleVerb::Add { effect, rule, session }) => rule::add(cx, effect, rule, session).await,

@@ -32,14 +32,15 @@ pub async fn ls(cx: &mut Context, session: Option<&str>) -> Outcome {
     }
     let now = SystemClock.wall_ms();
     let row = |r: &RuleDoc| {
-        let scope = r.session.as_deref().map_or_else(|| "all".to_owned(), safe);
+        let scope = r.session.as_deref().map(safe).or_else(|| r.dir.as_deref().map(|d| format!("in {}", brief(d, 100))));
+        let scope = scope.unwrap_or_else(|| "all".to_owned());
         vec![safe(&r.id), r.effect.as_str().to_owned(), brief(&r.rule, 100), scope, brief(&r.by.role, 40), age(&r.added_at, now)]
     };
     let rows: Vec<_> = page.items.iter().map(row).collect();
     if rows.is_empty() {
         cx.printer.note("no rule was added at run time; those of the configuration are in `beadle config show`")?;
     } else {
-        cx.printer.table(&["ID", "EFFECT", "RULE", "SESSION", "BY", "AGE"], &rows)?;
+        cx.printer.table(&["ID", "EFFECT", "RULE", "HOLDS FOR", "BY", "AGE"], &rows)?;
     }
     Ok(Exit::Done)
 }

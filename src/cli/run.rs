@@ -36,7 +36,7 @@ pub async fn run(cx: &mut Context, args: RunArgs) -> Outcome {
         return Ok(Exit::Done);
     }
     if !wait {
-        return follow(cx, &client, &doc.id, Follow { terminal, from: None, output: doc.agent == GENERIC }).await;
+        return follow(cx, &client, &doc.id, Follow { terminal, output: doc.agent == GENERIC, ..Follow::default() }).await;
     }
     cx.printer.note(&format!("waiting for {}", safe(&doc.id)))?;
     let doc = client.wait(&doc.id, None).await?;

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
+use super::approvals::commands;
 use super::args::{LsArgs, RmArgs, SendArgs, StopArgs, WaitArgs};
 use super::exit::Exit;
 use super::run::read_prompt;
 use super::text::{age, brief, count, kib, micros, money, safe};
-use super::timeline::{Timeline, end, tokens};
+use super::timeline::{end, tokens};
 use super::{Context, Outcome};
 use crate::api::client::Client;
-use crate::api::types::{EventsQuery, PAGE_MAX, ProcessDoc, SessionDoc, SessionsQuery, StopRequest};
-use crate::model::{Clock, Event, Status, SystemClock};
-
-/// How many events `show` looks through for open questions.
-const OPEN_EVENTS: usize = 500;
+use crate::api::types::{ApprovalDoc, ApprovalsQuery, PAGE_MAX, ProcessDoc, SessionDoc, SessionsQuery, StopRequest};
+use crate::model::{Clock, Status, SystemClock};
 
 /// Newest first; pages until the limit.
 pub async fn ls(cx: &mut Context, args: LsArgs) -> Outcome {
@@ -52,7 +50,7 @@ pub async fn ls(cx: &mut Context, args: LsArgs) -> Outcome {
 fn row(doc: &SessionDoc, now: i64) -> Vec<String> {
     let mut status = doc.outcome.map_or(doc.status.as_str(), |o| o.as_str()).to_owned();
     if doc.waiting_count > 0 {
-        status.push_str(" (asks)");
+        status.push_str(&format!(" (asks {})", count(doc.waiting_count)));
     }
     vec![
         safe(&doc.id),
@@ -160,25 +158,15 @@ fn fields(doc: &SessionDoc) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The `? ask` lines of calls that nobody has answered yet.
+/// The calls that nobody has answered yet, and how to.
 async fn questions(client: &Client, id: &str) -> anyhow::Result<Vec<String>> {
-    let kinds = Some("tool_requested,approval_requested,approval_resolved,tool_decided".to_owned());
-    let page = client.events(id, &EventsQuery { tail: Some(OPEN_EVENTS), kinds, ..EventsQuery::default() }).await?;
-    let mut timeline = Timeline::default();
-    let mut open: Vec<(u64, String)> = Vec::new();
-    for doc in &page.items {
-        let lines = timeline.lines(doc);
-        match doc.event() {
-            Ok(Event::ApprovalRequested(a)) => open.extend(lines.into_iter().map(|l| (a.call, l.text))),
-            Ok(Event::ApprovalResolved(r)) => open.retain(|(call, _)| *call != r.call),
-            Ok(Event::ToolDecided(d)) => open.retain(|(call, _)| *call != d.call),
-            _ => {}
-        }
-    }
-    Ok(open
-        .into_iter()
-        .map(|(call, text)| format!("{text}\n    `beadle approve {0}:{call}` or `beadle deny {0}:{call}`", safe(id)))
-        .collect())
+    let wanted = ApprovalsQuery { session: Some(id.to_owned()), limit: Some(PAGE_MAX), ..ApprovalsQuery::default() };
+    let waiting = client.approvals(&wanted).await?.items;
+    let line = |a: &ApprovalDoc| {
+        let what = format!("? asks     {}  {}  — {}", brief(&a.tool, 30), brief(&a.subject, 120), brief(&a.why, 200));
+        format!("{what}\n           {}", commands(&a.id))
+    };
+    Ok(waiting.iter().map(line).collect())
 }
 
 /// The tree of a session's processes.
@@ -290,7 +278,7 @@ mod tests {
     fn a_row_tells_mediation_and_who_waits() {
         let doc = SessionDoc { outcome: None, status: Status::Running, waiting_count: 1, name: "a\x1bb".into(), ..sample::session() };
         let row = row(&doc, 1_767_225_600_000 + 5_000);
-        assert_eq!(row, ["fix-mwpus4jk-bbbbb", "a\\x1bb", "claude", "running (asks)", "gate", "3", "1", "$0.0229875", "5s"]);
+        assert_eq!(row, ["fix-mwpus4jk-bbbbb", "a\\x1bb", "claude", "running (asks 1)", "gate", "3", "1", "$0.0229875", "5s"]);
     }
 
     #[test]

@@ -36,7 +36,6 @@ pub struct Line {
 struct Open {
     tool: String,
     summary: String,
-    detail: String,
     /// Indent and name of the sub-agent, empty for the main one.
     lead: String,
 }
@@ -176,18 +175,13 @@ impl Timeline {
         }
     }
 
-    /// Tool and whole input of a call that was requested before, for a question on it.
-    pub fn question(&self, call: u64) -> String {
-        self.open.get(&call).map_or_else(|| format!("call {call}"), |o| format!("{}\n{}", o.tool, o.detail))
-    }
-
     fn remember(&mut self, seq: u64, call: &Call) {
         let lead = match (&call.sub_agent, &call.parent_call_id) {
             (Some(name), _) => format!("  [{}] ", brief(name, 30)),
             (None, Some(_)) => "  ".to_owned(),
             (None, None) => String::new(),
         };
-        self.open.insert(seq, Open { tool: brief(&call.tool, 60), summary: summary(&call.input), detail: detail(&call.input), lead });
+        self.open.insert(seq, Open { tool: brief(&call.tool, 60), summary: summary(&call.input), lead });
         while self.open.len() > OPEN_MAX {
             self.open.pop_first();
         }

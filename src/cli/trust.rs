@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::args::TrustArgs;
-use super::ask::{Terminal, parse};
+use super::ask::{Terminal, Typed, parse};
 use super::exit::{Exit, UsageError};
 use super::printer::Tone;
 use super::text::{safe, safe_lines};
 use super::{Context, Outcome};
-use crate::api::types::TrustRequest;
+use crate::api::types::{ApprovalAnswer, TrustRequest};
 use crate::config::{self, PROJECT_FILE, Sources};
 use crate::model::Effect;
 
@@ -32,7 +32,7 @@ pub async fn trust(cx: &mut Context, args: TrustArgs) -> Outcome {
             Terminal::open().ok_or_else(|| UsageError("there is no terminal to ask on; read the file, then use --yes".into()))?;
         terminal.forget();
         let answer = terminal.line().await.and_then(|l| parse(&l));
-        if answer.is_none_or(|a| a.effect != Effect::Allow) {
+        if !matches!(answer, Some(Typed::Answer(ApprovalAnswer { effect: Effect::Allow, always: None, .. }))) {
             cx.printer.note("not trusted")?;
             return Ok(Exit::No);
         }

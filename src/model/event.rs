@@ -332,6 +332,9 @@ pub struct RuleAdded {
     /// `allow`, `ask` or `deny`.
     pub effect: Effect,
     pub rule: String,
+    /// It holds for sessions started in this folder only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<String>,
     pub by: Actor,
 }
 

@@ -8,14 +8,22 @@
 //!
 //! Called by `api`; notifications follow [`Manager::approval_changes`].
 
+mod always;
+mod detail;
+mod diff;
+
 use std::time::Duration;
 
 use tokio::sync::broadcast;
 
-use super::command::Command;
+use super::command::{Command, Resolve};
+use super::rules::{self, NewRule};
 use super::{Error, Manager};
-use crate::model::{Actor, Approval, ApprovalId, ApprovalState, Effect, SessionId, format_ms};
+use crate::model::{Actor, Approval, ApprovalId, ApprovalState, Effect, RuleId, SessionId, format_ms};
 use crate::store::{ApprovalFilter, Page, Wake};
+
+pub use always::{Always, Reach};
+pub use detail::ApprovalDetail;
 
 /// Longest reason that is recorded, in bytes.
 pub const REASON_MAX: usize = 4096;
@@ -31,6 +39,8 @@ pub struct Answer {
     pub effect: Effect,
     /// Empty: a plain word stands in the log.
     pub reason: String,
+    /// With `Allow`: rules to be added, so that the like is not asked about again.
+    pub always: Option<Always>,
     /// Who says it and from where, as the host sees it (never as the peer says).
     pub actor: Actor,
 }
@@ -38,20 +48,49 @@ pub struct Answer {
 impl Manager {
     /// A person's answer to a waiting question; returns the approval as it then stands, once that is durable.
     ///
-    /// Errors: there is no such approval; it was answered before (names who and when); its session is gone.
+    /// Errors: there is no such approval; it was answered before (names who and when); its session is gone; no rule stands for the call
+    /// (then nothing was answered).
     pub async fn answer(&self, id: &ApprovalId, answer: Answer) -> Result<Approval, Error> {
         if !matches!(answer.effect, Effect::Allow | Effect::Deny) {
             return Err(Error::Refused { what: format!("answer {}", answer.effect.as_str()), why: "is not allow or deny".to_owned() });
         }
-        let Answer { effect, reason, actor } = answer;
+        let Answer { effect, reason, always, actor } = answer;
         let default = if effect == Effect::Allow { "approved" } else { "refused by a person" };
         let reason = if reason.is_empty() { default.to_owned() } else { super::live::cut(&reason, REASON_MAX) };
-        waits(self.inner.store.approval(id)?)?;
-        let done = self.command(&id.session, |reply| Command::Resolve { call: id.call, effect, reason, by: actor, reply }).await;
-        match done.and_then(|taken| taken) {
-            Ok(()) => Ok(self.inner.store.approval(id)?),
+        let approval = self.inner.store.approval(id)?;
+        waits(&approval)?;
+        let mut to_add = Vec::new();
+        let mut chain = None;
+        if let Some(always) = always.filter(|_| effect == Effect::Allow) {
+            let session = self.inner.store.session(&id.session)?;
+            let (call, asked) = self.recorded(&approval)?;
+            let plan = always::plan(&self.inner, &session, &call, asked.updated_input.as_ref(), &always).await;
+            let plan = plan.map_err(|why| Error::NoSuchRule { id: id.clone(), why })?;
+            to_add = plan.rules.into_iter().map(|rule| self.new_rule(rule, &session, always.reach)).collect();
+            chain = Some(plan.chain);
+        }
+        let rules = to_add.iter().filter_map(|r| r.id.clone()).collect();
+        let by = actor.clone();
+        let resolve = Resolve { call: id.call, effect, reason, by, rules, chain };
+        let done = self.command(&id.session, |reply| Command::Resolve(resolve, reply)).await;
+        if let Err(e) = done.and_then(|taken| taken) {
             // why: it may have been answered between the look and the asking; then that is the thing to tell.
-            Err(e) => Err(waits(self.inner.store.approval(id)?).err().unwrap_or(e)),
+            return Err(waits(&self.inner.store.approval(id)?).err().unwrap_or(e));
+        }
+        // why after the answer: only the one that was taken adds rules; the session's own chain has them already.
+        for rule in to_add {
+            rules::add(&self.inner, rule, actor.clone()).await.map_err(|e| Error::RuleLost { id: id.clone(), why: e.to_string() })?;
+        }
+        Ok(self.inner.store.approval(id)?)
+    }
+
+    fn new_rule(&self, rule: String, session: &crate::model::Session, reach: Reach) -> NewRule {
+        NewRule {
+            id: Some(RuleId::new(self.inner.entropy.as_ref())),
+            session: (reach == Reach::Session).then(|| session.id.clone()),
+            dir: (reach == Reach::Folder).then(|| session.cwd.clone()),
+            effect: Effect::Allow,
+            rule,
         }
     }
 
@@ -88,7 +127,7 @@ impl Manager {
 }
 
 /// An error when an approval waits no more.
-fn waits(a: Approval) -> Result<(), Error> {
+fn waits(a: &Approval) -> Result<(), Error> {
     match (a.state, &a.resolution) {
         (ApprovalState::Waiting, _) | (_, None) => Ok(()),
         (state, Some(r)) => Err(Error::Answered {

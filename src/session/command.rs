@@ -2,6 +2,7 @@
 //!
 //! Called by `run`; commands are sent by `Manager`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -9,7 +10,8 @@ use tokio::time::Instant;
 
 use super::run::{Ending, Runner, told};
 use super::{Error, live, mask};
-use crate::model::{Actor, By, Effect, Event, PromptSubmitted, Session, SessionStopping};
+use crate::model::{Actor, By, Effect, Event, PromptSubmitted, RuleId, Session, SessionStopping};
+use crate::policy::Chain;
 use crate::store::Frame;
 
 /// What others ask of a session's task.
@@ -25,13 +27,7 @@ pub enum Command {
         by: Actor,
         reply: oneshot::Sender<Result<Session, Error>>,
     },
-    Resolve {
-        call: u64,
-        effect: Effect,
-        reason: String,
-        by: Actor,
-        reply: oneshot::Sender<Result<(), Error>>,
-    },
+    Resolve(Resolve, oneshot::Sender<Result<(), Error>>),
     /// A terminal that can answer came or went.
     Attached(bool),
     /// Events from elsewhere that belong into this log (rules).
@@ -39,6 +35,17 @@ pub enum Command {
         events: Vec<Event>,
         reply: oneshot::Sender<Result<Session, Error>>,
     },
+}
+
+/// A person's answer to a waiting call.
+pub struct Resolve {
+    pub call: u64,
+    pub effect: Effect,
+    pub reason: String,
+    pub by: Actor,
+    /// Rules that it adds, and the chain that holds them: in force before the agent gets the answer.
+    pub rules: Vec<RuleId>,
+    pub chain: Option<Arc<Chain>>,
 }
 
 impl Runner {
@@ -65,13 +72,16 @@ impl Runner {
                 }
                 let _ = reply.send(Ok(self.session.clone()));
             }
-            Command::Resolve { call, effect, reason, by, reply } => {
-                let answer = if self.live.waiting.contains_key(&call) {
-                    self.resolve(call, effect, By::Approval, reason, by, !self.input_closed);
+            Command::Resolve(r, reply) => {
+                let answer = if self.live.waiting.contains_key(&r.call) {
+                    if let (Some(chain), Some(live)) = (r.chain, self.inner.live().get(&self.id)) {
+                        live.chain.send_replace(chain);
+                    }
+                    self.resolve(r.call, r.effect, By::Approval, r.reason, (r.by, r.rules), !self.input_closed);
                     self.commit().await;
                     Ok(())
                 } else {
-                    Err(Error::NothingWaits { session: self.id.clone(), call })
+                    Err(Error::NothingWaits { session: self.id.clone(), call: r.call })
                 };
                 let _ = reply.send(answer);
             }

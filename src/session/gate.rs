@@ -17,8 +17,8 @@ use super::{failpoint, mask};
 use crate::agent::{self, Asked};
 use crate::config::Unattended;
 use crate::model::{
-    Actor, ApprovalRequested, ApprovalResolved, ApprovalState, By, Call, Channel, Effect, Event, OnFailure, PluginFailed, ToolDecided,
-    ToolRequested,
+    Actor, ApprovalRequested, ApprovalResolved, ApprovalState, By, Call, Channel, Effect, Event, OnFailure, PluginFailed, RuleId,
+    ToolDecided, ToolRequested,
 };
 use crate::policy::paths::RealPaths;
 use crate::policy::{Failure, Judged, call as calls};
@@ -203,7 +203,7 @@ impl Runner {
     }
 
     /// A waiting call gets its answer: from a person, or from the host when nobody can give one.
-    pub(super) fn resolve(&mut self, seq: u64, effect: Effect, by: By, reason: String, actor: Actor, answer: bool) {
+    pub(super) fn resolve(&mut self, seq: u64, effect: Effect, by: By, reason: String, (actor, rules): (Actor, Vec<RuleId>), answer: bool) {
         let Some(w) = self.live.waiting.remove(&seq) else { return };
         let state = match (by, effect) {
             (By::Expired, _) => ApprovalState::Expired,
@@ -211,9 +211,9 @@ impl Runner {
             (_, Effect::Allow) => ApprovalState::Approved,
             _ => ApprovalState::Denied,
         };
-        self.pending.events.push(
-            ApprovalResolved { call: seq, effect, reason: reason.clone(), by: actor.clone(), state: Some(state), rules: vec![] }.into(),
-        );
+        self.pending
+            .events
+            .push(ApprovalResolved { call: seq, effect, reason: reason.clone(), by: actor.clone(), state: Some(state), rules }.into());
         let judged = Judged {
             effect,
             by,
@@ -233,14 +233,14 @@ impl Runner {
         for seq in waiting {
             let asked = self.live.waiting.get(&seq).map(|w| w.asked.reason.clone()).unwrap_or_default();
             let reason = if asked.is_empty() { why.to_owned() } else { format!("{asked}; {why}") };
-            self.resolve(seq, Effect::Deny, by, reason, Actor::host(), answer);
+            self.resolve(seq, Effect::Deny, by, reason, (Actor::host(), vec![]), answer);
         }
     }
 
     pub(super) fn cancelled(&mut self, request_id: &str) {
         let seq = self.live.waiting.iter().find(|(_, w)| w.request_id == request_id).map(|(s, _)| *s);
         if let Some(seq) = seq {
-            self.resolve(seq, Effect::Deny, By::Withdrawn, "the agent withdrew its question".to_owned(), Actor::host(), false);
+            self.resolve(seq, Effect::Deny, By::Withdrawn, "the agent withdrew its question".to_owned(), (Actor::host(), vec![]), false);
         }
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
-use crate::model::{Actor, ApprovalId, Clock, Effect, Entropy, Event, PriceTable, RuleId, Session, SessionId, Status};
+use crate::model::{Actor, ApprovalId, Clock, Entropy, Event, PriceTable, RuleId, Session, SessionId, Status};
 use crate::policy::own::OwnFolders;
 use crate::policy::{Chain, Chains};
 use crate::process::{ProcessInfo, ShimHandle};
@@ -35,10 +35,10 @@ mod rules;
 mod run;
 mod start;
 
-pub use approvals::{Answer, ApprovalChanges, REASON_MAX};
+pub use approvals::{Always, Answer, ApprovalChanges, ApprovalDetail, REASON_MAX, Reach};
 pub use attest::{AttestRequest, Attested, ProgramSeen};
 pub use recovery::Recovered;
-pub use rules::Rule;
+pub use rules::{NewRule, Rule};
 pub use start::StartRequest;
 
 use command::Command;
@@ -67,6 +67,10 @@ pub enum Error {
     NothingWaits { session: SessionId, call: u64 },
     #[error("approval {id} was {state} by {by} at {at}: {reason}")]
     Answered { id: ApprovalId, state: &'static str, by: String, at: String, reason: String },
+    #[error("no rule is added for approval {id}, which still waits: {why}")]
+    NoSuchRule { id: ApprovalId, why: String },
+    #[error("approval {id} was taken and the call allowed, but its rule is not in force: {why}; add it with `beadle rule add`")]
+    RuleLost { id: ApprovalId, why: String },
     #[error("rule {rule:?} is not a rule: {why}")]
     BadRule { rule: String, why: String },
     #[error("there is no rule {0}; see `beadle rule ls`")]
@@ -108,6 +112,8 @@ impl Error {
             Self::Mediation { .. } => "BDL-SESSION-014",
             Self::Answered { .. } => "BDL-SESSION-015",
             Self::NotAttested { .. } => "BDL-SESSION-030",
+            Self::NoSuchRule { .. } => "BDL-SESSION-016",
+            Self::RuleLost { .. } => "BDL-SESSION-017",
             Self::Config(e) => e.code(),
             Self::Busy => "BDL-SESSION-012",
             Self::ShuttingDown => "BDL-SESSION-013",
@@ -289,17 +295,17 @@ impl Manager {
         Some(AttachGuard { mailbox })
     }
 
-    pub async fn add_rule(&self, session: Option<SessionId>, effect: Effect, rule: String, by: Actor) -> Result<rules::Rule, Error> {
-        rules::add(&self.inner, session, effect, rule, by).await
+    pub async fn add_rule(&self, rule: NewRule, by: Actor) -> Result<rules::Rule, Error> {
+        rules::add(&self.inner, rule, by).await
     }
 
     pub async fn revoke_rule(&self, id: &RuleId, by: Actor) -> Result<rules::Rule, Error> {
         rules::revoke(&self.inner, id, by).await
     }
 
-    /// Rules for all, and those of `session`.
-    pub fn rules(&self, session: Option<&SessionId>) -> Vec<rules::Rule> {
-        self.inner.rules().list(session)
+    /// Rules that outlive a session; with one, all that hold for it.
+    pub fn rules(&self, session: Option<&Session>) -> Vec<rules::Rule> {
+        self.inner.rules().list(session.map(|s| (&s.id, s.cwd.as_str())))
     }
 
     /// Deletes an ended session's rows and files; the host chain keeps that it was there.

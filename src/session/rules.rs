@@ -1,6 +1,6 @@
-//! Rules added at run time, for one session or for all: durable, an event each, in force at the next call.
+//! Rules added at run time, for one session, for those of a folder, or for all: durable, an event each, in force at the next call.
 //!
-//! Rules for all live on the host chain and in a host document of the store; a session's own also stand in its log.
+//! Rules that outlive a session live on the host chain and in a host document of the store; a session's own also stand in its log.
 //!
 //! Called by `Manager`.
 
@@ -28,8 +28,21 @@ pub struct Rule {
     pub rule: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
+    /// It holds for sessions started in this folder only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<String>,
     pub added_at: i64,
     pub by: Actor,
+}
+
+/// A rule to add. The id is given by who must write it down before the rule is there.
+#[derive(Debug, Clone)]
+pub struct NewRule {
+    pub id: Option<RuleId>,
+    pub session: Option<SessionId>,
+    pub dir: Option<String>,
+    pub effect: Effect,
+    pub rule: String,
 }
 
 /// All rules in force, in order of adding.
@@ -50,13 +63,22 @@ impl Rules {
         Ok(Self { list })
     }
 
-    pub(super) fn list(&self, session: Option<&SessionId>) -> Vec<Rule> {
-        self.list.iter().filter(|r| r.session.is_none() || r.session.as_ref() == session).cloned().collect()
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Those that outlive a session, or all that hold for one (by id and working directory).
+    pub(super) fn list(&self, session: Option<(&SessionId, &str)>) -> Vec<Rule> {
+        let holds = |r: &&Rule| match session {
+            None => r.session.is_none(),
+            Some((id, cwd)) => r.session.as_ref().is_none_or(|s| s == id) && r.dir.as_ref().is_none_or(|d| d == cwd),
+        };
+        self.list.iter().filter(holds).cloned().collect()
     }
 
     /// What the chain of a session takes.
-    pub(super) fn for_session(&self, id: &SessionId) -> Vec<RuntimeRule> {
-        self.list(Some(id)).into_iter().map(|r| RuntimeRule { effect: r.effect, rule: r.rule }).collect()
+    pub(super) fn for_session(&self, id: &SessionId, cwd: &str) -> Vec<RuntimeRule> {
+        self.list(Some((id, cwd))).into_iter().map(|r| RuntimeRule { effect: r.effect, rule: r.rule }).collect()
     }
 
     /// True when there were any.
@@ -67,7 +89,8 @@ impl Rules {
     }
 }
 
-pub(super) async fn add(inner: &Arc<Inner>, session: Option<SessionId>, effect: Effect, text: String, by: Actor) -> Result<Rule, Error> {
+pub(super) async fn add(inner: &Arc<Inner>, new: NewRule, by: Actor) -> Result<Rule, Error> {
+    let NewRule { id, session, dir, effect, rule: text } = new;
     let bad = |why: &str| Error::BadRule { rule: super::live::cut(&text, 200), why: why.to_owned() };
     if effect == Effect::Abstain {
         return Err(bad("the effect must be allow, ask or deny"));
@@ -84,10 +107,11 @@ pub(super) async fn add(inner: &Arc<Inner>, session: Option<SessionId>, effect: 
         return Err(Error::Ended(id.clone()));
     }
     inner.chains.check_rule(&RuntimeRule { effect, rule: text.clone() }).await.map_err(|why| bad(&why))?;
-    let rule = Rule { id: RuleId::new(inner.entropy.as_ref()), effect, rule: text, session, added_at: inner.clock.wall_ms(), by };
-    let event = RuleAdded { id: rule.id.clone(), effect, rule: rule.rule.clone(), by: rule.by.clone() };
+    let id = id.unwrap_or_else(|| RuleId::new(inner.entropy.as_ref()));
+    let rule = Rule { id, effect, rule: text, session, dir, added_at: inner.clock.wall_ms(), by };
+    let event = RuleAdded { id: rule.id.clone(), effect, rule: rule.rule.clone(), dir: rule.dir.clone(), by: rule.by.clone() };
     inner.rules().list.push(rule.clone());
-    let done = publish(inner, rule.session.as_ref(), event.clone().into(), HostEvent::RuleAdded(event)).await;
+    let done = publish(inner, &rule, event.clone().into(), HostEvent::RuleAdded(event)).await;
     if let Err(e) = done {
         inner.rules().list.retain(|r| r.id != rule.id);
         return Err(e);
@@ -99,7 +123,7 @@ pub(super) async fn revoke(inner: &Arc<Inner>, id: &RuleId, by: Actor) -> Result
     let rule = inner.rules().list.iter().find(|r| r.id == *id).cloned().ok_or_else(|| Error::NoRule(super::live::cut(&id.0, 100)))?;
     inner.rules().list.retain(|r| r.id != *id);
     let event = RuleRevoked { id: id.clone(), by };
-    publish(inner, rule.session.as_ref(), event.clone().into(), HostEvent::RuleRevoked(event)).await?;
+    publish(inner, &rule, event.clone().into(), HostEvent::RuleRevoked(event)).await?;
     Ok(rule)
 }
 
@@ -116,17 +140,20 @@ fn document(inner: &Inner) -> String {
 }
 
 /// Writes the change down, then swaps the chains of the live sessions that it concerns.
-async fn publish(inner: &Arc<Inner>, session: Option<&SessionId>, event: Event, host: HostEvent) -> Result<(), Error> {
+async fn publish(inner: &Arc<Inner>, rule: &Rule, event: Event, host: HostEvent) -> Result<(), Error> {
     let document = document(inner);
-    match session {
+    match &rule.session {
         None => inner.store.note(host, vec![(DOCUMENT.to_owned(), Some(document))]).await?,
         Some(_) => inner.store.set_setting(DOCUMENT, Some(document)).await?,
     };
+    let holds = |id: &SessionId, l: &super::LiveSession| {
+        rule.session.as_ref().is_none_or(|s| s == id) && rule.dir.as_ref().is_none_or(|d| l.cwd.as_os_str() == d.as_str())
+    };
     let concerned: Vec<(SessionId, super::LiveSession)> =
-        inner.live().iter().filter(|(id, _)| session.is_none_or(|s| s == *id)).map(|(id, l)| (id.clone(), l.clone())).collect();
+        inner.live().iter().filter(|(id, l)| holds(id, l)).map(|(id, l)| (id.clone(), l.clone())).collect();
     let manager = Manager { inner: inner.clone() };
     for (id, live) in concerned {
-        let rules = inner.rules().for_session(&id);
+        let rules = inner.rules().for_session(&id, &live.cwd.to_string_lossy());
         live.chain.send_replace(inner.chains.assemble_or_deny(&live.cwd, &rules).await);
         manager.record(&id, vec![event.clone()]).await?;
     }

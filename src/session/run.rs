@@ -370,7 +370,7 @@ impl Runner {
         let wall = self.inner.clock.wall_ms();
         let expired: Vec<u64> = self.live.waiting.iter().filter(|(_, w)| w.asked.expires_at <= wall).map(|(s, _)| *s).collect();
         for seq in expired {
-            self.resolve(seq, Effect::Deny, By::Expired, "nobody answered in time".to_owned(), Actor::host(), !self.input_closed);
+            self.resolve(seq, Effect::Deny, By::Expired, "nobody answered in time".to_owned(), (Actor::host(), vec![]), !self.input_closed);
         }
         if self.config.unattended == Unattended::Deny && self.unattended_since.is_some_and(|t| now >= t + REATTACH) {
             self.unattended_since = None;

@@ -87,7 +87,7 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
     let program = resolve(&launch, &cwd)?;
     let name = request.name.clone().unwrap_or_else(|| default_name(&request, &program));
     let id = SessionId::new(&name, inner.clock.as_ref(), inner.entropy.as_ref());
-    let rules = inner.rules().for_session(&id);
+    let rules = inner.rules().for_session(&id, &cwd.to_string_lossy());
     let assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
     required(driver, &request, &launch, assembled.config.require_mediation)?;
     let search = launch.env.get(OsStr::new("PATH")).cloned();

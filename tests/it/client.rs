@@ -74,7 +74,7 @@ async fn a_broken_stream_goes_on_where_it_ended() {
     let failed = loop {
         match s.next().await.unwrap() {
             Ok(Item::Event(doc)) => seqs.push(doc.seq),
-            Ok(Item::End(_)) => unreachable!("no end was sent"),
+            Ok(other) => unreachable!("{other:?} was not sent"),
             Err(e) => break e,
         }
     };

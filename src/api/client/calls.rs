@@ -10,14 +10,14 @@ use hyper::body::Incoming;
 use hyper::{Response, header::HeaderMap};
 
 use super::super::types::{
-    ApprovalAnswer, ApprovalDoc, AttestationDoc, AttestationRequest, AttestationsQuery, ENDED_HEADER, EventDoc, EventsQuery, HostDoc,
-    LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery,
-    RunRequest, SendRequest, SessionDoc, SessionsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS,
-    WaitQuery,
+    ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttestationDoc, AttestationRequest, AttestationsQuery, ENDED_HEADER,
+    EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery,
+    RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc,
+    VerifyRequest, WAIT_MAX_MS, WaitQuery,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
-use crate::model::{ApprovalId, Status};
+use crate::model::Status;
 
 /// A piece of an agent's output.
 #[derive(Debug, Clone)]
@@ -130,8 +130,17 @@ impl Client {
         self.call(Method::DELETE, &format!("/v1/rules/{}", escape(id)), Bytes::new()).await
     }
 
-    pub async fn answer(&self, id: &ApprovalId, answer: &ApprovalAnswer) -> Result<ApprovalDoc> {
-        self.post(&format!("/v1/approvals/{}/{}", escape(id.session.as_str()), id.call), answer).await
+    pub async fn approvals(&self, wanted: &ApprovalsQuery) -> Result<Page<ApprovalDoc>> {
+        self.get(&format!("/v1/approvals{}", query(wanted)?)).await
+    }
+
+    /// `session` is an id, a unique prefix of one, or a name.
+    pub async fn approval(&self, session: &str, call: u64) -> Result<ApprovalDetailDoc> {
+        self.get(&format!("/v1/approvals/{}/{call}", escape(session))).await
+    }
+
+    pub async fn answer(&self, session: &str, call: u64, answer: &ApprovalAnswer) -> Result<ApprovalDoc> {
+        self.post(&format!("/v1/approvals/{}/{call}", escape(session)), answer).await
     }
 
     pub async fn host(&self) -> Result<HostDoc> {

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
 
-use super::super::types::{ANSWER_MAX, EventDoc, EventsQuery, Problem, SSE_TYPE, SessionDoc};
+use super::super::types::{ANSWER_MAX, ApprovalDoc, ApprovalsQuery, EventDoc, EventsQuery, Problem, SSE_TYPE, SessionDoc};
 use super::{Client, Error, Result, SseReader, escape, query};
 
 /// Silence after which the link counts as dead; the server speaks every 15 s.
@@ -23,13 +23,18 @@ pub enum Item {
     Event(EventDoc),
     /// The session has ended and all its events were given.
     End(Box<SessionDoc>),
+    /// An approval as it now is.
+    Approval(Box<ApprovalDoc>),
+    /// All that wait were given; what follows are changes.
+    Ready,
 }
 
 /// Events as they are appended. Dropping it ends the stream.
 pub struct EventStream {
     client: Client,
+    /// As first asked for, and when it is taken up again.
     path: String,
-    query: EventsQuery,
+    again: String,
     last_id: Option<String>,
     body: Option<Incoming>,
     reader: SseReader,
@@ -40,8 +45,20 @@ impl Client {
     /// Follows one session, or with `None` all of them. The first connection is made here, so a wrong id is an error here.
     pub async fn stream(&self, session: Option<&str>, query: EventsQuery) -> Result<EventStream> {
         let path = session.map_or_else(|| "/v1/events".to_owned(), |id| format!("/v1/sessions/{}/events", escape(id)));
+        let again = EventsQuery { from: None, tail: None, ..query.clone() };
+        self.open(format!("{path}{}", super::query(&query)?), format!("{path}{}", super::query(&again)?)).await
+    }
+
+    /// Follows approvals: those that wait, [`Item::Ready`], then each change.
+    pub async fn approval_stream(&self, session: Option<&str>) -> Result<EventStream> {
+        let wanted = ApprovalsQuery { session: session.map(str::to_owned), ..ApprovalsQuery::default() };
+        let path = format!("/v1/approvals{}", query(&wanted)?);
+        self.open(path.clone(), path).await
+    }
+
+    async fn open(&self, path: String, again: String) -> Result<EventStream> {
         let mut stream =
-            EventStream { client: self.clone(), path, query, last_id: None, body: None, reader: SseReader::default(), done: false };
+            EventStream { client: self.clone(), path, again, last_id: None, body: None, reader: SseReader::default(), done: false };
         stream.connect().await?;
         Ok(stream)
     }
@@ -99,6 +116,8 @@ impl EventStream {
     fn item(&mut self, event: &str, data: &str) -> Option<Result<Item>> {
         let not_understood = |e: serde_json::Error| Error::NotUnderstood(format!("an event: {e}"));
         match event {
+            "approval" => Some(serde_json::from_str(data).map(|d| Item::Approval(Box::new(d))).map_err(not_understood)),
+            "ready" => Some(Ok(Item::Ready)),
             "event" => Some(serde_json::from_str(data).map(Item::Event).map_err(not_understood)),
             "end" => {
                 self.done = true;
@@ -115,12 +134,8 @@ impl EventStream {
     }
 
     async fn connect(&mut self) -> Result<()> {
-        let mut wanted = self.query.clone();
-        if self.last_id.is_some() {
-            (wanted.from, wanted.tail) = (None, None);
-        }
-        let path = format!("{}{}", self.path, query(&wanted)?);
-        let response = self.client.send(Method::GET, &path, Bytes::new(), Some(SSE_TYPE), self.last_id.as_deref()).await?;
+        let path = if self.last_id.is_some() { &self.again } else { &self.path };
+        let response = self.client.send(Method::GET, path, Bytes::new(), Some(SSE_TYPE), self.last_id.as_deref()).await?;
         self.body = Some(response.into_body());
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The host: rules, approvals, its state, trust in project configurations.
+//! The host: rules, its state, trust in project configurations.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,28 +31,10 @@ pub struct RuleDoc {
     pub rule: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// It holds for sessions started in this folder only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<String>,
     pub added_at: String,
-    pub by: Actor,
-}
-
-/// A person's answer to one pending ask: `allow` or `deny`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApprovalAnswer {
-    pub effect: Effect,
-    #[serde(default)]
-    pub reason: String,
-}
-
-/// The answer as recorded. The first answer holds; a later one gets 409.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApprovalDoc {
-    /// `<session>:<call>`.
-    pub id: String,
-    pub session: String,
-    pub call: u64,
-    pub effect: Effect,
-    pub reason: String,
     pub by: Actor,
 }
 

@@ -301,10 +301,32 @@ pub fn lines_of(path: &Path) -> Vec<String> {
     std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// A command on a terminal of its own (a pty): for what only a person at a terminal sees.
+/// Lines of JSON that a running command prints, as they come.
+pub struct Lines(std::sync::mpsc::Receiver<Value>);
+
+impl Lines {
+    pub fn of(child: &mut Child) -> Self {
+        let out = child.stdout.take().expect("a pipe");
+        let (tx, rx) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in std::io::BufRead::lines(std::io::BufReader::new(out)).map_while(Result::ok) {
+                let _ = tx.send(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+            }
+        });
+        Self(rx)
+    }
+
+    pub fn next(&self, what: &str) -> Value {
+        self.0.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("gave up waiting until {what}"))
+    }
+}
+
+/// A command on a terminal of its own (a pty): for what only a person at a terminal sees and types.
 pub struct Terminal {
     child: Child,
-    screen: std::thread::JoinHandle<String>,
+    keys: std::fs::File,
+    screen: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
+    reader: std::thread::JoinHandle<()>,
 }
 
 impl Terminal {
@@ -332,22 +354,40 @@ impl Terminal {
         }
         let child = command.spawn().expect("the binary starts");
         drop(command);
-        let mut reader = master;
-        let screen = std::thread::spawn(move || {
-            let mut all = Vec::new();
+        let keys = master.try_clone().expect("a copy");
+        let screen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (mut from, shown) = (master, screen.clone());
+        let reader = std::thread::spawn(move || {
             let mut buf = [0u8; 4096];
             // An error is the end: the last slave has closed.
-            while let Ok(n @ 1..) = std::io::Read::read(&mut reader, &mut buf) {
-                all.extend_from_slice(&buf[..n]);
+            while let Ok(n @ 1..) = std::io::Read::read(&mut from, &mut buf) {
+                shown.lock().expect("no panic holds it").extend_from_slice(&buf[..n]);
             }
-            String::from_utf8_lossy(&all).into_owned()
         });
-        Self { child, screen }
+        Self { child, keys, screen, reader }
+    }
+
+    /// What stands on the screen so far.
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.screen.lock().expect("no panic holds it")).into_owned()
+    }
+
+    pub fn wait_for(&self, text: &str) {
+        self.wait_for_times(text, 1);
+    }
+
+    pub fn wait_for_times(&self, text: &str, times: usize) {
+        until(&format!("the screen shows {text:?} {times} times"), || (self.screen().matches(text).count() >= times).then_some(()));
+    }
+
+    pub fn type_line(&mut self, line: &str) {
+        self.keys.write_all(format!("{line}\n").as_bytes()).expect("typed");
     }
 
     /// Waits for the command and gives what stood on the screen.
     pub fn finish(mut self) -> String {
         until("the command on the terminal ends", || self.child.try_wait().ok().flatten());
-        self.screen.join().unwrap_or_default()
+        let _ = self.reader.join();
+        String::from_utf8_lossy(&self.screen.lock().expect("no panic holds it")).into_owned()
     }
 }
