@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::api::client::{Client, Item};
 use crate::api::types::{ApprovalAnswer, Attach, EventsQuery, PAGE_MAX, RunRequest, SessionDoc, StopRequest};
 use crate::gateway::{Logged, Options, Script, Server};
-use crate::model::{ApprovalId, Effect, Event, SessionId, Status};
+use crate::model::{Effect, Event, Status};
 
 /// Longest session of a check.
 pub const PATIENCE: Duration = Duration::from_secs(45);
@@ -221,9 +221,7 @@ fn call_of(body: &str) -> Option<u64> {
 }
 
 pub async fn answer(client: &Client, id: &str, call: u64, effect: Effect, reason: &str) -> Told<()> {
-    let session = SessionId::parse(id).map_err(words)?;
-    let answer = ApprovalAnswer { effect, reason: reason.to_owned() };
-    client.answer(&ApprovalId { session, call }, &answer).await.map(drop).map_err(words)
+    client.answer(id, call, &ApprovalAnswer::new(effect, reason)).await.map(drop).map_err(words)
 }
 
 /// Lines of a file; none when it is not there.
