@@ -38,7 +38,7 @@
 //! **SSE.** One event a message: `id:` is an opaque cursor (of one session: the seq), `event: event`, `data:` an [`EventDoc`].
 //! `Last-Event-ID` resumes after it. A comment every 15 s keeps the link alive. After the last event of an ended session comes
 //! `event: end` with its [`SessionDoc`], then the stream closes; `event: problem` with a [`Problem`] closes it too.
-//! `attach=answer` marks the reader as a terminal that can answer approvals while it is connected.
+//! `attach=answer` marks the reader as a terminal that can answer approvals while it is connected; any operator may answer without it.
 //!
 //! The stream of approvals has an [`ApprovalDoc`] a message, `event: approval`, as it then is: first those that wait (without `id:`), then
 //! `event: ready`, then each change; resumed by `Last-Event-ID` it has the changes since.

@@ -188,11 +188,13 @@ proptest! {
     }
 
     #[test]
-    fn an_untrusted_project_never_loosens(grace in 0u64..9_000_000, asks in 0u64..5000, default in 0usize..3, breach in 0usize..3) {
-        let (d, b) = (["allow", "ask", "deny"][default], ["alert", "stop", "stop"][breach]);
-        let project = format!("default = \"{d}\"\n[session]\non_breach = \"{b}\"\n[approvals]\ntimeout_ms = {grace}\n[limits]\nwaiting_asks = {asks}\n");
-        let base = Case::new("", "").load(false, &[]).unwrap().config;
-        if let Ok(l) = Case::new("", &project).load(false, &[]) {
+    fn an_untrusted_project_never_loosens(grace in 0u64..9_000_000, asks in 0u64..5000, default in 0usize..3, breach in 0usize..3, unattended in 0usize..2, strict: bool) {
+        let (d, b, u) = (["allow", "ask", "deny"][default], ["alert", "stop", "stop"][breach], ["wait", "deny"][unattended]);
+        let project = format!("default = \"{d}\"\n[session]\non_breach = \"{b}\"\n[approvals]\nunattended = \"{u}\"\ntimeout_ms = {grace}\n[limits]\nwaiting_asks = {asks}\n");
+        let user = if strict { "approvals.unattended = \"deny\"" } else { "" };
+        let base = Case::new(user, "").load(false, &[]).unwrap().config;
+        if let Ok(l) = Case::new(user, &project).load(false, &[]) {
+            prop_assert!(l.config.unattended >= base.unattended);
             prop_assert!(l.config.default >= base.default);
             prop_assert!(l.config.on_breach >= base.on_breach);
             prop_assert!(l.config.approval_timeout_ms <= base.approval_timeout_ms);

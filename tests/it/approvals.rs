@@ -62,6 +62,31 @@ fn an_ask_without_a_terminal_waits_and_survives_the_daemon() {
 }
 
 #[test]
+fn a_session_has_so_many_questions_and_no_more() {
+    let host = host("limits.waiting_asks = 2");
+    let agent = host.program("eager", EAGER);
+    let args = ["--json", "run", "--agent", "claude", "--program", agent.to_str().expect("text"), "--keep", "--detach", "go"];
+    let id = host.beadle(args).ok().json()["id"].as_str().expect("an id").to_owned();
+    waiting(&host, &id, 1);
+    let denied = until("the third is denied", || host.events_of(&id, "tool_decided").pop());
+    assert_eq!((denied["body"]["effect"].as_str(), denied["body"]["by"].as_str()), (Some("deny"), Some("host")));
+    assert!(denied["body"]["reason"].as_str().is_some_and(|r| r.contains("limits.waiting_asks")), "{denied}");
+    assert_eq!(host.show(&id)["waiting_count"], 2);
+    host.beadle(["stop", &id, "--grace", "0"]).ok();
+    host.ended(&id);
+    let states: Vec<Value> = host.beadle(["--json", "approvals", "--all"]).ok().lines();
+    assert_eq!(states.iter().map(|a| a["state"].as_str().unwrap_or_default()).collect::<Vec<_>>(), ["cancelled", "cancelled"]);
+}
+
+/// An agent that asks three questions at once.
+const EAGER: &str = r#"#!/bin/sh
+for n in 1 2 3; do
+  printf '%s\n' "{\"type\":\"control_request\",\"request_id\":\"r$n\",\"request\":{\"subtype\":\"can_use_tool\",\"tool_name\":\"Bash\",\"tool_use_id\":\"t$n\",\"input\":{\"command\":\"touch $n\"}}}"
+done
+exec cat > /dev/null
+"#;
+
+#[test]
 fn what_nobody_answers_in_time_is_denied_as_expired() {
     let mut host = host("approvals.timeout_ms = 300");
     let model = Model::start(&json!({ "steps": [bash("touch a"), { "text": "done" }] }));
@@ -384,6 +409,41 @@ fn changes_are_followed_live_and_taken_up_again_where_they_broke() {
     host.ended(&id);
     kill(follower.id());
     let _ = follower.wait();
+}
+
+/// The stream of approvals as the socket gives it, until `text` has come.
+fn stream(host: &TestHost, last_id: Option<&str>, text: &str) -> String {
+    use std::io::{Read, Write};
+    let mut s = std::os::unix::net::UnixStream::connect(host.beadle_home().join("run/beadle.sock")).expect("the daemon listens");
+    s.set_read_timeout(Some(crate::support::PATIENCE)).expect("a time");
+    let last = last_id.map(|id| format!("last-event-id: {id}\r\n")).unwrap_or_default();
+    s.write_all(format!("GET /v1/approvals HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n{last}\r\n").as_bytes()).expect("sent");
+    let (mut all, mut buf) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&all).contains(text) {
+        match s.read(&mut buf) {
+            Ok(n @ 1..) => all.extend_from_slice(&buf[..n]),
+            other => panic!("{other:?} before {text:?} in {}", String::from_utf8_lossy(&all)),
+        }
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+#[test]
+fn the_stream_begins_with_what_waits_and_resumes_by_its_last_id() {
+    let mut host = host("");
+    let model = Model::start(&json!({ "steps": [bash("echo 1"), bash("echo 2"), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &[]);
+    let first = waiting(&host, &id, 0);
+    let begun = stream(&host, None, "\nid: ");
+    let (snapshot, ready) = begun.split_once("event: ready").expect("ready");
+    assert!(snapshot.contains("event: approval") && snapshot.contains(&first) && snapshot.contains("\"waiting\""), "{begun}");
+    let place: String = ready.split_once("id: ").expect("a place").1.chars().take_while(char::is_ascii_digit).collect();
+    host.beadle(["deny", &first, "-r", "no"]).ok();
+    waiting(&host, &id, 1);
+    let rest = stream(&host, Some(&place), "\"waiting\"");
+    assert!(rest.contains("\"denied\"") && !rest.contains("event: ready"), "{rest}");
+    assert!(stream(&host, Some("soon"), "\r\n\r\n").starts_with("HTTP/1.1 400"));
+    host.beadle(["kill", &id]).ok();
 }
 
 /// Ways in which a call that is allowed to run tries to answer for a person, over the command line and the socket itself.

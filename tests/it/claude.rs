@@ -90,6 +90,39 @@ fn an_ask_without_a_terminal_is_denied_with_that_reason() {
 }
 
 #[test]
+fn an_ask_without_a_terminal_waits_for_days_if_it_must_and_through_a_killed_daemon() {
+    let Some((mut host, program)) = host("an_ask_without_a_terminal_waits_for_days_if_it_must_and_through_a_killed_daemon") else { return };
+    let file = host.file("a.txt", "one\n").display().to_string();
+    host.config(&format!("approvals.timeout_ms = 259200000\n{}", rules(&["Read(./**)"], &[], &[])));
+    let model = Model::start(&json!({ "steps": [
+        bash("touch a"),
+        { "tool": "Read", "input": { "file_path": file } },
+        { "tool": "Edit", "input": { "file_path": file, "old_string": "one", "new_string": "eins" } },
+        { "text": "done" },
+    ]}));
+    let id = run(&mut host, &program, &model, &[]);
+    let waiting = |host: &TestHost, tool: &str| {
+        until("a call waits", || {
+            let list = host.beadle(["--json", "approvals"]).ok().lines();
+            list.first().filter(|a| a["tool"] == tool).and_then(|a| a["id"].as_str().map(str::to_owned))
+        })
+    };
+    let first = waiting(&host, "Bash");
+    host.kill_daemon();
+    host.beadle(["approve", &first, "--always"]).ok();
+    let second = waiting(&host, "Edit");
+    let shown = host.beadle(["--json", "approvals", &second]).ok().json();
+    assert_eq!(shown["diff"].as_str(), Some(&*format!("--- {file}\n@@ -1,1 +1,1 @@\n-one\n+eins\n")));
+    assert_eq!(shown["always"]["rules"], json!([format!("Edit(/{file})")]));
+    host.kill_daemon();
+    host.beadle(["approve", &second, "--always"]).ok();
+    assert_eq!(host.ended(&id)["outcome"], "succeeded");
+    assert!(host.work().join("a").exists());
+    assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), "eins\n");
+    assert_eq!(host.show(&id)["breach_count"], 0);
+}
+
+#[test]
 fn parallel_calls_are_each_asked_about() {
     let Some((mut host, program)) = host("parallel_calls_are_each_asked_about") else { return };
     host.config(&rules(&["Read(./**)"], &[], &["Read(./secret.txt)"]));

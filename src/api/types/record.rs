@@ -30,7 +30,7 @@ pub struct EventsQuery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attach {
-    /// Answer approvals: asks wait while it is connected.
+    /// Answer approvals. Counts where `approvals.unattended` is `deny`: asks then wait while it is connected, and only then.
     Answer,
 }
 

@@ -43,7 +43,7 @@ pub struct RunRequest {
     /// MCP servers of the operator, in the agent's own JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_config: Option<Value>,
-    /// The caller will attach a terminal that answers approvals: asks wait for it from the start.
+    /// The caller will attach a terminal that answers approvals: asks wait for it from the start, whatever `approvals.unattended` says.
     #[serde(default)]
     pub attach: bool,
     /// True: the agent waits for further prompts. False: its input is closed when a turn ends and no prompt is queued.
