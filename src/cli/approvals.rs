@@ -140,7 +140,9 @@ pub fn card(d: &ApprovalDetailDoc, now: i64) -> Vec<Shown> {
     }
     match (&d.diff, &d.input) {
         (Some(diff), _) => out.extend(coloured(diff, d.diff_cut)),
-        (None, Some(input)) => out.extend(detail(input).lines().map(|l| (Tone::Plain, l.to_owned()))),
+        // why equal to what is shown: a command that was shortened above must stand here whole.
+        (None, Some(input)) if detail(input) == brief(&a.subject, LINE_MAX) => {}
+        (None, Some(input)) => out.extend(detail(input).lines().map(|l| (Tone::Plain, format!("   {l}")))),
         (None, None) => out.push((
             Tone::Dim,
             format!("   its input is too long to be shown: `beadle events {} --from {} -t 1`", safe(&a.session), a.call),
@@ -148,7 +150,7 @@ pub fn card(d: &ApprovalDetailDoc, now: i64) -> Vec<Shown> {
     }
     if let Some(new) = &d.updated_input {
         out.push((Tone::Changed, "   changed by a policy to:".to_owned()));
-        out.extend(detail(new).lines().map(|l| (Tone::Changed, l.to_owned())));
+        out.extend(detail(new).lines().map(|l| (Tone::Changed, format!("   {l}"))));
     }
     if d.parse != Parse::Complete {
         let why = d.parse_reason.as_deref().unwrap_or("something in it only the shell will know");
@@ -317,7 +319,7 @@ mod tests {
             "   claude, in /p",
             "   says: I will run the tests.\n   \\u{202e}second line",
             "   describes it as: Run tests",
-            "npm\\x1b[2J test\n",
+            "   Bash  npm\\x1b[2J test\n",
             "   why: no policy has an opinion; the default is ask",
             "   policy rules says abstain: no rule speaks of npm",
             "   always would add: Bash(npm test)",
@@ -325,6 +327,9 @@ mod tests {
             assert!(shown.contains(want), "no {want:?} in:\n{shown}");
         }
         assert!(!shown.contains(['\u{1b}', '\u{202e}']));
+        let long = format!("echo {}; rm -rf ~", "x".repeat(LINE_MAX));
+        let shown = text(&doc(json!({"subject": long, "input": {"command": long}})));
+        assert!(shown.contains("; rm -rf ~\n"), "the end of a long command is shown too: {shown}");
     }
 
     #[test]
