@@ -36,6 +36,10 @@ impl Driver for Claude {
         read::line(state, line)
     }
 
+    fn record(&self, line: &[u8]) -> Option<Vec<Output>> {
+        read::record(line)
+    }
+
     fn answer(&self, request_id: &str, answer: Answer<'_>) -> Vec<u8> {
         answer::decision(request_id, answer)
     }

@@ -33,6 +33,7 @@ impl Driver for Demo {
             mediation,
             mediation_note,
             keep_stdin: true,
+            transcript: None,
         })
     }
 

@@ -30,6 +30,7 @@ impl Driver for Generic {
             mediation: Mediation::None,
             mediation_note: None,
             keep_stdin: request.prompt.is_some(),
+            transcript: None,
         })
     }
 

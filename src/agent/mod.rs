@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Mediation, Nanousd, Usage};
+use crate::model::{Mediation, Nanousd, TranscriptNamed, Usage};
 
 pub mod claude;
 pub mod demo;
@@ -61,6 +61,8 @@ pub struct Launch {
     pub mediation_note: Option<String>,
     /// Keep stdin open as the driver's channel; false closes it at once.
     pub keep_stdin: bool,
+    /// Where the agent keeps its own record of the conversation, if it keeps one.
+    pub transcript: Option<TranscriptNamed>,
 }
 
 /// One thing a line of the agent's output says. Sizes are bounded by the line cap of the caller.
@@ -91,6 +93,8 @@ pub enum Output {
     ToolResult {
         call_id: String,
         is_error: bool,
+        /// Something was executed: every success, and an error that only an execution gives.
+        ran: bool,
         content: String,
         parent_call_id: Option<String>,
     },
@@ -263,6 +267,11 @@ pub trait Driver: Send + Sync {
     /// Reads one whole line (without its newline), in the order the agent wrote them. One line may say several things; never
     /// empty for a non-empty line. `state` belongs to one attempt.
     fn read(&self, state: &mut ReadState, line: &[u8]) -> Vec<Output>;
+    /// What a whole line of the agent's own record says of calls: [`Output::ToolUse`] and [`Output::ToolResult`] only. `None` for a
+    /// line that cannot be read.
+    fn record(&self, _line: &[u8]) -> Option<Vec<Output>> {
+        Some(Vec::new())
+    }
     /// The frame that answers a question.
     fn answer(&self, request_id: &str, answer: Answer<'_>) -> Vec<u8>;
     /// The frame that gives a further prompt, or `None` where the agent takes none.

@@ -14,6 +14,7 @@ use axum::routing::{delete, get, post};
 
 use crate::session::Manager;
 
+mod account;
 mod approvals;
 mod attestations;
 pub mod client;
@@ -45,6 +46,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/sessions/{id}/stop", post(sessions::stop))
         .route("/v1/sessions/{id}/wait", get(sessions::wait))
         .route("/v1/sessions/{id}/processes", get(sessions::processes))
+        .route("/v1/sessions/{id}/account", get(account::show))
         .route("/v1/sessions/{id}/events", get(events::of_session))
         .route("/v1/events", get(events::of_all))
         .route("/v1/sessions/{id}/logs", get(records::logs))

@@ -11,6 +11,7 @@
 //! | `GET /v1/sessions/{id}/events` | [`EventsQuery`] | [`Page`]`<`[`EventDoc`]`>`, or SSE when `Accept: text/event-stream` |
 //! | `GET /v1/events` | [`EventsQuery`] | SSE over all sessions |
 //! | `GET /v1/sessions/{id}/processes` | | [`Page`]`<`[`ProcessDoc`]`>`, parents before children |
+//! | `GET /v1/sessions/{id}/account` | [`AccountQuery`] | [`AccountDoc`]: decisions joined with effects |
 //! | `GET /v1/sessions/{id}/logs` | [`LogsQuery`] | octets with the headers [`OFFSET_HEADER`], [`NEXT_HEADER`], [`ENDED_HEADER`] |
 //! | `GET /v1/sessions/{id}/wait` | [`WaitQuery`] | [`SessionDoc`] when it has ended or the time is over, at most 30 s: repeat |
 //! | `GET /v1/sessions/{id}/verify` | | [`VerifyDoc`] |
@@ -48,12 +49,14 @@
 
 use serde::{Deserialize, Serialize};
 
+mod account;
 mod approval;
 mod attestation;
 mod host;
 mod record;
 mod session;
 
+pub use account::*;
 pub use approval::*;
 pub use attestation::*;
 pub use host::*;

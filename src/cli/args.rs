@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod account;
 pub mod approvals;
 mod doctor;
 
+pub use account::AccountArgs;
 pub use doctor::DoctorArgs;
 
 use super::args_check::{environment, label, session_id};
@@ -65,6 +67,8 @@ pub enum Verb {
     Approve(ApproveArgs),
     /// Deny a call that waits for an answer
     Deny(DenyArgs),
+    /// Join decisions with effects: how each call ended
+    Account(AccountArgs),
     /// Prove that the log is whole
     Verify(VerifyArgs),
     /// Print a session's log as JSON lines with its hashes

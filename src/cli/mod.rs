@@ -7,6 +7,7 @@
 //!
 //! Called by `main`.
 
+mod account;
 mod approvals;
 mod args;
 mod args_check;
@@ -128,6 +129,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Approvals(args) => approvals::approvals(cx, args).await,
         Verb::Approve(args) => approvals::approve(cx, args).await,
         Verb::Deny(args) => approvals::deny(cx, args).await,
+        Verb::Account(args) => account::account(cx, args).await,
         Verb::Verify(args) => verify::verify(cx, args).await,
         Verb::Export(args) => verify::export(cx, &args.session).await,
         Verb::Rule(RuleVerb::Add { effect, rule, session }) => rule::add(cx, effect, rule, session).await,

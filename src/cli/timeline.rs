@@ -170,6 +170,8 @@ impl Timeline {
             | Event::ApprovalResolved(_)
             | Event::TurnEnded(_)
             | Event::PluginLoaded(_)
+            | Event::TranscriptNamed(_)
+            | Event::EffectsObserved(_)
             | Event::PluginReplaced(_)
             | Event::Unknown(_) => vec![],
         }

@@ -12,8 +12,10 @@ use super::id::{RuleId, SessionId};
 use super::session::{Mediation, Outcome};
 use super::usage::{Nanousd, Usage};
 
+mod account;
 mod approval;
 
+pub use account::{EffectSeen, EffectsObserved, TranscriptNamed, Witness};
 pub use approval::{ApprovalRequested, ApprovalResolved};
 
 /// One event as appended: gapless `seq` from 1 in its session, wall time in milliseconds, the attempt it belongs to.
@@ -120,6 +122,8 @@ events! {
     PluginLoaded(PluginLoaded) = "plugin_loaded",
     PluginFailed(PluginFailed) = "plugin_failed",
     PluginReplaced(PluginReplaced) = "plugin_replaced",
+    TranscriptNamed(TranscriptNamed) = "transcript_named",
+    EffectsObserved(EffectsObserved) = "effects_observed",
     MediationBreached(MediationBreached) = "mediation_breached",
     MediationLowered(MediationLowered) = "mediation_lowered",
     /// A line of the agent that is not of its protocol, kept raw.
@@ -321,9 +325,19 @@ pub struct ToolEnded {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_id: Option<String>,
     pub is_error: bool,
+    /// Whether something was executed, where that does not follow from `is_error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<bool>,
     pub output: Excerpt,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+}
+
+impl ToolEnded {
+    /// Every success shows that something ran, an error only where it says so.
+    pub fn ran(&self) -> bool {
+        self.ran.unwrap_or(!self.is_error)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 //!
 //! Called by everyone.
 
+pub mod account;
 mod approval;
 mod attestation;
 mod call;

@@ -254,6 +254,8 @@ impl Session {
         match &e.event {
             Event::SessionCreated(_)
             | Event::PluginLoaded(_)
+            | Event::TranscriptNamed(_)
+            | Event::EffectsObserved(_)
             | Event::PluginReplaced(_)
             | Event::PromptSubmitted(_)
             | Event::ToolStarted(_)

@@ -8,11 +8,24 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::live::Report;
 use super::run::{Ending, Runner, told};
 use super::{Error, live, mask};
-use crate::model::{Actor, By, Effect, Event, PromptSubmitted, RuleId, Session, SessionStopping};
+use crate::model::account::Seen;
+use crate::model::{Actor, By, Effect, Event, PromptSubmitted, RuleId, Session, SessionStopping, Witness};
 use crate::policy::Chain;
 use crate::store::Frame;
+
+/// What a hook says after a call: which tool ran with which input, and how it went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EffectReport {
+    pub call_id: String,
+    pub tool: String,
+    pub input: Option<serde_json::Value>,
+    pub is_error: bool,
+    /// Something was executed: every success, and an error that only an execution gives.
+    pub ran: bool,
+}
 
 /// What others ask of a session's task.
 pub enum Command {
@@ -28,6 +41,11 @@ pub enum Command {
         reply: oneshot::Sender<Result<Session, Error>>,
     },
     Resolve(Resolve, oneshot::Sender<Result<(), Error>>),
+    /// A hook's report of a call that was made.
+    Report {
+        report: EffectReport,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    },
     /// A terminal that can answer came or went.
     Attached(bool),
     /// Events from elsewhere that belong into this log (rules).
@@ -94,6 +112,14 @@ impl Runner {
                 if self.attached == 0 {
                     self.unattended_since = Some(Instant::now());
                 }
+            }
+            Command::Report { report: r, reply } => {
+                let seen = Seen { is_error: r.is_error, ran: r.ran };
+                let (call_id, tool, input) = (r.call_id.as_str(), r.tool.as_str(), r.input.as_ref());
+                self.reported(Report { witness: Witness::Hook, source: "", call_id, tool, input, seen }).await;
+                self.pending.events.extend(self.live.observed());
+                self.commit().await;
+                let _ = reply.send(Ok(self.session.clone()));
             }
             Command::Record { events, reply } => {
                 self.pending.events.extend(events);

@@ -20,6 +20,7 @@ impl Runner {
                 self.pending.cursor = Some(rest.end_offset);
             }
         }
+        self.consult_last().await;
         self.resolve_all(By::Withdrawn, "the agent ended before the answer", false);
         let outcome = self.outcome(&record);
         self.pending.events.push(
@@ -47,6 +48,7 @@ impl Runner {
         match gone {
             Gone::Exited(record) => self.finish(record).await,
             Gone::Lost(reason) => {
+                self.consult_last().await;
                 self.resolve_all(By::Withdrawn, "the agent ended before the answer", false);
                 let ended = unseen(Outcome::Lost, reason.clone());
                 self.pending.events.push(ended.into());

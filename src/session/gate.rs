@@ -59,10 +59,10 @@ impl Runner {
             let seq = self.requested(&asked, &call, vec![]);
             return self.settle(seq, &asked.request_id, &call, judged, None, 0, false);
         }
-        if let Some(seen) = self.live.renamed(&asked) {
-            let detail = format!("the model asked for {seen}, the question names {}", live::cut(&asked.tool, 128));
-            self.decide(&asked, call, Judged::host_deny(detail.clone()), begun);
-            return self.breach("tool renamed", detail, None).await;
+        let seq = self.next_seq();
+        if let Some(m) = self.live.changed(seq, &asked) {
+            self.decide(&asked, call, Judged::host_deny(format!("{}: {}", m.what, m.detail)), begun);
+            return self.breach(m.what, m.detail, Some(seq)).await;
         }
         let judged = self.judge(&asked, &call).await;
         failpoint::hit("decided");
@@ -132,7 +132,7 @@ impl Runner {
 
     fn requested(&mut self, asked: &Asked, call: &Arc<Call>, failures: Vec<(String, Failure, OnFailure)>) -> u64 {
         let seq = self.next_seq();
-        self.live.asked(seq, asked.call_id.as_deref());
+        self.live.account.requested(seq, asked.call_id.as_deref(), &asked.tool);
         self.pending.events.push(ToolRequested { request_id: Some(asked.request_id.clone()), call: (**call).clone() }.into());
         for (policy, f, on_failure) in failures {
             self.pending
@@ -165,24 +165,22 @@ impl Runner {
                 self.live.untaken.insert(no, seq);
             }
         }
-        self.live.decided(seq, call.call_id.as_deref(), effect);
         let input_hash = blake3::hash(input.to_string().as_bytes()).to_hex().to_string();
-        self.pending.events.push(
-            ToolDecided {
-                call: seq,
-                effect,
-                by: judged.by,
-                reason,
-                rule: judged.rule,
-                answers: judged.answers,
-                input_hash,
-                updated_input: judged.updated_input.filter(|_| effect == Effect::Allow),
-                approver,
-                latency_us,
-                frame,
-            }
-            .into(),
-        );
+        let decided = ToolDecided {
+            call: seq,
+            effect,
+            by: judged.by,
+            reason,
+            rule: judged.rule,
+            answers: judged.answers,
+            input_hash,
+            updated_input: judged.updated_input.filter(|_| effect == Effect::Allow),
+            approver,
+            latency_us,
+            frame,
+        };
+        self.live.decided(&decided, call.call_id.as_deref());
+        self.pending.events.push(decided.into());
     }
 
     fn ask(&mut self, asked: &Asked, call: Arc<Call>, judged: Judged) {

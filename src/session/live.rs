@@ -9,16 +9,20 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::words::{Mismatch, Words};
 use crate::agent::{Asked, Output};
+use crate::model::account::{Account, Joined, Seen};
 use crate::model::{
-    AgentReplied, AgentStarted, Call, ContextCompacted, Effect, Envelope, Event, Excerpt, MediationBreached, ModelResponded,
-    OutputUnparsed, PriceTable, SubAgentInvoked, ToolEnded, TurnEnded, Usage,
+    AgentReplied, AgentStarted, Call, ContextCompacted, Effect, EffectSeen, EffectsObserved, Envelope, Event, Excerpt, MediationBreached,
+    ModelResponded, OutputUnparsed, PriceTable, SubAgentInvoked, ToolDecided, ToolEnded, TurnEnded, Usage, Witness,
 };
 
 /// Text kept inside an event, in bytes; the whole goes to a blob when it is longer.
 pub const EXCERPT: usize = 4096;
 /// Parent of usage that belongs to no message of the stream.
 pub const UNATTRIBUTED: &str = "unattributed";
+/// Effects that wait for the next event to go into the log with.
+const OBSERVED: usize = 256;
 /// Ids remembered per session for joining; the oldest are forgotten first.
 const REMEMBERED: usize = 65_536;
 
@@ -30,12 +34,17 @@ pub struct Waiting {
     pub asked: crate::model::ApprovalRequested,
 }
 
-/// One judged call, until its result is seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Decided {
-    seq: u64,
-    effect: Effect,
-    ended: bool,
+/// What another witness than the stream reports of a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Report<'a> {
+    pub witness: Witness,
+    /// The file it stands in, for a transcript.
+    pub source: &'a str,
+    pub call_id: &'a str,
+    pub tool: &'a str,
+    /// The input it ran with, where the witness tells.
+    pub input: Option<&'a serde_json::Value>,
+    pub seen: Seen,
 }
 
 /// The events that one output leads to, and blobs that they name.
@@ -71,10 +80,12 @@ impl<V> Recent<V> {
 pub struct Live {
     /// By the agent's question id: a digest of what was asked.
     requests: Recent<[u8; 32]>,
-    /// By the agent's call id, in order of asking (ids may repeat).
-    calls: Recent<Vec<Decided>>,
-    /// Tool names by call id, as the model asked for them.
-    tools: Recent<String>,
+    /// Decisions joined with effects.
+    pub account: Account,
+    /// What was asked for, by whom, in which words.
+    pub words: Words,
+    /// What other witnesses said and no event holds yet. At most [`OBSERVED`] effects.
+    observed: Vec<EffectsObserved>,
     messages: Recent<Usage>,
     /// The main agent's message of which only the start count is known; its final one usually follows and is recorded in its place.
     opened: Option<(String, String, Usage)>,
@@ -106,6 +117,7 @@ pub enum Question {
 impl Live {
     /// Rebuilds from one event of the log, oldest first.
     pub fn replay(&mut self, e: &Envelope) {
+        self.account.apply(e);
         match &e.event {
             Event::PromptSubmitted(_) => self.prompts += 1,
             Event::ToolRequested(r) => {
@@ -113,7 +125,10 @@ impl Live {
                     let digest = question_digest(&r.call.tool, &r.call.input, r.call.call_id.as_deref());
                     self.requests.entry_or(id, || digest);
                 }
-                self.asked(e.seq, r.call.call_id.as_deref());
+                if let Some(id) = &r.call.call_id {
+                    // why ignored: what did not fit is in the log already.
+                    let _ = self.words.asked(e.seq, id, &r.call.tool, &r.call.input);
+                }
                 self.waiting.insert(
                     e.seq,
                     Waiting {
@@ -130,7 +145,7 @@ impl Live {
             }
             Event::ToolDecided(d) => {
                 let id = self.waiting.remove(&d.call).and_then(|w| w.call.call_id.clone());
-                self.decided(d.call, id.as_deref(), d.effect);
+                self.told(d, id.as_deref());
                 if let Some(no) = d.frame {
                     self.last_frame = self.last_frame.max(no);
                     if d.effect == Effect::Allow {
@@ -139,11 +154,6 @@ impl Live {
                 }
             }
             Event::ToolStarted(s) => self.untaken.retain(|_, call| *call != s.call),
-            Event::ToolEnded(t) => {
-                if let (Some(seq), Some(id)) = (t.call, &t.call_id) {
-                    self.ended(id, seq);
-                }
-            }
             Event::ModelResponded(m) => {
                 let u = self.messages.entry_or(&m.message_id, Usage::default);
                 *u = u.plus(m.usage);
@@ -170,32 +180,75 @@ impl Live {
         }
     }
 
-    /// Whether the model asked for this call under another tool's name (`Task` and `Agent` are one).
-    pub fn renamed(&self, asked: &Asked) -> Option<String> {
-        let alias = |t: &str| if t == "Task" { "Agent".to_owned() } else { t.to_owned() };
-        let seen = self.tools.map.get(asked.call_id.as_deref()?)?;
-        (alias(seen) != alias(&asked.tool)).then(|| seen.clone())
+    /// Whether the question is about another call than the model, or the agent's own record, shows under this id.
+    pub fn changed(&mut self, seq: u64, asked: &Asked) -> Option<Mismatch> {
+        self.words.asked(seq, asked.call_id.as_deref()?, &asked.tool, &asked.input)
     }
 
-    /// A call was asked about; its result is now expected once it is decided.
-    pub fn asked(&mut self, seq: u64, call_id: Option<&str>) {
-        if let Some(id) = call_id {
-            self.calls.entry_or(id, Vec::new).push(Decided { seq, effect: Effect::Abstain, ended: false });
+    /// A call was decided, in this process.
+    pub fn decided(&mut self, d: &ToolDecided, call_id: Option<&str>) {
+        self.account.decided(d.call, d.effect, d.updated_input.is_some());
+        self.told(d, call_id);
+    }
+
+    fn told(&mut self, d: &ToolDecided, call_id: Option<&str>) {
+        if let (Some(id), Some(input)) = (call_id, &d.updated_input) {
+            self.words.told(d.call, id, input);
         }
     }
 
-    pub fn decided(&mut self, seq: u64, call_id: Option<&str>, effect: Effect) {
-        if let Some(list) = call_id.and_then(|id| self.calls.map.get_mut(id))
-            && let Some(d) = list.iter_mut().find(|d| d.seq == seq)
-        {
-            d.effect = effect;
+    /// Joins what another witness than the stream saw. Its events are breaches; the effect itself goes into the log with what
+    /// comes next ([`Live::observed`]).
+    pub fn effect(&mut self, r: Report<'_>) -> Step {
+        let mut s = Step::default();
+        if let Some(m) = r.input.and_then(|input| self.words.ran(r.call_id, r.tool, input)) {
+            s.events.push(mismatch_event(m, r.call_id, r.witness));
+        }
+        let joined = self.account.effect(r.witness, r.source, r.call_id, r.seen);
+        s.events.extend(breach_of(joined, r.call_id, r.witness));
+        let effect = EffectSeen { call_id: r.call_id.to_owned(), is_error: r.seen.is_error, ran: r.seen.ran };
+        match self.observed.last_mut().filter(|o| o.witness == r.witness && o.source == r.source) {
+            Some(o) => o.effects.push(effect),
+            None => {
+                let (witness, source) = (r.witness, r.source.to_owned());
+                self.observed.push(EffectsObserved { witness, source, upto: None, effects: vec![effect] });
+            }
+        }
+        s
+    }
+
+    /// What a line of the agent's own record says; `upto` are the bytes of `source` read with it.
+    pub fn recorded(&mut self, source: &str, upto: u64, out: Output) -> Step {
+        match out {
+            Output::ToolUse { call_id, tool, input, .. } => Step {
+                events: self
+                    .words
+                    .recorded(&call_id, &tool, &input)
+                    .map(|m| mismatch_event(m, &call_id, Witness::Transcript))
+                    .into_iter()
+                    .collect(),
+                blobs: vec![],
+            },
+            Output::ToolResult { call_id, is_error, ran, .. } => {
+                let seen = Seen { is_error, ran };
+                let step = self.effect(Report { witness: Witness::Transcript, source, call_id: &call_id, tool: "", input: None, seen });
+                if let Some(o) = self.observed.last_mut() {
+                    o.upto = Some(upto);
+                }
+                step
+            }
+            _ => Step::default(),
         }
     }
 
-    fn ended(&mut self, call_id: &str, seq: u64) {
-        if let Some(d) = self.calls.map.get_mut(call_id).and_then(|l| l.iter_mut().find(|d| d.seq == seq)) {
-            d.ended = true;
-        }
+    /// Whether what other witnesses said is much enough for an event of its own.
+    pub fn observed_full(&self) -> bool {
+        self.observed.iter().map(|o| o.effects.len()).sum::<usize>() >= OBSERVED
+    }
+
+    /// The events of what other witnesses said since the last time.
+    pub fn observed(&mut self) -> Vec<Event> {
+        self.observed.drain(..).map(Event::from).collect()
     }
 
     /// The events of one output other than a question. Prices come from `prices`.
@@ -205,8 +258,11 @@ impl Live {
             Output::Started { agent_session_id, version, model, permission_mode, tools, mcp_servers } => {
                 s.events.push(AgentStarted { agent_session_id, version, model, permission_mode, tools, mcp_servers }.into());
             }
-            Output::ToolUse { call_id, tool, .. } => *self.tools.entry_or(&call_id, String::new) = tool,
-            Output::ToolResult { call_id, is_error, content, .. } => self.result(&call_id, is_error, content, &mut s),
+            Output::ToolUse { call_id, tool, input, .. } => {
+                let wrong = self.words.used(&call_id, &tool, &input);
+                s.events.extend(wrong.map(|m| mismatch_event(m, &call_id, Witness::Stream)));
+            }
+            Output::ToolResult { call_id, is_error, ran, content, .. } => self.result(&call_id, Seen { is_error, ran }, content, &mut s),
             Output::Replied { text, message_id, parent_call_id } => {
                 let text = cut(&text, EXCERPT);
                 s.events.push(AgentReplied { text, message_id, parent_call_id }.into());
@@ -253,29 +309,14 @@ impl Live {
         s
     }
 
-    fn result(&mut self, call_id: &str, is_error: bool, content: String, s: &mut Step) {
-        let call = self.calls.map.get_mut(call_id).and_then(|l| l.iter_mut().find(|d| !d.ended));
-        let (seq, effect) = match call {
-            Some(d) => {
-                d.ended = true;
-                (Some(d.seq), Some(d.effect))
-            }
-            None => (None, None),
-        };
+    fn result(&mut self, call_id: &str, seen: Seen, content: String, s: &mut Step) {
+        let joined = self.account.effect(Witness::Stream, "", call_id, seen);
         let (output, blob) = excerpt(super::mask::text(&content).into_owned().into_bytes());
         s.blobs.extend(blob);
-        s.events.push(ToolEnded { call: seq, call_id: Some(call_id.to_owned()), is_error, output, duration_ms: None }.into());
-        // why: an agent answers a malformed call by an error of its own without asking; only a success shows that something ran.
-        let breach = match effect {
-            _ if is_error => None,
-            Some(Effect::Allow) => None,
-            Some(Effect::Deny) => Some("a denied call has a result"),
-            Some(_) => Some("a call that waits for its decision has a result"),
-            None => Some("a result without a decided call"),
-        };
-        if let Some(what) = breach {
-            s.events.push(breach_event(what, format!("call id {}", cut(call_id, 128)), seq));
-        }
+        let is_error = seen.is_error;
+        let ran = (seen.ran == is_error).then_some(seen.ran);
+        s.events.push(ToolEnded { call: joined.call, call_id: Some(call_id.to_owned()), is_error, ran, output, duration_ms: None }.into());
+        s.events.extend(breach_of(joined, call_id, Witness::Stream));
     }
 
     /// Holds back a start count until the final one, another message, or the end of the turn. Losing it with the daemon costs
@@ -341,6 +382,14 @@ pub fn breach_event(what: &str, detail: String, call: Option<u64>) -> Event {
     MediationBreached { what: what.to_owned(), detail, call, action: String::new() }.into()
 }
 
+fn breach_of(joined: Joined, call_id: &str, by: Witness) -> Option<Event> {
+    joined.breach.map(|what| breach_event(what, format!("call id {}, seen in the {}", cut(call_id, 128), by.as_str()), joined.call))
+}
+
+fn mismatch_event(m: Mismatch, call_id: &str, by: Witness) -> Event {
+    breach_event(m.what, format!("call id {}, seen in the {}: {}", cut(call_id, 128), by.as_str(), m.detail), m.call)
+}
+
 /// A line that is not of the protocol, kept raw.
 pub fn unparsed_event(reason: String, line: &[u8]) -> (Event, Option<Vec<u8>>) {
     let (raw, blob) = excerpt(line.to_vec());
@@ -389,7 +438,12 @@ mod tests {
     }
 
     fn result(id: &str, is_error: bool) -> Output {
-        Output::ToolResult { call_id: id.into(), is_error, content: "x".into(), parent_call_id: None }
+        Output::ToolResult { call_id: id.into(), is_error, ran: !is_error, content: "x".into(), parent_call_id: None }
+    }
+
+    fn decide(l: &mut Live, seq: u64, effect: Effect) {
+        l.account.requested(seq, Some("t1"), "Bash");
+        l.account.decided(seq, effect, false);
     }
 
     fn breaches(s: &Step) -> usize {
@@ -410,12 +464,31 @@ mod tests {
         let mut l = Live::default();
         assert_eq!(breaches(&l.step(result("t1", false), &p)), 1, "nothing was asked");
         assert_eq!(breaches(&l.step(result("t1", true), &p)), 0, "an error shows nothing that ran");
-        l.asked(5, Some("t1"));
-        l.decided(5, Some("t1"), Effect::Allow);
-        l.asked(7, Some("t1"));
-        l.decided(7, Some("t1"), Effect::Deny);
+        decide(&mut l, 5, Effect::Allow);
+        decide(&mut l, 7, Effect::Deny);
         assert_eq!(breaches(&l.step(result("t1", false), &p)), 0);
         assert_eq!(breaches(&l.step(result("t1", false), &p)), 1, "the second of that id was denied");
+    }
+
+    #[test]
+    fn other_witnesses_are_joined_and_wait_for_the_next_event() {
+        let mut l = Live::default();
+        decide(&mut l, 5, Effect::Allow);
+        assert_eq!(breaches(&l.recorded("main.jsonl", 10, result("t1", false))), 0);
+        assert_eq!(breaches(&l.recorded("main.jsonl", 20, result("t2", true))), 0, "an error shows nothing that ran");
+        assert_eq!(breaches(&l.recorded("main.jsonl", 30, result("t3", false))), 1);
+        let input = json!({"command": "ls"});
+        l.words.asked(5, "t1", "Bash", &json!({"command": "rm"}));
+        let seen = Seen { is_error: false, ran: true };
+        let hook = Report { witness: Witness::Hook, source: "", call_id: "t1", tool: "Bash", input: Some(&input), seen };
+        assert_eq!(breaches(&l.effect(hook)), 1, "it ran with another input");
+        let kept = l.observed();
+        let seen: Vec<(Witness, Option<u64>, usize)> = kept
+            .iter()
+            .filter_map(|e| if let Event::EffectsObserved(o) = e { Some((o.witness, o.upto, o.effects.len())) } else { None })
+            .collect();
+        assert_eq!(seen, [(Witness::Transcript, Some(30), 3), (Witness::Hook, None, 1)]);
+        assert!(l.observed().is_empty());
     }
 
     #[test]
@@ -443,9 +516,10 @@ mod tests {
         let mut q = asked("r", json!({}));
         q.tool = "Agent".into();
         l.step(Output::ToolUse { call_id: "t1".into(), tool: "Task".into(), input: json!({}), parent_call_id: None }, &p);
-        assert_eq!(l.renamed(&q), None);
+        assert_eq!(l.changed(1, &q), None);
         q.tool = "Read".into();
-        assert_eq!(l.renamed(&q), Some("Task".into()));
+        l.step(Output::ToolUse { call_id: "t1".into(), tool: "Task".into(), input: json!({}), parent_call_id: None }, &p);
+        assert_eq!(l.changed(2, &q).map(|m| m.what), Some("tool renamed"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
+use crate::model::account::Account;
 use crate::model::{Actor, ApprovalId, Clock, Entropy, Event, PriceTable, RuleId, Session, SessionId, Status};
 use crate::policy::own::OwnFolders;
 use crate::policy::{Chain, Chains};
@@ -34,6 +35,9 @@ mod recovery;
 mod rules;
 mod run;
 mod start;
+mod transcript;
+mod witness;
+mod words;
 
 pub use approvals::{Always, Answer, ApprovalChanges, ApprovalDetail, REASON_MAX, Reach};
 pub use attest::{AttestRequest, Attested, ProgramSeen};
@@ -42,9 +46,13 @@ pub use rules::{NewRule, Rule};
 pub use start::StartRequest;
 
 use command::Command;
+pub use command::EffectReport;
 
 /// How long a caller waits for a session's task to take a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Events read at a time for an account.
+const ACCOUNT_PAGE: usize = 1000;
 
 /// What can go wrong with sessions. Codes are stable.
 #[derive(Debug, thiserror::Error)]
@@ -306,6 +314,25 @@ impl Manager {
     /// Rules that outlive a session; with one, all that hold for it.
     pub fn rules(&self, session: Option<&Session>) -> Vec<rules::Rule> {
         self.inner.rules().list(session.map(|s| (&s.id, s.cwd.as_str())))
+    }
+
+    /// What a hook reports of a call that was made: a witness beside the agent's stream. Returns once it is durable.
+    pub async fn report(&self, id: &SessionId, report: EffectReport) -> Result<Session, Error> {
+        self.command(id, |reply| Command::Report { report, reply }).await?
+    }
+
+    /// Decisions joined with effects, folded from a session's log.
+    pub fn account(&self, id: &SessionId) -> Result<(Session, Account), Error> {
+        let session = self.inner.store.session(id)?;
+        let mut account = Account::default();
+        let mut from = 1;
+        while from <= session.last_seq {
+            let page = self.inner.store.events(id, from, ACCOUNT_PAGE)?;
+            let Some(last) = page.last() else { break };
+            from = last.envelope.seq + 1;
+            page.iter().map(|e| &e.envelope).filter(|e| e.seq <= session.last_seq).for_each(|e| account.apply(e));
+        }
+        Ok((session, account))
     }
 
     /// Deletes an ended session's rows and files; the host chain keeps that it was there.

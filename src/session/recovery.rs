@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::live::Live;
+use super::witness::Witnesses;
 use super::{Error, Inner, start};
 use crate::agent;
 use crate::model::{Effect, Session, Status};
@@ -76,14 +77,14 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
     if session.status == Status::Starting {
         session = start::started(inner, &session, &session.command.clone(), &handle).await?;
     }
-    let mut live = rebuild(inner, &session)?;
+    let (mut live, witnesses) = rebuild(inner, &session)?;
     live.last_frame = live.last_frame.max(resend(inner, &session, &handle, &status).await?);
     let cwd = std::path::PathBuf::from(&session.cwd);
     let rules = inner.rules().for_session(&session.id, &session.cwd);
     let chain = inner.chains.assemble_or_deny(&cwd, &rules).await;
     let config = inner.config_of(&cwd);
     let cursor = inner.store.cursor(&session.id)?.map_or(0, |c| c.offset);
-    start::spawn(inner, driver, session, live, (handle, events), cursor, config, chain, false);
+    start::spawn(inner, driver, session, live, (handle, events), cursor, config, chain, false, witnesses);
     Ok(true)
 }
 
@@ -91,7 +92,7 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
 async fn settle_end(inner: &Arc<Inner>, session: &Session, gone: Gone) -> Result<(), Error> {
     let driver = agent::driver(&session.agent)?;
     let run_dir = inner.run_dir(&session.id);
-    let live = rebuild(inner, session)?;
+    let (live, witnesses) = rebuild(inner, session)?;
     let cursor = inner.store.cursor(&session.id)?.map_or(0, |c| c.offset);
     let inbox = crate::process::Inbox::open(&run_dir, cursor);
     let (handle, events) = ShimHandle::gone(&run_dir);
@@ -99,15 +100,17 @@ async fn settle_end(inner: &Arc<Inner>, session: &Session, gone: Gone) -> Result
     // why: nothing is judged any more; a question that was never answered needs no chain to be settled.
     let (_chain, chains) = tokio::sync::watch::channel(Arc::new(Chain { slots: vec![], default: Effect::Deny }));
     let parts = (handle, events);
+    let config = inner.config.clone();
     let runner =
-        super::run::Runner::new(inner.clone(), driver, session.clone(), live, parts, inbox, inner.config.clone(), chains, commands, false);
+        super::run::Runner::new(inner.clone(), driver, session.clone(), live, parts, inbox, config, chains, commands, false, witnesses);
     runner.finish_lost(gone).await;
     Ok(())
 }
 
-/// Folds the joins of a session from its log.
-fn rebuild(inner: &Inner, session: &Session) -> Result<Live, Error> {
+/// Folds the joins of a session from its log, and how far its other witnesses were heard.
+fn rebuild(inner: &Inner, session: &Session) -> Result<(Live, Witnesses), Error> {
     let mut live = Live::default();
+    let mut witnesses = Witnesses::new(None, session);
     let mut from = 1;
     loop {
         let page = inner.store.events(&session.id, from, PAGE)?;
@@ -115,11 +118,12 @@ fn rebuild(inner: &Inner, session: &Session) -> Result<Live, Error> {
         from = last.envelope.seq + 1;
         for e in &page {
             live.replay(&e.envelope);
+            witnesses.replay(&e.envelope.event, session);
         }
     }
     // why: a question and its answer are one append; only those that wait for a person may be without a decision.
     live.waiting.retain(|_, w| w.asked.expires_at != 0);
-    Ok(live)
+    Ok((live, witnesses))
 }
 
 /// Hands over what the shim has not taken; gives the number of the newest frame.

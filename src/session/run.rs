@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::command::Command;
 use super::live::{self, Live};
+use super::witness::Witnesses;
 use super::{Inner, failpoint, mask};
 use crate::agent::{Driver, Output, ReadState};
 use crate::config::{Config, OnBreach, Unattended};
@@ -79,6 +80,7 @@ pub struct Runner {
     /// A line over the cap, or segments that cannot be read: nothing after it is.
     pub(super) unreadable: bool,
     read_state: ReadState,
+    pub(super) witnesses: Witnesses,
 }
 
 impl Runner {
@@ -94,6 +96,7 @@ impl Runner {
         chain: watch::Receiver<Arc<Chain>>,
         mailbox: mpsc::Receiver<Command>,
         expect_terminal: bool,
+        witnesses: Witnesses,
     ) -> Self {
         let now = Instant::now();
         let unattended_since = (expect_terminal || !live.waiting.is_empty()).then_some(now);
@@ -121,6 +124,7 @@ impl Runner {
             reports: false,
             unreadable: false,
             read_state: ReadState::default(),
+            witnesses,
         }
     }
 
@@ -133,6 +137,7 @@ impl Runner {
         loop {
             if self.driver.speaks() {
                 self.drain().await;
+                self.consult().await;
             }
             self.commit().await;
             let timer = self.next_timer();
@@ -230,6 +235,9 @@ impl Runner {
     }
 
     pub(super) async fn breach(&mut self, what: &str, detail: String, call: Option<u64>) {
+        if let Some(call) = call {
+            self.live.account.contradicted(call, what);
+        }
         let stop = self.config.on_breach != OnBreach::Alert;
         let action = if stop { "stop" } else { "alert" };
         self.pending
@@ -256,6 +264,7 @@ impl Runner {
     }
 
     fn turn_ended(&mut self) {
+        self.witnesses.soon();
         if self.session.keep_open || self.input_closed {
             return;
         }
@@ -278,7 +287,10 @@ impl Runner {
         if self.pending.events.is_empty() && self.pending.frames.is_empty() && self.pending.cursor.is_none() {
             return;
         }
-        let p = std::mem::take(&mut self.pending);
+        let mut p = std::mem::take(&mut self.pending);
+        if !p.events.is_empty() {
+            p.events.extend(self.live.observed());
+        }
         let events: Vec<Event> = p.events.into_iter().map(mask::event).collect();
         let mut pause = Duration::from_millis(100);
         loop {
@@ -362,7 +374,7 @@ impl Runner {
         let reattach = self.unattended_since.filter(|_| waiting && self.config.unattended == Unattended::Deny).map(|t| t + REATTACH);
         // why: an answer can still come for what waits, and needs the input.
         let close = self.close_at.filter(|_| !waiting);
-        [expiry, reattach, close].into_iter().flatten().min()
+        [expiry, reattach, close, self.witnesses.due()].into_iter().flatten().min()
     }
 
     async fn timer(&mut self) {

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::live::{self, Live};
 use super::run::{CLOSE_INPUT, MAILBOX, Runner};
+use super::witness::Witnesses;
 use super::{Error, Inner, LiveSession, attest, instructions, mask};
 use crate::agent::{self, Driver, Launch, LaunchRequest};
 use crate::config::Config;
@@ -95,6 +96,7 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
     let checked = attest::check(inner, &request.agent, &program, search, !request.unsafe_args.is_empty(), must).await?;
 
     let mut events: Vec<Event> = vec![created(&request, name, &cwd, home, &launch, by.clone(), checked.as_ref().map(|c| c.seen.clone()))];
+    events.extend(launch.transcript.clone().map(Event::from));
     events.extend(assembled.events);
     for skipped in found.skipped {
         events.push(crate::model::Note { text: format!("instructions {} were left out: {}", skipped.path, skipped.why) }.into());
@@ -166,7 +168,8 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
     let mut live = Live::default();
     live.last_frame = frames.len() as u64;
     live.prompts = u64::from(request.prompt.is_some());
-    spawn(inner, driver, session.clone(), live, shim, 0, assembled.config, assembled.chain, request.attach);
+    let witnesses = Witnesses::new(launch.transcript.as_ref(), &session);
+    spawn(inner, driver, session.clone(), live, shim, 0, assembled.config, assembled.chain, request.attach, witnesses);
     Ok(session)
 }
 
@@ -209,13 +212,14 @@ pub(super) fn spawn(
     config: Arc<Config>,
     chain: Arc<Chain>,
     attach: bool,
+    witnesses: Witnesses,
 ) {
     let inbox = Inbox::open(&inner.run_dir(&session.id), cursor);
     let (mailbox, commands) = mpsc::channel(MAILBOX);
     let (chain, chains) = watch::channel(chain);
     let entry = LiveSession { mailbox, chain, shim: shim.0.clone(), cwd: PathBuf::from(&session.cwd) };
     inner.live().insert(session.id.clone(), entry);
-    let runner = Runner::new(inner.clone(), driver, session, live, shim, inbox, config, chains, commands, attach);
+    let runner = Runner::new(inner.clone(), driver, session, live, shim, inbox, config, chains, commands, attach, witnesses);
     tokio::spawn(runner.run(inner.shutdown.subscribe()));
 }
 

@@ -114,6 +114,23 @@ pub fn line(state: &mut ReadState, line: &[u8]) -> Vec<Output> {
     out
 }
 
+/// Reads one line of the transcript: the same messages, as the agent keeps them for itself.
+pub fn record(line: &[u8]) -> Option<Vec<Output>> {
+    const MARKS: [&[u8]; 2] = [b"tool_use", b"tool_result"];
+    // why: most lines are text and attachments, some of them large.
+    if !MARKS.iter().any(|m| line.windows(m.len()).any(|w| w == *m)) {
+        return Some(Vec::new());
+    }
+    let Ok(Value::Object(value)) = json::parse(line) else { return None };
+    let mut out = match value.get("type").and_then(Value::as_str) {
+        Some("assistant") => assistant(&value),
+        Some("user") => user(&value),
+        _ => Vec::new(),
+    };
+    out.retain(|o| matches!(o, Output::ToolUse { .. } | Output::ToolResult { .. }));
+    Some(out)
+}
+
 fn control_request(state: &ReadState, v: &Map<String, Value>) -> Vec<Output> {
     let Some(request_id) = id(v, "request_id") else { return forged("control_request", "without a usable request_id") };
     let Some(Value::Object(request)) = v.get("request") else { return forged("control_request", "without a request") };
@@ -298,7 +315,9 @@ fn user(v: &Map<String, Value>) -> Vec<Output> {
             }
         };
         let content = block.get("content").map(plain).unwrap_or_default();
-        out.push(Output::ToolResult { call_id, is_error, content, parent_call_id: parent_call_id.clone() });
+        // why: a shell's exit code comes from nowhere but a run; a denied or malformed call is an error in other words.
+        let ran = !is_error || content.starts_with("Exit code ");
+        out.push(Output::ToolResult { call_id, is_error, ran, content, parent_call_id: parent_call_id.clone() });
     }
     out
 }

@@ -18,10 +18,12 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use serde_json::json;
 
 use crate::agent::{Error, Launch, LaunchRequest};
+use crate::model::TranscriptNamed;
 
 const AGENT: &str = "claude";
 
@@ -217,6 +219,7 @@ pub fn launch(r: &LaunchRequest) -> Result<Launch, Error> {
     }
     args.extend(chosen.passed);
     let (mediation, mediation_note) = super::lowered(&r.unsafe_args);
+    let transcript = transcript(r);
     args.extend(r.unsafe_args.iter().cloned());
     if let Some(long) = args.iter().find(|a| a.len() > ARGUMENT_MAX) {
         return Err(refused(name_of(long), "its value is longer than the 131,071 bytes that one argument may have"));
@@ -229,7 +232,19 @@ pub fn launch(r: &LaunchRequest) -> Result<Launch, Error> {
         mediation,
         mediation_note,
         keep_stdin: true,
+        transcript,
     })
+}
+
+/// The agent writes its record below its configuration folder, one file a conversation, unless it is told to write none.
+fn transcript(r: &LaunchRequest) -> Option<TranscriptNamed> {
+    if r.args.iter().chain(&r.unsafe_args).any(|a| a == "--no-session-persistence") {
+        return None;
+    }
+    let set = |name: &str| r.env.get(OsStr::new(name)).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let config = set("CLAUDE_CONFIG_DIR").or_else(|| set("HOME").map(|h| h.join(".claude")))?;
+    let root = r.cwd.join(config).join("projects");
+    Some(TranscriptNamed { root: root.to_str()?.to_owned(), conversation: r.agent_session_id.clone() })
 }
 
 struct Arguments {

@@ -10,10 +10,10 @@ use hyper::body::Incoming;
 use hyper::{Response, header::HeaderMap};
 
 use super::super::types::{
-    ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttestationDoc, AttestationRequest, AttestationsQuery, ENDED_HEADER,
-    EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery,
-    RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc,
-    VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    AccountDoc, AccountQuery, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttestationDoc, AttestationRequest,
+    AttestationsQuery, ENDED_HEADER, EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page, ProcessDoc, ProgramDoc,
+    ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StopRequest, TrustDoc,
+    TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -99,6 +99,10 @@ impl Client {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    pub async fn account(&self, id: &str, wanted: &AccountQuery) -> Result<AccountDoc> {
+        self.get(&format!("{}{}", session_path(id, "/account"), query(wanted)?)).await
     }
 
     pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyDoc> {
