@@ -205,7 +205,7 @@ impl Live {
             s.events.push(mismatch_event(m, r.call_id, r.witness));
         }
         let joined = self.account.effect(r.witness, r.source, r.call_id, r.seen);
-        s.events.extend(breach_of(joined, r.call_id, r.witness));
+        s.events.extend(self.breach_of(joined, r.call_id, r.witness));
         let effect = EffectSeen { call_id: r.call_id.to_owned(), is_error: r.seen.is_error, ran: r.seen.ran };
         match self.observed.last_mut().filter(|o| o.witness == r.witness && o.source == r.source) {
             Some(o) => o.effects.push(effect),
@@ -316,7 +316,13 @@ impl Live {
         let is_error = seen.is_error;
         let ran = (seen.ran == is_error).then_some(seen.ran);
         s.events.push(ToolEnded { call: joined.call, call_id: Some(call_id.to_owned()), is_error, ran, output, duration_ms: None }.into());
-        s.events.extend(breach_of(joined, call_id, Witness::Stream));
+        s.events.extend(self.breach_of(joined, call_id, Witness::Stream));
+    }
+
+    fn breach_of(&self, joined: Joined, call_id: &str, by: Witness) -> Option<Event> {
+        let words = self.words.describe(call_id).map(|w| format!(": {w}")).unwrap_or_default();
+        let detail = format!("call id {}, seen in the {}{words}", cut(call_id, 128), by.as_str());
+        joined.breach.map(|what| breach_event(what, detail, joined.call))
     }
 
     /// Holds back a start count until the final one, another message, or the end of the turn. Losing it with the daemon costs
@@ -380,10 +386,6 @@ impl Live {
 /// A breach as an event; what the host does about it is the caller's to fill in.
 pub fn breach_event(what: &str, detail: String, call: Option<u64>) -> Event {
     MediationBreached { what: what.to_owned(), detail, call, action: String::new() }.into()
-}
-
-fn breach_of(joined: Joined, call_id: &str, by: Witness) -> Option<Event> {
-    joined.breach.map(|what| breach_event(what, format!("call id {}, seen in the {}", cut(call_id, 128), by.as_str()), joined.call))
 }
 
 fn mismatch_event(m: Mismatch, call_id: &str, by: Witness) -> Event {
@@ -489,6 +491,59 @@ mod tests {
             .collect();
         assert_eq!(seen, [(Witness::Transcript, Some(30), 3), (Witness::Hook, None, 1)]);
         assert!(l.observed().is_empty());
+    }
+
+    /// Every recorded stream: what was asked about is explained, and exactly what ran unasked (recordings made without the gate) is
+    /// not. Where a recording lacks the host's answers, all were allowed.
+    #[test]
+    fn recorded_streams_have_nothing_unexplained_but_what_was_not_asked() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/claude/2.1.197");
+        let gated = ["z_cov", "s_askstar_hookallow", "sub_agent", "mcp_elicitation", "slash", "interrupt", "two_prompts", "api_error"];
+        let (mut calls, mut unasked) = (0, 0);
+        for entry in ["control-protocol", "stream"].iter().flat_map(|d| std::fs::read_dir(root.join(d)).unwrap().flatten()) {
+            let name = entry.path().file_stem().unwrap().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            let driver = crate::agent::driver("claude").unwrap();
+            let (mut l, p) = (Live::default(), PriceTable::default());
+            let mut state = crate::agent::ReadState::default();
+            let mut open: HashMap<String, u64> = HashMap::new();
+            let (mut asked, mut found, mut ran) = (Vec::new(), 0, 0);
+            for (seq, line) in (1u64..).zip(text.lines()) {
+                let v: serde_json::Value = serde_json::from_str(line).unwrap();
+                let msg = if v["msg"].is_object() { &v["msg"] } else { &v };
+                if v["dir"] == "->agent" {
+                    let r = &msg["response"];
+                    let effect = if r["response"]["behavior"] == "allow" { Effect::Allow } else { Effect::Deny };
+                    if let Some(call) = r["request_id"].as_str().and_then(|id| open.remove(id)) {
+                        l.account.decided(call, effect, false);
+                    }
+                    continue;
+                }
+                for out in driver.read(&mut state, msg.to_string().as_bytes()) {
+                    match &out {
+                        Output::Asked(a) => {
+                            assert_eq!(l.changed(seq, a), None, "{name}: {line}");
+                            l.account.requested(seq, a.call_id.as_deref(), &a.tool);
+                            if v["dir"].is_null() {
+                                l.account.decided(seq, Effect::Allow, false);
+                            }
+                            open.insert(a.request_id.clone(), seq);
+                            asked.push(a.call_id.clone().unwrap());
+                            continue;
+                        }
+                        Output::ToolResult { call_id, ran: true, .. } if !asked.contains(call_id) => ran += 1,
+                        _ => {}
+                    }
+                    found += breaches(&l.step(out, &p));
+                }
+            }
+            l.account.over = true;
+            assert_eq!((found as u64, l.account.unexplained()), (ran as u64, ran as u64), "{name}");
+            assert!(ran == 0 || !gated.contains(&name.as_str()), "{name}: {ran} calls were not asked about");
+            calls += asked.len();
+            unasked += ran;
+        }
+        assert!(calls >= 15 && unasked >= 3, "{calls} calls asked about, {unasked} not");
     }
 
     #[test]

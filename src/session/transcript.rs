@@ -138,7 +138,7 @@ impl Transcript {
         let Ok(root) = openat(CWD, &self.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else { return };
         let holds = |folder: &str| folder_at(&root, folder).filter(|f| regular(f, &name).is_some());
         self.folder = holds(&self.folder_name);
-        if self.folder.is_none() && self.looks % SEARCH_EVERY == 0 {
+        if self.folder.is_none() && self.looks.is_multiple_of(SEARCH_EVERY) {
             let list = openat(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).and_then(Dir::new);
             let names = list.into_iter().flatten().flatten().take(FOLDERS).map(|e| e.file_name().to_string_lossy().into_owned());
             self.folder = names.filter(|n| !n.starts_with('.')).find_map(|n| holds(&n));
@@ -279,4 +279,137 @@ fn folder_at(at: &OwnedFd, name: &str) -> Option<OwnedFd> {
 fn regular(at: &OwnedFd, name: &str) -> Option<Stat> {
     let stat = statat(at, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(stat)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::path::Path;
+
+    struct Place {
+        dir: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(dir.path().join("projects/-w-a-b/c/subagents")).unwrap();
+            Self { dir }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join("projects/-w-a-b").join(name)
+        }
+
+        fn append(&self, name: &str, text: &str) {
+            let mut f = std::fs::File::options().create(true).append(true).open(self.path(name)).unwrap();
+            f.write_all(text.as_bytes()).unwrap();
+        }
+
+        fn transcript(&self) -> Transcript {
+            let root = self.dir.path().join("projects").display().to_string();
+            Transcript::new(&TranscriptNamed { root, conversation: "c".into() }, "/w/a_b")
+        }
+    }
+
+    fn read(t: &mut Transcript) -> Vec<String> {
+        t.look().into_iter().flat_map(|p| p.lines).map(|(_, l)| String::from_utf8(l).unwrap()).collect()
+    }
+
+    #[test]
+    fn whole_lines_once_from_files_that_come_late() {
+        let p = Place::new();
+        let mut t = p.transcript();
+        assert!(read(&mut t).is_empty(), "nothing is there yet");
+        p.append("c.jsonl", "one\ntw");
+        assert_eq!(read(&mut t), ["one"]);
+        p.append("c.jsonl", "o\n");
+        p.append("c/subagents/agent-1.jsonl", "sub\n");
+        assert_eq!(read(&mut t), ["two", "sub"]);
+        assert!(read(&mut t).is_empty());
+        p.append("c/subagents/agent-2.jsonl", "late\n");
+        p.append("c/subagents/other.jsonl", "not one of its files\n");
+        assert_eq!(read(&mut t), ["late"]);
+    }
+
+    #[test]
+    fn a_later_reader_goes_on_where_the_log_ends() {
+        let p = Place::new();
+        p.append("c.jsonl", "one\ntwo\n");
+        let upto = p.transcript().look()[0].lines[0].0;
+        let mut t = p.transcript();
+        t.resume("c.jsonl", upto);
+        assert_eq!(read(&mut t), ["two"]);
+    }
+
+    #[test]
+    fn what_is_cut_back_and_written_again_is_read_once() {
+        let p = Place::new();
+        let mut t = p.transcript();
+        p.append("c.jsonl", "one\ntwo\nthree\n");
+        assert_eq!(read(&mut t).len(), 3);
+        std::fs::write(p.path("c.jsonl"), "one\nnew\n").unwrap();
+        assert_eq!(read(&mut t), ["new"]);
+        std::fs::rename(p.path("c.jsonl"), p.path("old")).unwrap();
+        assert!(read(&mut t).is_empty());
+        p.append("c.jsonl", "one\nnew\nnewer, in another file of more bytes\n");
+        assert_eq!(read(&mut t), ["newer, in another file of more bytes"]);
+    }
+
+    #[test]
+    fn links_and_what_is_no_file_are_not_followed() {
+        let p = Place::new();
+        let secret = p.dir.path().join("secret");
+        std::fs::create_dir(&secret).unwrap();
+        std::fs::write(secret.join("c.jsonl"), "secret\n").unwrap();
+        std::os::unix::fs::symlink(secret.join("c.jsonl"), p.path("c.jsonl")).unwrap();
+        let mut t = p.transcript();
+        assert!(read(&mut t).is_empty(), "a link in the place of the file");
+        std::fs::remove_file(p.path("c.jsonl")).unwrap();
+        p.append("c.jsonl", "one\n");
+        assert_eq!(read(&mut t), ["one"]);
+        std::os::unix::fs::symlink(secret.join("c.jsonl"), p.path("c/subagents/agent-1.jsonl")).unwrap();
+        rustix::fs::mknodat(CWD, p.path("c/subagents/agent-2.jsonl"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert!(read(&mut t).is_empty());
+        // The folder itself as a link.
+        let q = Place::new();
+        std::fs::remove_dir_all(q.path("")).unwrap();
+        std::os::unix::fs::symlink(&secret, q.dir.path().join("projects/-w-a-b")).unwrap();
+        assert!(read(&mut q.transcript()).is_empty());
+        assert!(folder_at(&openat(CWD, Path::new("/"), OFlags::PATH, Mode::empty()).unwrap(), "..").is_none());
+    }
+
+    #[test]
+    fn another_folder_name_is_found_in_time() {
+        let p = Place::new();
+        std::fs::rename(p.path(""), p.dir.path().join("projects/of-another-release")).unwrap();
+        std::fs::write(p.dir.path().join("projects/of-another-release/c.jsonl"), "one\n").unwrap();
+        let mut t = p.transcript();
+        let lines: Vec<String> = (0..=SEARCH_EVERY).flat_map(|_| read(&mut t)).collect();
+        assert_eq!(lines, ["one"]);
+    }
+
+    #[test]
+    fn large_files_come_in_portions_and_long_lines_are_left_out() {
+        let p = Place::new();
+        let line = format!("{}\n", "x".repeat(1 << 20));
+        for n in 0..6 {
+            p.append("c.jsonl", &format!("{n}{line}"));
+        }
+        let mut t = p.transcript();
+        assert!(t.look().iter().map(|p| p.lines.len()).sum::<usize>() < 6 && t.more);
+        let mut rest = 0;
+        while t.more {
+            rest += t.look().iter().map(|p| p.lines.len()).sum::<usize>();
+        }
+        assert!(rest >= 2, "{rest}");
+        p.append("c.jsonl", &"y".repeat(LINE_MAX + 5));
+        p.append("c.jsonl", "\nshort\n");
+        let mut lines = Vec::new();
+        for _ in 0..4 {
+            lines.extend(read(&mut t));
+        }
+        assert_eq!((lines, t.unread), (vec!["short".to_owned()], 1));
+    }
 }

@@ -79,6 +79,10 @@ impl Runner {
             }
         }
         self.pending.events.extend(self.live.observed());
+        if let Some(n) = self.witnesses.transcript.as_ref().map(|t| t.unread).filter(|n| *n > 0) {
+            let text = format!("{n} lines of the agent's transcript could not be read; what they hold is not in the account");
+            self.pending.events.push(crate::model::Note { text }.into());
+        }
     }
 
     async fn look(&mut self) {

@@ -150,6 +150,13 @@ impl Words {
         Some(half.mismatch(&asks[0]))
     }
 
+    /// The words under an id, for people.
+    pub fn describe(&self, id: &str) -> Option<String> {
+        let e = self.entries.get(id)?;
+        let half = e.uses.iter().chain(&e.asks).chain(&e.records).next()?;
+        Some(format!("{} {}", super::live::cut(&half.tool, 128), super::live::cut(&half.input.to_string(), 300)))
+    }
+
     /// Nothing is under way: what is remembered is of no more use.
     pub fn clear(&mut self) {
         *self = Self::default();

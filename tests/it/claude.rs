@@ -18,7 +18,7 @@ pub fn claude() -> Option<PathBuf> {
 }
 
 /// A host with the agent's own configuration in a temporary place; `None` (said by name) where the agent is not installed.
-fn host(test: &str) -> Option<(TestHost, PathBuf)> {
+pub fn host(test: &str) -> Option<(TestHost, PathBuf)> {
     let Some(program) = claude() else {
         #[allow(clippy::print_stderr)] // why: a test that cannot run must say so.
         {
@@ -36,7 +36,7 @@ fn host(test: &str) -> Option<(TestHost, PathBuf)> {
     Some((host, program))
 }
 
-fn run(host: &mut TestHost, program: &Path, model: &Model, more: &[&str]) -> String {
+pub fn run(host: &mut TestHost, program: &Path, model: &Model, more: &[&str]) -> String {
     host.set("ANTHROPIC_BASE_URL", model.url());
     let program = program.display().to_string();
     let mut args = vec!["--json", "run", "--agent", "claude", "--program", &program, "--detach"];

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod account;
 mod approvals;
 mod captures;
 mod claude;

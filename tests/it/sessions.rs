@@ -148,6 +148,7 @@ fn what_an_agent_says_cannot_break_the_log() {
         ),
     ] {
         let host = TestHost::new();
+        host.expects_breaches();
         let agent = host.program("agent.sh", &format!("#!/bin/sh\n{line}\n"));
         let said =
             host.beadle(["--json", "run", "--wait", "--agent", "claude", "--name", "x", "--program", &agent.display().to_string(), "hi"]);
@@ -161,6 +162,7 @@ fn what_an_agent_says_cannot_break_the_log() {
 #[test]
 fn repeated_questions_are_answered_once_and_forged_ones_are_breaches() {
     let host = TestHost::new();
+    host.expects_breaches();
     host.config(&rules(&["Bash(true)"], &[], &[]));
     let ask = |id: &str, command: &str| {
         json!({"type": "control_request", "request_id": id, "request": {"subtype": "can_use_tool", "tool_name": "Bash", "input": {"command": command}, "tool_use_id": "toolu_1"}}).to_string()

@@ -73,12 +73,13 @@ impl Said {
 pub struct TestHost {
     dir: TempDir,
     env: Vec<(String, String)>,
+    breaches: std::cell::Cell<bool>,
 }
 
 impl TestHost {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("bdl").tempdir().expect("a temporary folder");
-        let host = Self { dir, env: vec![] };
+        let host = Self { dir, env: vec![], breaches: std::cell::Cell::new(false) };
         for d in [host.work(), host.home()] {
             std::fs::create_dir_all(d).expect("folders");
         }
@@ -172,6 +173,17 @@ impl TestHost {
         self.events(id).into_iter().filter(|e| e["kind"] == kind).collect()
     }
 
+    /// Sessions of this host break the gate on purpose; of all other hosts every session is proved to be accounted when it is dropped.
+    pub fn expects_breaches(&self) {
+        self.breaches.set(true);
+    }
+
+    /// Nothing of a session is unexplained: every effect has its decision.
+    pub fn assert_accounted(&self, id: &str) {
+        let said = self.beadle(["--json", "account", id]);
+        assert!(said.code == 0 && said.json()["clean"] == true, "{id} is not accounted: {} {}", said.out, said.err);
+    }
+
     /// Waits for the end and gives the session.
     pub fn ended(&self, id: &str) -> Value {
         until("the session has ended", || {
@@ -223,10 +235,15 @@ impl TestHost {
 
 impl Drop for TestHost {
     fn drop(&mut self) {
+        let prove = !self.breaches.get() && !std::thread::panicking();
         for s in self.beadle(["--json", "ls"]).out.lines() {
             let Ok(s) = serde_json::from_str::<Value>(s) else { continue };
-            if let (Some(id), true) = (s["id"].as_str(), s["status"] != "ended") {
+            let Some(id) = s["id"].as_str() else { continue };
+            if s["status"] != "ended" {
                 self.beadle(["kill", id]);
+            }
+            if prove {
+                self.assert_accounted(id);
             }
         }
         self.beadle(["host", "stop"]);
