@@ -5,7 +5,7 @@
 //! | `ran` | allowed, and a witness saw its result |
 //! | `denied` | denied, and no witness saw it run |
 //! | `refused` | the agent answered it with an error of its own and never asked: it did not run |
-//! | `unfinished` | allowed, and the agent ended before a result was seen |
+//! | `unfinished` | allowed, or handed to the agent's own user, and the agent ended before a result was seen |
 //! | `open` | it waits or runs |
 //! | `undecided` | it ran and was never decided |
 //! | `contradicted` | it ran against its decision or before it, was not what was decided, or its witnesses disagree |
@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::decision::Effect;
 use super::event::{Envelope, Event, Witness};
+use super::session::Mediation;
 
 /// Rows kept of one session.
 pub const ROWS: usize = 65_536;
@@ -75,7 +76,7 @@ pub struct Row {
     /// The agent's own id of it.
     pub call_id: Option<String>,
     pub tool: String,
-    /// `allow` or `deny` once decided.
+    /// `allow` or `deny` once decided, `ask` where the agent's own prompt was told to ask its user.
     pub effect: Option<Effect>,
     /// It was told to use another input than it asked for.
     pub changed: bool,
@@ -94,6 +95,14 @@ impl Row {
             Witness::Stream => &mut self.stream,
             Witness::Transcript => &mut self.transcript,
             Witness::Hook => &mut self.hook,
+        }
+    }
+
+    const fn by(&self, by: Witness) -> Option<Seen> {
+        match by {
+            Witness::Stream => self.stream,
+            Witness::Transcript => self.transcript,
+            Witness::Hook => self.hook,
         }
     }
 
@@ -118,8 +127,8 @@ impl Row {
             (Some(_), Some(_), _) => End::Contradicted,
             (None, None, _) => End::Refused,
             (Some(_), None, Some(Effect::Deny)) => End::Denied,
-            (Some(_), None, Some(Effect::Allow)) if self.witnesses().next().is_some() => End::Ran,
-            (Some(_), None, Some(Effect::Allow)) if over => End::Unfinished,
+            (Some(_), None, Some(Effect::Allow | Effect::Ask)) if self.witnesses().next().is_some() => End::Ran,
+            (Some(_), None, Some(Effect::Allow | Effect::Ask)) if over => End::Unfinished,
             // why: a question that was never answered let nothing run; the agent is gone.
             (Some(_), None, _) if over => End::Denied,
             (Some(_), None, _) => End::Open,
@@ -162,17 +171,20 @@ pub struct Account {
     pub unjoined: u64,
     /// The agent has ended.
     pub over: bool,
+    /// Who tells of results in `tool_ended` events: in a session that was not started here, its hooks.
+    pub reporter: Witness,
 }
 
 impl Account {
     /// Folds one event of the log, oldest first.
     pub fn apply(&mut self, e: &Envelope) {
         match &e.event {
+            Event::SessionCreated(c) if c.mediation == Mediation::Hooks => self.reporter = Witness::Hook,
             Event::ToolRequested(r) => self.requested(e.seq, r.call.call_id.as_deref(), &r.call.tool),
             Event::ToolDecided(d) => self.decided(d.call, d.effect, d.updated_input.is_some()),
             Event::ToolEnded(t) => {
                 if let Some(id) = &t.call_id {
-                    self.effect(Witness::Stream, "", id, Seen { is_error: t.is_error, ran: t.ran() });
+                    self.effect(self.reporter, "", id, Seen { is_error: t.is_error, ran: t.ran() });
                 }
             }
             Event::EffectsObserved(o) => {
@@ -220,8 +232,12 @@ impl Account {
     /// A witness reports the result of a call; `source` is the file it stands in.
     pub fn effect(&mut self, by: Witness, source: &str, call_id: &str, seen: Seen) -> Joined {
         let known = self.by_id.get(call_id).map(Vec::as_slice).unwrap_or_default();
-        let free = known.iter().copied().find(|n| self.rows.get_mut(n).is_some_and(|r| r.seen(by).is_none()));
-        let n = match free {
+        let free = |denied: bool| {
+            let fits = |n: &&u64| self.rows.get(n).is_some_and(|r| r.by(by).is_none() && (denied || r.effect != Some(Effect::Deny)));
+            known.iter().find(fits).copied()
+        };
+        // why: hooks tell of no result of a denied call, so where another of the same id may run, the result is that one's.
+        let n = match free(by != Witness::Hook).or_else(|| free(true)) {
             Some(n) => n,
             // why: a sub-agent's record may begin with a copy of its parent's.
             None if by == Witness::Transcript && known.iter().any(|n| self.rows[n].source.as_deref() != Some(source)) => {
@@ -244,6 +260,11 @@ impl Account {
             row.unexplained = Some(why.to_owned());
         }
         Joined { call: row.call, breach }
+    }
+
+    /// Whether a call of this id was asked about or seen.
+    pub fn knows(&self, call_id: &str) -> bool {
+        self.by_id.contains_key(call_id)
     }
 
     /// Rows in order of appearance.
@@ -305,7 +326,7 @@ impl Row {
         match (self.call, self.effect) {
             (None, _) => ran.then_some("a result without a decided call"),
             (Some(_), Some(Effect::Deny)) if ran => Some("a denied call has a result"),
-            (Some(_), Some(Effect::Allow)) | (Some(_), Some(Effect::Deny)) => {
+            (Some(_), Some(Effect::Allow | Effect::Ask | Effect::Deny)) => {
                 let differ = |a: Option<Seen>, b: Option<Seen>| matches!((a, b), (Some(a), Some(b)) if a.is_error != b.is_error);
                 (alone && differ(self.stream, self.transcript)).then_some("stream and transcript disagree about a call")
             }
@@ -375,6 +396,25 @@ mod tests {
         assert_eq!(a.effect(Witness::Stream, "", "t", OK), Joined { call: Some(1), breach: None });
         assert_eq!(a.effect(Witness::Stream, "", "t", OK), Joined { call: Some(3), breach: Some("a denied call has a result") });
         assert_eq!(a.effect(Witness::Stream, "", "t", OK), Joined { call: None, breach: Some("a result without a decided call") });
+    }
+
+    #[test]
+    fn hooks_that_are_dropped_leave_a_call_undecided() {
+        // No question came through the hooks: the report after the call, or the transcript, tells of it all the same.
+        for by in [Witness::Hook, Witness::Transcript] {
+            let mut a = Account { reporter: Witness::Hook, ..Account::default() };
+            assert_eq!(a.effect(by, "", "t", OK).breach, Some("a result without a decided call"));
+            assert_eq!(ends(&a), [End::Undecided]);
+        }
+        // Denied through one hook, allowed through another with the same id: the result is of the second.
+        let mut a = Account { reporter: Witness::Hook, ..Account::default() };
+        for (seq, effect) in [(1, Effect::Deny), (3, Effect::Ask)] {
+            a.requested(seq, Some("t"), "Bash");
+            a.decided(seq, effect, false);
+        }
+        assert_eq!(a.effect(Witness::Hook, "", "t", OK), Joined { call: Some(3), breach: None });
+        assert_eq!(ends(&a), [End::Denied, End::Ran]);
+        assert!(a.knows("t") && !a.knows("u"));
     }
 
     #[test]
@@ -486,7 +526,7 @@ mod tests {
                 // The law holds after each event, but for a decision that comes after its effect: that is a breach already.
                 for r in a.rows() {
                     let end = r.end(a.over);
-                    if r.ran() && r.effect != Some(Effect::Allow) {
+                    if r.ran() && !matches!(r.effect, Some(Effect::Allow | Effect::Ask)) {
                         prop_assert!(!end.explained(), "{r:?}");
                     }
                     prop_assert_eq!(end.explained(), r.unexplained.is_none());

@@ -310,13 +310,14 @@ impl Live {
     }
 
     fn result(&mut self, call_id: &str, seen: Seen, content: String, s: &mut Step) {
-        let joined = self.account.effect(Witness::Stream, "", call_id, seen);
+        let by = self.account.reporter;
+        let joined = self.account.effect(by, "", call_id, seen);
         let (output, blob) = excerpt(super::mask::text(&content).into_owned().into_bytes());
         s.blobs.extend(blob);
         let is_error = seen.is_error;
         let ran = (seen.ran == is_error).then_some(seen.ran);
         s.events.push(ToolEnded { call: joined.call, call_id: Some(call_id.to_owned()), is_error, ran, output, duration_ms: None }.into());
-        s.events.extend(self.breach_of(joined, call_id, Witness::Stream));
+        s.events.extend(self.breach_of(joined, call_id, by));
     }
 
     fn breach_of(&self, joined: Joined, call_id: &str, by: Witness) -> Option<Event> {

@@ -4,8 +4,9 @@
 //! sub-agent in `<conversation>/subagents/`. They come late, in torn pieces, are sometimes cut back, and stand where the agent's
 //! own calls may write: nothing in them is trusted beyond being evidence.
 //!
-//! Looking is a few `stat` calls (about 6 us), so it is done by the clock ([`LOOK`]) and not by inotify: that has
-//! 128 instances a user by default, does not see folders before they are made, and nothing on a network home.
+//! Looking is a few `stat` calls (6 us, and 6 us more for each sub-agent's file: measured), so it is done by the clock ([`LOOK`])
+//! and not by inotify: that has 128 instances a user by default, does not see folders before they are made, and nothing on a network
+//! home.
 //!
 //! Invariants:
 //! - below the named root no link is followed and only regular files are opened;

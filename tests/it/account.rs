@@ -222,6 +222,24 @@ while [ ! -e killed ]; do sleep 0.02; done; record result t2 false done; record 
 }
 
 #[test]
+fn what_an_agent_leaves_behind_is_read_after_its_end() {
+    let host = host();
+    let id =
+        start(&host, r#"use t1 Bash "$LS"; ask r1 t1 Bash "$LS"; answer; result t1 false done; run; record result t2 false done; exit 0"#);
+    assert_eq!(host.ended(&id)["outcome"], "breach");
+    let (code, doc) = account(&host, &id);
+    assert_eq!((code, doc["ends"]["ran"].as_u64(), doc["ends"]["undecided"].as_u64()), (1, Some(1), Some(1)), "{doc:#}");
+    // Half a line at the end, lines that are no JSON, and a transcript that says nothing are no reason to doubt anything.
+    let id = start(
+        &host,
+        r#"echo '{"type":"user" tool_result' >> "$folder/$conversation.jsonl"; printf '{"tool_use' >> "$folder/$conversation.jsonl"; exit 0"#,
+    );
+    assert_eq!(host.ended(&id)["outcome"], "exited");
+    assert_eq!(account(&host, &id).1["clean"], true);
+    assert!(host.events_of(&id, "note").iter().any(|n| n["body"]["text"].as_str().is_some_and(|t| t.contains("could not be read"))));
+}
+
+#[test]
 fn an_honest_agent_is_accounted_while_it_runs_and_after() {
     let host = host();
     let id = start(

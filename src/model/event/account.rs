@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// Who saw an effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Witness {
     /// The driver's channel: what the agent reports to the host.
+    #[default]
     Stream,
     /// The agent's own record of its conversation.
     Transcript,
