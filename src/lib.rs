@@ -13,6 +13,7 @@
 //! | [`plugin`] | the WebAssembly engine |
 //! | [`policy`] | from an agent's question to one decision |
 //! | [`session`] | the core: one task per live session; append before act |
+//! | [`metrics`] | numbers for operators, in the text form of Prometheus |
 //! | [`gateway`] | the scripted model |
 //! | [`demo`] | the built-in demo agent |
 //! | [`api`] | HTTP over a unix socket |
@@ -33,6 +34,7 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod gateway;
+pub mod metrics;
 pub mod model;
 pub mod plugin;
 pub mod policy;

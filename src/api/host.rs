@@ -149,7 +149,7 @@ fn policy(e: &Event) -> Option<PolicyDoc> {
     })
 }
 
-fn rss_kb() -> u64 {
+pub(super) fn rss_kb() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64 / 1024

@@ -21,6 +21,7 @@ pub mod client;
 mod error;
 mod events;
 mod host;
+mod numbers;
 mod records;
 mod role;
 mod rules;
@@ -35,6 +36,7 @@ pub use role::Peer;
 pub struct App {
     pub manager: Manager,
     pub about: std::sync::Arc<About>,
+    pub metrics: std::sync::Arc<crate::metrics::Metrics>,
 }
 
 /// Every route.
@@ -57,6 +59,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/rules/{id}", delete(rules::revoke))
         .route("/v1/approvals", get(approvals::list))
         .route("/v1/approvals/{session}/{call}", get(approvals::show).post(approvals::answer))
+        .route("/v1/stats", get(numbers::stats))
+        .route("/metrics", get(numbers::metrics))
         .route("/v1/host", get(host::show))
         .route("/v1/host/shutdown", post(host::shutdown))
         .route("/v1/programs", get(attestations::program))

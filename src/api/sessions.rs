@@ -55,13 +55,7 @@ pub async fn run(
 
 pub async fn list(State(app): State<App>, query: Result<Query<SessionsQuery>, QueryRejection>) -> Answer<Json<Page<SessionDoc>>> {
     let Query(q) = query?;
-    let label = match &q.label {
-        Some(l) => {
-            let (k, v) = l.split_once('=').ok_or_else(|| ApiError::malformed(format!("label {l:?} is not of the form key=value")))?;
-            Some((k.to_owned(), v.to_owned()))
-        }
-        None => None,
-    };
+    let label = q.label.as_deref().map(label_of).transpose()?;
     let page = app.manager.store().sessions(&Filter {
         status: q.status.into_iter().collect(),
         agent: q.agent,
@@ -153,6 +147,12 @@ pub async fn processes(State(app): State<App>, Path(key): Path<String>) -> Answe
         })
         .collect();
     Ok(Json(Page { items, next: None }))
+}
+
+/// `key=value`.
+pub(super) fn label_of(given: &str) -> Answer<(String, String)> {
+    let (k, v) = given.split_once('=').ok_or_else(|| ApiError::malformed(format!("label {given:?} is not of the form key=value")))?;
+    Ok((k.to_owned(), v.to_owned()))
 }
 
 fn doc(s: &Session) -> Json<SessionDoc> {

@@ -31,6 +31,8 @@
 //! | `POST /v1/attestations` | [`AttestationRequest`] | 201 [`AttestationDoc`] |
 //! | `GET /v1/trust` | | [`Page`]`<`[`TrustDoc`]`>` |
 //! | `POST /v1/trust` | [`TrustRequest`] | 201 [`TrustDoc`] |
+//! | `GET /v1/stats` | [`StatsQuery`] | [`StatsDoc`] |
+//! | `GET /metrics` | | numbers in the text form of Prometheus (OpenMetrics) |
 //! | `GET /healthz` | | 200 `ok` |
 //!
 //! `{id}` is a session id, a unique prefix of one, or a name. Every other answer is a [`Problem`] with a fitting status:
@@ -55,6 +57,7 @@ mod attestation;
 mod host;
 mod record;
 mod session;
+mod stats;
 
 pub use account::*;
 pub use approval::*;
@@ -62,6 +65,7 @@ pub use attestation::*;
 pub use host::*;
 pub use record::*;
 pub use session::*;
+pub use stats::*;
 
 /// Largest request body in bytes.
 pub const REQUEST_MAX: usize = 4 << 20;

@@ -7,9 +7,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod account;
 pub mod approvals;
 mod doctor;
+mod stats;
 
 pub use account::AccountArgs;
 pub use doctor::DoctorArgs;
+pub use stats::StatsArgs;
 
 use super::args_check::{environment, label, session_id};
 use crate::model::Status;
@@ -84,6 +86,8 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Accept a project's beadle.toml as it is now
     Trust(TrustArgs),
+    /// Add up sessions: calls, tokens, cost, time
+    Stats(StatsArgs),
     /// Check this machine, or that an installed agent's gate holds
     Doctor(DoctorArgs),
     /// The daemon on this machine

@@ -1,6 +1,6 @@
 //! Checks of single arguments: what is wrong is said before anything is sent.
 
-use crate::model::Status;
+use crate::model::{Clock, Status, SystemClock, format_ms};
 
 /// Longest id, prefix or name in bytes.
 const NAME_MAX: usize = 200;
@@ -49,6 +49,24 @@ pub fn status(text: &str) -> Result<Status, String> {
     all.into_iter().find(|s| s.as_str() == text).ok_or_else(|| format!("expected one of {}", names()))
 }
 
+/// `90m`, `24h`, `7d` before now, a day, or a whole time; gives RFC 3339.
+pub fn since(text: &str) -> Result<String, String> {
+    since_at(text, SystemClock.wall_ms())
+}
+
+fn since_at(text: &str, now_ms: i64) -> Result<String, String> {
+    let units = [('s', 1_000i64), ('m', 60_000), ('h', 3_600_000), ('d', 86_400_000)];
+    for (unit, ms) in units {
+        if let Some(n) = text.strip_suffix(unit).and_then(|n| n.parse::<u32>().ok()) {
+            return Ok(format_ms(now_ms.saturating_sub(i64::from(n).saturating_mul(ms)).max(0)));
+        }
+    }
+    let day = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|d| d.and_hms_opt(0, 0, 0));
+    let at = day.map(|d| d.and_utc().timestamp_millis());
+    let at = at.or_else(|| chrono::DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis()));
+    at.map(format_ms).ok_or_else(|| "expected 90m, 24h, 7d, 2026-01-31 or 2026-01-31T08:00:00Z".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +84,19 @@ mod tests {
         assert_eq!(environment("A"), Ok(("A".to_owned(), None)));
         assert_eq!(environment("A="), Ok(("A".to_owned(), Some(String::new()))));
         assert!(environment("=x").is_err());
+    }
+
+    #[test]
+    fn a_time_may_be_said_in_many_ways() {
+        let now = 1_767_225_600_000 + 86_400_000;
+        let day = "2026-01-01T00:00:00.000Z";
+        for text in ["24h", "1d", "1440m", "86400s", "2026-01-01", "2026-01-01T01:00:00+01:00"] {
+            assert_eq!(since_at(text, now).as_deref(), Ok(day), "{text}");
+        }
+        assert_eq!(since_at("4294967295d", now).as_deref(), Ok("1970-01-01T00:00:00.000Z"));
+        for text in ["", "h", "-1h", "yesterday", "1.5h", "2026-13-01"] {
+            assert!(since_at(text, now).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod run;
 mod sample;
 mod session;
 mod stage;
+mod stats;
 mod text;
 mod timeline;
 mod trust;
@@ -140,6 +141,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Config(ConfigVerb::Check(args)) => config::check(cx, args).await,
         Verb::Config(ConfigVerb::Path) => config::path(cx),
         Verb::Trust(args) => trust::trust(cx, args).await,
+        Verb::Stats(args) => stats::stats(cx, args).await,
         Verb::Doctor(args) => doctor::run(cx, args).await,
         Verb::Host(HostVerb::Status) => host::status(cx).await,
         Verb::Host(HostVerb::Logs { follow, tail }) => host::logs(cx, follow, tail).await,

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::api::{About, App, Peer, router, stored_trust};
 use crate::config::{self, Folders};
+use crate::metrics::Metrics;
 use crate::model::{Clock, Entropy, OsEntropy, PriceTable, SystemClock};
 use crate::plugin::{CacheOptions, Host, HostOptions};
 use crate::policy::Chains;
@@ -91,9 +92,11 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     let chains = Chains::new(folders.clone(), plugins, trust);
     let run_root = folders.data.join("s");
     config::create_private(&run_root)?;
+    let metrics = Arc::new(Metrics::new(clock.wall_ms()));
     let manager = Manager::new(Parts {
         store: store.clone(),
         prices: prices(config.prices.as_deref())?,
+        metrics: metrics.clone(),
         config: Arc::new(config.clone()),
         chains,
         own: OwnFolders::new([&folders.config, &folders.data, &folders.cache, &folders.runtime].map(PathBuf::clone)),
@@ -109,7 +112,7 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
 
     let (shutdown, mut ending) = watch::channel(false);
     let about = Arc::new(About { folders: folders.clone(), started_at: clock.wall_ms(), shutdown: shutdown.clone() });
-    let app = App { manager: manager.clone(), about };
+    let app = App { manager: manager.clone(), about, metrics };
     let mut servers = Vec::new();
     for listener in listeners {
         let service = router(app.clone()).into_make_service_with_connect_info::<Peer>();

@@ -65,6 +65,7 @@ impl Runner {
             return self.breach(m.what, m.detail, Some(seq)).await;
         }
         let judged = self.judge(&asked, &call).await;
+        self.inner.metrics.judged(&judged.answers, begun.elapsed());
         failpoint::hit("decided");
         if judged.effect == Effect::Ask {
             if self.config.unattended == Unattended::Deny && !self.can_ask() {
@@ -146,6 +147,7 @@ impl Runner {
     fn decide(&mut self, asked: &Asked, call: Arc<Call>, judged: Judged, begun: std::time::Instant) {
         let seq = self.requested(asked, &call, judged.failures.clone());
         let latency_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.pending.read_at.push(begun);
         self.settle(seq, &asked.request_id, &call, judged, None, latency_us, true);
     }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::model::account::Account;
 use crate::model::{Actor, ApprovalId, Clock, Entropy, Event, PriceTable, RuleId, Session, SessionId, Status};
 use crate::policy::own::OwnFolders;
@@ -139,6 +140,7 @@ pub struct Parts {
     pub chains: Chains,
     pub own: OwnFolders,
     pub prices: PriceTable,
+    pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     /// The shim's executable.
@@ -156,6 +158,7 @@ pub struct Inner {
     pub(super) chains: Chains,
     pub(super) own: OwnFolders,
     pub(super) prices: PriceTable,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
     shim_bin: PathBuf,
@@ -244,6 +247,7 @@ impl Manager {
                 chains: parts.chains,
                 own: parts.own,
                 prices: parts.prices,
+                metrics: parts.metrics,
                 clock: parts.clock,
                 entropy: parts.entropy,
                 shim_bin: parts.shim_bin,

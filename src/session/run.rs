@@ -55,6 +55,8 @@ pub(super) struct Pending {
     pub blobs: Vec<Vec<u8>>,
     pub frames: Vec<Frame>,
     pub cursor: Option<u64>,
+    /// When the questions were read that this append answers without a person.
+    pub read_at: Vec<std::time::Instant>,
 }
 
 pub struct Runner {
@@ -304,6 +306,7 @@ impl Runner {
                 frames: p.frames.clone(),
                 blobs: p.blobs.clone(),
             };
+            let begun = std::time::Instant::now();
             // why: blobs are written and synced by who appends them.
             let ticket = if batch.blobs.is_empty() {
                 self.inner.store.append(batch)
@@ -313,6 +316,7 @@ impl Runner {
             failpoint::hit("appended");
             match ticket.await {
                 Ok(done) => {
+                    self.inner.metrics.appended(begun.elapsed());
                     self.session = (*done.session).clone();
                     break;
                 }
@@ -337,11 +341,13 @@ impl Runner {
                 }
             }
         }
+        self.inner.metrics.recorded(&events);
         failpoint::hit("synced");
         for f in &p.frames {
             send(&self.shim, f).await;
             failpoint::hit("sent");
         }
+        p.read_at.iter().for_each(|t| self.inner.metrics.answered(t.elapsed()));
         if let Some(offset) = p.cursor {
             told(&self.id, self.shim.ack(offset).await);
         }

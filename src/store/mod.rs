@@ -254,6 +254,11 @@ impl Store {
         self.0.pool.session_count()
     }
 
+    /// How many sessions there are of each status, and how many questions wait for a person.
+    pub fn counts(&self) -> Result<(Vec<(String, u64)>, u64)> {
+        self.0.pool.counts()
+    }
+
     /// Position of the newest event over all sessions: where a follower of everything begins.
     pub fn newest_row(&self) -> Result<u64> {
         self.0.pool.newest_row()

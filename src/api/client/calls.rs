@@ -12,8 +12,8 @@ use hyper::{Response, header::HeaderMap};
 use super::super::types::{
     AccountDoc, AccountQuery, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttestationDoc, AttestationRequest,
     AttestationsQuery, ENDED_HEADER, EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page, ProcessDoc, ProgramDoc,
-    ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StopRequest, TrustDoc,
-    TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StatsDoc, StatsQuery,
+    StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -165,6 +165,10 @@ impl Client {
 
     pub async fn attest(&self, request: &AttestationRequest) -> Result<AttestationDoc> {
         self.post("/v1/attestations", request).await
+    }
+
+    pub async fn stats(&self, wanted: &StatsQuery) -> Result<StatsDoc> {
+        self.get(&format!("/v1/stats{}", query(wanted)?)).await
     }
 
     pub async fn trusted(&self) -> Result<Page<TrustDoc>> {

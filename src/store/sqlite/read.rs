@@ -235,6 +235,18 @@ impl Pool {
         self.with(|c| c.query_row("SELECT count(*) FROM sessions", [], |r| r.get(0)).map(count).doing("counting sessions"))
     }
 
+    /// How many sessions there are of each status, and how many questions wait for a person.
+    pub fn counts(&self) -> Result<(Vec<(String, u64)>, u64)> {
+        const DOING: &str = "counting sessions";
+        self.with(|c| {
+            let mut stmt = c.prepare("SELECT status, count(*) FROM sessions GROUP BY status").doing(DOING)?;
+            let rows = stmt.query_map([], |r| Ok((r.get(0)?, count(r.get(1)?)))).doing(DOING)?;
+            let statuses = rows.collect::<rusqlite::Result<_>>().doing(DOING)?;
+            let waiting = c.query_row("SELECT count(*) FROM approvals WHERE state = 'waiting'", [], |r| r.get(0)).doing(DOING)?;
+            Ok((statuses, count(waiting)))
+        })
+    }
+
     /// Number of the newest row of events over all sessions.
     pub fn newest_row(&self) -> Result<u64> {
         self.with(feed::newest)
