@@ -31,6 +31,7 @@ const NAMES: &[&str] = &[
     "channel_closed",
     "usage",
     "stop",
+    "account",
     "breaches",
     "log",
 ];

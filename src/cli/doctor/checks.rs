@@ -124,6 +124,12 @@ pub const CHECKS: &[Check] = &[
         judge: usage,
     },
     Check { name: "stop", why: "a stopped session must leave nothing running", next: OTHER, judge: stop },
+    Check {
+        name: "account",
+        why: "what is decided must be what is seen to happen, on every record there is",
+        next: "see `beadle account` on the session in the folder of `--keep`; until it is explained, do not trust this version",
+        judge: account,
+    },
     Check { name: "breaches", why: "nothing may run without, or against, a decision", next: WRAPPER, judge: breaches },
     Check { name: "log", why: "the record must prove itself", next: "this is a fault of Beadle: report it", judge: log },
 ];
@@ -382,10 +388,28 @@ fn stop(f: &Facts) -> Finding {
     })
 }
 
-fn breaches(f: &Facts) -> Finding {
+/// Every session that ran under a host.
+fn played(f: &Facts) -> Vec<&Played> {
     let all = [f.plain.as_ref().ok(), f.sub_agent.as_ref().ok(), f.ask.as_ref().ok().map(|a| &a.played)];
-    let more = [f.repository.as_ref().ok().map(|r| &r.played), f.outage.as_ref().ok().map(|o| &o.played)];
-    let sessions: Vec<&Played> = all.into_iter().chain(more).flatten().collect();
+    let repository = f.repository.as_ref().ok().map(|r| &r.played);
+    let outage = f.outage.as_ref().ok().map(|o| &o.played);
+    all.into_iter().chain([repository, outage, f.stop.as_ref().ok().map(|s| &s.played)]).flatten().collect()
+}
+
+fn account(f: &Facts) -> Finding {
+    let sessions = played(f);
+    let calls: u64 = sessions.iter().map(|p| p.account.call_count).sum();
+    let open: u64 = sessions.iter().map(|p| p.account.unexplained_count).sum();
+    let named = |p: &&&Played| p.account.unexplained_count > 0 || !p.account.clean;
+    match (sessions.iter().find(named), sessions.is_empty()) {
+        (Some(p), _) => failed(format!("{open} of {calls} calls are not explained, the first in session {}", p.doc.name)),
+        (None, true) => failed("no session could be played"),
+        (None, false) => ok(format!("{calls} calls, each decision joined with what became of it; none unexplained")),
+    }
+}
+
+fn breaches(f: &Facts) -> Finding {
+    let sessions = played(f);
     let breach = |e: &Event| match e {
         Event::MediationBreached(b) => Some(format!("{} ({})", b.what, b.detail)),
         _ => None,

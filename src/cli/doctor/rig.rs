@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::api::client::{Client, Item};
-use crate::api::types::{ApprovalAnswer, Attach, EventsQuery, PAGE_MAX, RunRequest, SessionDoc, StopRequest};
+use crate::api::types::{AccountDoc, AccountQuery, ApprovalAnswer, Attach, EventsQuery, PAGE_MAX, RunRequest, SessionDoc, StopRequest};
 use crate::gateway::{Logged, Options, Script, Server};
 use crate::model::{Effect, Event, Status};
 
@@ -55,6 +55,8 @@ pub struct Played {
     pub doc: SessionDoc,
     pub events: Vec<Event>,
     pub requests: Vec<Logged>,
+    /// Decisions joined with effects.
+    pub account: AccountDoc,
     pub dir: PathBuf,
     pub work: PathBuf,
     /// From the call to the agent's own announcement; none without one.
@@ -140,9 +142,10 @@ impl Scene {
         }
         let (events, announced) = all_events(client, id).await?;
         doc = client.session(id).await.map_err(words)?;
+        let account = client.account(id, &AccountQuery::default()).await.map_err(words)?;
         let started = chrono::DateTime::parse_from_rfc3339(&doc.created_at).ok().map(|t| t.timestamp_millis());
         let started_after = announced.zip(started).and_then(|(a, s)| u64::try_from(a - s).ok()).map(Duration::from_millis);
-        Ok(Played { doc, events, requests: self.server.requests(), dir: self.dir, work: self.work, started_after })
+        Ok(Played { doc, events, requests: self.server.requests(), account, dir: self.dir, work: self.work, started_after })
     }
 }
 
