@@ -25,7 +25,7 @@ pub async fn add(
 ) -> Result<(StatusCode, Json<RuleDoc>), ApiError> {
     let Json(r) = body?;
     let session = r.session.map(|key| app.manager.find(&key)).transpose()?.map(|s| s.id);
-    let rule = app.manager.add_rule(NewRule { id: None, session, dir: None, effect: r.effect, rule: r.rule }, actor).await?;
+    let rule = app.manager.add_rule(NewRule { session, dir: None, effect: r.effect, rule: r.rule }, actor).await?;
     Ok((StatusCode::CREATED, Json(doc(rule))))
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::broadcast;
 use super::command::{Command, Resolve};
 use super::rules::{self, NewRule};
 use super::{Error, Manager};
-use crate::model::{Actor, Approval, ApprovalId, ApprovalState, Effect, RuleId, SessionId, format_ms};
+use crate::model::{Actor, Approval, ApprovalId, ApprovalState, Effect, SessionId, format_ms};
 use crate::store::{ApprovalFilter, Page, Wake};
 
 pub use always::{Always, Reach};
@@ -66,27 +66,31 @@ impl Manager {
             let (call, asked) = self.recorded(&approval)?;
             let plan = always::plan(&self.inner, &session, &call, asked.updated_input.as_ref(), &always).await;
             let plan = plan.map_err(|why| Error::NoSuchRule { id: id.clone(), why })?;
-            to_add = plan.rules.into_iter().map(|rule| self.new_rule(rule, &session, always.reach)).collect();
+            to_add = plan.rules.into_iter().map(|rule| Self::new_rule(rule, &session, always.reach)).collect();
             chain = Some(plan.chain);
         }
-        let rules = to_add.iter().filter_map(|r| r.id.clone()).collect();
-        let by = actor.clone();
-        let resolve = Resolve { call: id.call, effect, reason, by, rules, chain };
-        let done = self.command(&id.session, |reply| Command::Resolve(resolve, reply)).await;
-        if let Err(e) = done.and_then(|taken| taken) {
-            // why: it may have been answered between the look and the asking; then that is the thing to tell.
-            return Err(waits(&self.inner.store.approval(id)?).err().unwrap_or(e));
+        let prepared = rules::prepare(&self.inner, id, to_add, &actor).await?;
+        let resolve = Resolve { call: id.call, effect, reason, by: actor, rules: prepared.clone(), chain };
+        let done = self.command(&id.session, |reply| Command::Resolve(resolve, reply)).await.and_then(|taken| taken);
+        let after = self.inner.store.approval(id)?;
+        match done {
+            Ok(()) => {
+                let lost = |e: Error| Error::RuleLost { id: id.clone(), why: e.to_string() };
+                rules::settle(&self.inner, &prepared, true).await.map_err(lost)?;
+                Ok(after)
+            }
+            // why not settled: a task that is only slow may take the answer yet; the next daemon sees what became of it.
+            Err(Error::Busy) => Err(Error::Busy),
+            Err(e) => {
+                rules::settle(&self.inner, &prepared, false).await?;
+                // why: it may have been answered between the look and the asking; then that is the thing to tell.
+                Err(waits(&after).err().unwrap_or(e))
+            }
         }
-        // why after the answer: only the one that was taken adds rules; the session's own chain has them already.
-        for rule in to_add {
-            rules::add(&self.inner, rule, actor.clone()).await.map_err(|e| Error::RuleLost { id: id.clone(), why: e.to_string() })?;
-        }
-        Ok(self.inner.store.approval(id)?)
     }
 
-    fn new_rule(&self, rule: String, session: &crate::model::Session, reach: Reach) -> NewRule {
+    fn new_rule(rule: String, session: &crate::model::Session, reach: Reach) -> NewRule {
         NewRule {
-            id: Some(RuleId::new(self.inner.entropy.as_ref())),
             session: (reach == Reach::Session).then(|| session.id.clone()),
             dir: (reach == Reach::Folder).then(|| session.cwd.clone()),
             effect: Effect::Allow,

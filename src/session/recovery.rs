@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::live::Live;
 use super::witness::Witnesses;
-use super::{Error, Inner, start};
+use super::{Error, Inner, rules, start};
 use crate::agent;
 use crate::model::{Effect, Session, Status};
 use crate::policy::Chain;
@@ -37,6 +37,8 @@ pub struct Recovered {
 
 pub(super) async fn recover(inner: &Arc<Inner>) -> Result<Recovered, Error> {
     let mut found = Recovered::default();
+    // why before: an adopted session's chain must hold the rules of an answer that it was given.
+    let (hold, gone) = rules::decided(inner);
     let mut filter = Filter { status: OPEN.to_vec(), limit: MAX_SESSIONS, ..Filter::default() };
     loop {
         let page = inner.store.sessions(&filter)?;
@@ -53,9 +55,16 @@ pub(super) async fn recover(inner: &Arc<Inner>) -> Result<Recovered, Error> {
         }
         match page.next {
             Some(next) => filter.cursor = Some(next),
-            None => return Ok(found),
+            None => break,
         }
     }
+    for (ids, taken) in [(hold, true), (gone, false)] {
+        if let Err(e) = rules::settle(inner, &ids, taken).await {
+            // why: what was decided holds already; the next boot writes it down.
+            tracing::error!(code = e.code(), error = %e, "rules of answers could not be written down");
+        }
+    }
+    Ok(found)
 }
 
 /// True when the session goes on.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Inner, Manager};
-use crate::model::{Actor, Effect, Event, RuleAdded, RuleId, RuleRevoked, SessionId, Status};
+use crate::model::{Actor, ApprovalId, Effect, Event, RuleAdded, RuleId, RuleRevoked, SessionId, Status};
 use crate::policy::RuntimeRule;
 use crate::store::{HostEvent, Store};
 
@@ -33,12 +33,14 @@ pub struct Rule {
     pub dir: Option<String>,
     pub added_at: i64,
     pub by: Actor,
+    /// The approval (`<session>:<call>`) whose answer is to add it: until that is taken, it does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pending: Option<String>,
 }
 
-/// A rule to add. The id is given by who must write it down before the rule is there.
+/// A rule to add.
 #[derive(Debug, Clone)]
 pub struct NewRule {
-    pub id: Option<RuleId>,
     pub session: Option<SessionId>,
     pub dir: Option<String>,
     pub effect: Effect,
@@ -73,7 +75,7 @@ impl Rules {
             None => r.session.is_none(),
             Some((id, cwd)) => r.session.as_ref().is_none_or(|s| s == id) && r.dir.as_ref().is_none_or(|d| d == cwd),
         };
-        self.list.iter().filter(holds).cloned().collect()
+        self.list.iter().filter(|r| r.pending.is_none()).filter(holds).cloned().collect()
     }
 
     /// What the chain of a session takes.
@@ -90,7 +92,17 @@ impl Rules {
 }
 
 pub(super) async fn add(inner: &Arc<Inner>, new: NewRule, by: Actor) -> Result<Rule, Error> {
-    let NewRule { id, session, dir, effect, rule: text } = new;
+    let rule = checked(inner, new, by, None).await?;
+    inner.rules().list.push(rule.clone());
+    if let Err(e) = announce(inner, &rule).await {
+        inner.rules().list.retain(|r| r.id != rule.id);
+        return Err(e);
+    }
+    Ok(rule)
+}
+
+async fn checked(inner: &Inner, new: NewRule, by: Actor, pending: Option<String>) -> Result<Rule, Error> {
+    let NewRule { session, dir, effect, rule: text } = new;
     let bad = |why: &str| Error::BadRule { rule: super::live::cut(&text, 200), why: why.to_owned() };
     if effect == Effect::Abstain {
         return Err(bad("the effect must be allow, ask or deny"));
@@ -107,20 +119,79 @@ pub(super) async fn add(inner: &Arc<Inner>, new: NewRule, by: Actor) -> Result<R
         return Err(Error::Ended(id.clone()));
     }
     inner.chains.check_rule(&RuntimeRule { effect, rule: text.clone() }).await.map_err(|why| bad(&why))?;
-    let id = id.unwrap_or_else(|| RuleId::new(inner.entropy.as_ref()));
-    let rule = Rule { id, effect, rule: text, session, dir, added_at: inner.clock.wall_ms(), by };
-    let event = RuleAdded { id: rule.id.clone(), effect, rule: rule.rule.clone(), dir: rule.dir.clone(), by: rule.by.clone() };
-    inner.rules().list.push(rule.clone());
-    let done = publish(inner, &rule, event.clone().into(), HostEvent::RuleAdded(event)).await;
-    if let Err(e) = done {
-        inner.rules().list.retain(|r| r.id != rule.id);
-        return Err(e);
+    let id = RuleId::new(inner.entropy.as_ref());
+    Ok(Rule { id, effect, rule: text, session, dir, added_at: inner.clock.wall_ms(), by, pending })
+}
+
+async fn announce(inner: &Arc<Inner>, rule: &Rule) -> Result<(), Error> {
+    let event = RuleAdded { id: rule.id.clone(), effect: rule.effect, rule: rule.rule.clone(), dir: rule.dir.clone(), by: rule.by.clone() };
+    publish(inner, rule, event.clone().into(), HostEvent::RuleAdded(event)).await
+}
+
+/// Writes rules down that hold once an approval's answer was taken: whatever dies in between, they hold exactly if the answer names them.
+pub(super) async fn prepare(inner: &Inner, approval: &ApprovalId, new: Vec<NewRule>, by: &Actor) -> Result<Vec<RuleId>, Error> {
+    let mut rules = Vec::with_capacity(new.len());
+    for rule in new {
+        rules.push(checked(inner, rule, by.clone(), Some(approval.to_string())).await?);
     }
-    Ok(rule)
+    let ids: Vec<RuleId> = rules.iter().map(|r| r.id.clone()).collect();
+    if ids.is_empty() {
+        return Ok(ids);
+    }
+    inner.rules().list.extend(rules);
+    if let Err(e) = inner.store.set_setting(DOCUMENT, Some(document(inner))).await {
+        inner.rules().list.retain(|r| !ids.contains(&r.id));
+        return Err(e.into());
+    }
+    Ok(ids)
+}
+
+/// The answer was taken, or not: the prepared rules hold, or go.
+pub(super) async fn settle(inner: &Arc<Inner>, ids: &[RuleId], taken: bool) -> Result<(), Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    if !taken {
+        inner.rules().list.retain(|r| !ids.contains(&r.id));
+        inner.store.set_setting(DOCUMENT, Some(document(inner))).await?;
+        return Ok(());
+    }
+    let mut added = Vec::new();
+    for r in inner.rules().list.iter_mut().filter(|r| ids.contains(&r.id)) {
+        r.pending = None;
+        added.push(r.clone());
+    }
+    for rule in &added {
+        announce(inner, rule).await?;
+    }
+    Ok(())
+}
+
+/// At boot: which prepared rules a durable answer names, and which nobody does. They hold at once; `settle` writes that down.
+pub(super) fn decided(inner: &Inner) -> (Vec<RuleId>, Vec<RuleId>) {
+    let mut rules = inner.rules();
+    let (mut hold, mut gone) = (Vec::new(), Vec::new());
+    for r in &mut rules.list {
+        let Some(approval) = &r.pending else { continue };
+        let answer = approval.parse().ok().and_then(|id| inner.store.approval(&id).ok()).and_then(|a| a.resolution);
+        if answer.is_some_and(|a| a.rules.contains(&r.id)) {
+            r.pending = None;
+            hold.push(r.id.clone());
+        } else {
+            gone.push(r.id.clone());
+        }
+    }
+    (hold, gone)
 }
 
 pub(super) async fn revoke(inner: &Arc<Inner>, id: &RuleId, by: Actor) -> Result<Rule, Error> {
-    let rule = inner.rules().list.iter().find(|r| r.id == *id).cloned().ok_or_else(|| Error::NoRule(super::live::cut(&id.0, 100)))?;
+    let rule = inner
+        .rules()
+        .list
+        .iter()
+        .find(|r| r.id == *id && r.pending.is_none())
+        .cloned()
+        .ok_or_else(|| Error::NoRule(super::live::cut(&id.0, 100)))?;
     inner.rules().list.retain(|r| r.id != *id);
     let event = RuleRevoked { id: id.clone(), by };
     publish(inner, &rule, event.clone().into(), HostEvent::RuleRevoked(event)).await?;
@@ -155,7 +226,11 @@ async fn publish(inner: &Arc<Inner>, rule: &Rule, event: Event, host: HostEvent)
     for (id, live) in concerned {
         let rules = inner.rules().for_session(&id, &live.cwd.to_string_lossy());
         live.chain.send_replace(inner.chains.assemble_or_deny(&live.cwd, &rules).await);
-        manager.record(&id, vec![event.clone()]).await?;
+        match manager.record(&id, vec![event.clone()]).await {
+            // why: a session that ended meanwhile needs no rule, and must not undo it for the others.
+            Ok(_) | Err(Error::Ended(_)) => {}
+            Err(e) => return Err(e),
+        }
     }
     Ok(())
 }

@@ -367,6 +367,33 @@ fn always_is_refused_where_no_rule_is_safe_or_would_help_and_the_question_stays(
 }
 
 #[test]
+fn killed_around_an_always_the_rule_holds_exactly_if_the_answer_does() {
+    for point in ["appended", "synced", "sent"] {
+        let mut host = asking();
+        let model = Model::start(&json!({ "steps": [bash("echo x >> out.txt"), bash("echo x >> out.txt"), { "text": "done" }] }));
+        let id = host.run_demo(&model, "go", &[]);
+        let approval = waiting(&host, &id, 0);
+        host.kill_daemon();
+        let mut daemon = host.daemon_with("BEADLE_FAILPOINT", point);
+        host.beadle(["approve", &approval, "--always"]);
+        until("the daemon has died at the failpoint", || daemon.try_wait().ok().flatten());
+        let one = host.beadle(["--json", "approvals", &approval]).ok().json();
+        let rules: Vec<String> =
+            host.beadle(["--json", "rule", "ls"]).ok().lines().iter().map(|r| r["id"].as_str().unwrap_or_default().to_owned()).collect();
+        let named: Vec<String> =
+            one["answer"]["rules"].as_array().into_iter().flatten().map(|r| r.as_str().unwrap_or_default().to_owned()).collect();
+        assert_eq!((rules.len(), one["state"] == "approved"), (named.len(), named.len() == 1), "{point}: {one:#}");
+        assert_eq!(rules, named, "{point}");
+        if named.is_empty() {
+            host.beadle(["approve", &approval, "--always"]).ok();
+        }
+        assert_eq!(host.ended(&id)["asked_count"], 1, "{point}: the second call is covered");
+        assert_eq!(lines_of(&host.work().join("out.txt")), ["x", "x"], "{point}");
+        assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+    }
+}
+
+#[test]
 fn of_two_who_say_always_and_no_only_the_first_one_counts() {
     let mut host = asking();
     for round in 0..4 {
