@@ -16,6 +16,8 @@ pub enum Shell {
     Text(String),
     /// Without a shell around it.
     Argv(Vec<String>),
+    /// Text that some tool we do not know could run: what it names counts, that it is not understood does not.
+    Perhaps(String),
     /// Code that is no shell command, or input to a program that runs already: the reason.
     Opaque(&'static str),
     /// The command should be in the input and is not.
@@ -49,7 +51,7 @@ const fn row(names: &'static [&'static str], kind: ToolKind, paths: &'static [&'
 }
 
 /// Fields that name one file, over all agents.
-const FILE: &[&str] = &["file_path", "filePath", "filepath", "path", "absolute_path", "notebook_path", "file", "abs_path"];
+const FILE: &[&str] = &["file_path", "filePath", "filepath", "path", "paths", "absolute_path", "notebook_path", "file", "abs_path"];
 /// Fields that name a folder or a set of files.
 const PLACE: &[&str] = &["path", "dir_path", "directory", "paths", "include", "parentDir"];
 const CWD: &[&str] = &["cwd", "workdir", "dir_path", "directory"];
@@ -159,7 +161,11 @@ pub fn read(tool: &str, input: &Value) -> ToolUse {
         texts(input.get(field), &mut |text| out.paths.push((text.to_owned(), row.access)));
     }
     if !row.shell.is_empty() {
-        out.shell.push(command(row.shell.iter().find_map(|f| input.get(f))));
+        // why: which of two fields the tool takes is not known, so both count.
+        out.shell.extend(row.shell.iter().filter_map(|f| input.get(f)).map(|v| command(Some(v))));
+        if out.shell.is_empty() {
+            out.shell.push(Shell::Unreadable);
+        }
         out.cwd = CWD.iter().find_map(|f| input.get(f)).and_then(Value::as_str).map(str::to_owned);
         if input.get("shell").is_some_and(|s| !s.is_null()) {
             out.partial = true;
@@ -211,7 +217,21 @@ fn other(input: &Value) -> ToolUse {
     for field in ["url", "urls", "uri"] {
         texts(input.get(field), &mut |text| urls_in(text, &mut out.urls));
     }
+    out.shell.extend(COMMAND.iter().filter_map(|field| perhaps(input.get(field)?, input.get("args"))));
     out
+}
+
+/// Fields in which tools of MCP servers have a command.
+const COMMAND: &[&str] = &["command", "cmd", "script", "shell_command", "commandLine", "command_line"];
+
+fn perhaps(value: &Value, args: Option<&Value>) -> Option<Shell> {
+    let words = |list: &Value| list.as_array()?.iter().map(|w| w.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+    match (value, args.and_then(words)) {
+        (Value::String(program), Some(rest)) if !program.contains(' ') => Some(Shell::Argv([vec![program.clone()], rest].concat())),
+        (Value::String(text), _) => Some(Shell::Perhaps(text.clone())),
+        (Value::Array(_), _) => words(value).filter(|w| !w.is_empty()).map(Shell::Argv),
+        _ => None,
+    }
 }
 
 fn command(value: Option<&Value>) -> Shell {

@@ -25,8 +25,13 @@ pub const MAX_INPUT: usize = 16 * 1024 * 1024;
 pub const MAX_PATHS: usize = 4096;
 /// Most commands of one call.
 pub const MAX_COMMANDS: usize = shell::MAX_COMMANDS;
+/// Most words of one command that are looked up because its program is in no table.
+const MAX_GUESSED: usize = 64;
 /// Most urls of one call.
 pub const MAX_URLS: usize = 256;
+
+/// Last origin of a command that is listed under the name that its program is a link to.
+pub const LINK: &str = "link";
 
 /// A tool call as it came from an agent.
 #[derive(Debug, Clone)]
@@ -100,6 +105,10 @@ pub fn explain(input: &CallInput<'_>, fs: &dyn Paths) -> Built {
         match shell {
             Shell::Text(text) => b.shell(shell::parse(text)),
             Shell::Argv(argv) => b.shell(shell::parse_argv(argv)),
+            Shell::Perhaps(text) => {
+                let parsed = shell::parse(text);
+                b.shell(shell::Parsed { parse: Parse::Complete, reason: None, ..parsed });
+            }
             Shell::Opaque(reason) => b.worse(Parse::Partial, reason),
             Shell::Unreadable => b.worse(Parse::Failed, "the command is not where this tool has it"),
         }
@@ -171,8 +180,32 @@ impl Builder<'_> {
                 return;
             }
             self.command(&found);
+            let other = self.behind_a_link(&found);
             self.commands.push(found.command);
+            self.commands.extend(other);
         }
+    }
+
+    /// A program named by a path that is a link to a program of another name: the same command under that name, so that `./x push`
+    /// is seen to be `git push`. Its origin ends in [`LINK`].
+    fn behind_a_link(&mut self, found: &Found) -> Option<Command> {
+        let program = found.command.argv.first().filter(|w| w.exact && found.local && w.text.contains('/'))?;
+        let base = match found.dirs.places()? {
+            [place] => self.place(place)?,
+            _ => return None,
+        };
+        let whole = join(&base, &program.text);
+        let (resolved, sure) = self.resolver.resolve(&whole);
+        let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+        // why: system folders link their own programs (`awk`, `sh`), and those names are what rules speak of.
+        let system = |path: &str| ["/usr/", "/bin/", "/sbin/"].iter().any(|d| path.starts_with(d));
+        if !sure || name(&resolved) == name(&program.text) || system(&normalise(&whole)) || !system(&resolved) {
+            return None;
+        }
+        let mut command = found.command.clone();
+        command.argv[0].text = resolved;
+        command.origin.push(LINK.to_owned());
+        Some(command)
     }
 
     fn command(&mut self, found: &Found) {
@@ -196,6 +229,22 @@ impl Builder<'_> {
         }
         for FileWord { word, access, base } in call_files::files(argv) {
             self.file(&word, access, &found.dirs, base.as_deref());
+        }
+        if !call_files::is_known(name) {
+            self.existing(&argv[1..], &found.dirs);
+        }
+    }
+
+    /// A program that no table has: its words that name what exists are taken for read.
+    fn existing(&mut self, args: &[Word], dirs: &Dirs) {
+        let Some([place]) = dirs.places() else { return };
+        let Some(base) = self.place(place) else { return };
+        for word in args.iter().filter(|w| w.exact).take(MAX_GUESSED) {
+            let text = word.text.rsplit(['=', '@']).next().unwrap_or_default();
+            let text = if word.text.starts_with('-') && !word.text.contains(['=', '@']) { "" } else { text };
+            if !text.is_empty() && text.len() < 512 && self.resolver.exists(&join(&base, text)) {
+                self.file(&Word { text: text.to_owned(), exact: true }, Access::Read, dirs, None);
+            }
         }
     }
 
@@ -305,7 +354,7 @@ mod tests {
             ("rm *.c", vec!["/w/*.c Write ?"]),
             ("cp a b c/", vec!["/w/a Read", "/w/b Read", "/w/c Write"]),
             ("cp -t d a", vec!["/w/d Write", "/w/a Read"]),
-            ("mv a b", vec!["/w/a Write", "/w/b Write"]),
+            ("mv a b", vec!["/w/a ReadWrite", "/w/b Write"]),
             ("sed -i s/a/b/ f", vec!["/w/f ReadWrite"]),
             ("sed -n 1p f", vec!["/w/f Read"]),
             ("grep -r key src", vec!["/w/src Read"]),

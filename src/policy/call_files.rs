@@ -7,6 +7,8 @@
 
 use crate::model::{Access, Word};
 
+#[path = "call_tools.rs"]
+mod call_tools;
 #[path = "call_trees.rs"]
 mod call_trees;
 
@@ -19,290 +21,64 @@ pub struct FileWord {
     pub base: Option<String>,
 }
 
-/// How operands are used.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Operands {
-    All(Access),
-    /// The first one is no file (a pattern, a mode, a program) unless one of the options says so.
-    AfterFirst(Access, &'static [&'static str]),
-    /// All but the last as given, the last one written.
-    ToLast(Access),
-    FirstWritten,
-    None,
-}
-
-struct Tool {
-    names: &'static [&'static str],
-    operands: Operands,
-    /// Options with a value that is no file.
-    valued: &'static [&'static str],
-    /// Options with a value that is a file.
-    files: &'static [(&'static str, Access)],
-}
-
 use Access::{Read as R, ReadWrite as RW, Write as W};
-
-const TOOLS: &[Tool] = &[
-    Tool {
-        names: &[
-            "cat",
-            "less",
-            "more",
-            "bat",
-            "batcat",
-            "nl",
-            "tac",
-            "wc",
-            "uniq",
-            "od",
-            "xxd",
-            "hexdump",
-            "strings",
-            "file",
-            "stat",
-            "md5sum",
-            "sha1sum",
-            "sha224sum",
-            "sha256sum",
-            "sha384sum",
-            "sha512sum",
-            "b2sum",
-            "cksum",
-            "sum",
-            "cmp",
-            "diff",
-            "colordiff",
-            "comm",
-            "paste",
-            "column",
-            "base64",
-            "base32",
-            "ls",
-            "dir",
-            "vdir",
-            "tree",
-            "du",
-            "df",
-            "readlink",
-            "realpath",
-            "zcat",
-            "bzcat",
-            "xzcat",
-            "zless",
-            "rev",
-            "expand",
-            "unexpand",
-            "fmt",
-            "pr",
-            "join",
-            "look",
-            "source",
-            ".",
-            "xmllint",
-            "gcc",
-            "cc",
-            "clang",
-            "rustc",
-            "nm",
-            "objdump",
-            "readelf",
-            "ldd",
-            "lsattr",
-            "getfacl",
-            "view",
-            "iconv",
-            "pdftotext",
-            "csvlook",
-            "exa",
-            "eza",
-            "lsd",
-            "dos2unix",
-        ],
-        operands: Operands::All(R),
-        valued: &["-c", "-e", "-r"],
-        files: &[("-o", W), ("--output", W)],
-    },
-    Tool {
-        names: &["head", "tail", "cut", "fold", "split", "csplit"],
-        operands: Operands::All(R),
-        valued: &["-n", "-c", "-d", "-f", "-b", "-w", "-s", "-l"],
-        files: &[],
-    },
-    Tool {
-        names: &["sort", "shuf", "tsort"],
-        operands: Operands::All(R),
-        valued: &["-k", "-t", "-S", "-n"],
-        files: &[("-o", W), ("--output", W), ("-T", W), ("--files0-from", R)],
-    },
-    Tool {
-        names: &["grep", "egrep", "fgrep", "zgrep", "rg", "ag", "ack", "ugrep"],
-        operands: Operands::AfterFirst(R, &["-e", "-f", "--regexp", "--file", "--files"]),
-        valued: &[
-            "-e",
-            "-m",
-            "-A",
-            "-B",
-            "-C",
-            "-g",
-            "-t",
-            "-T",
-            "--glob",
-            "--include",
-            "--exclude",
-            "--exclude-dir",
-            "--regexp",
-            "--color",
-            "-d",
-            "-D",
-        ],
-        files: &[("-f", R), ("--file", R), ("--ignore-file", R)],
-    },
-    Tool {
-        names: &["awk", "gawk", "mawk", "nawk"],
-        operands: Operands::AfterFirst(R, &["-f"]),
-        valued: &["-F", "-v"],
-        files: &[("-f", R)],
-    },
-    Tool {
-        names: &["jq", "yq", "gojq", "jaq", "xq"],
-        operands: Operands::AfterFirst(R, &["-f", "--from-file"]),
-        valued: &["--indent"],
-        files: &[("-f", R), ("--from-file", R)],
-    },
-    Tool {
-        names: &[
-            "rm",
-            "rmdir",
-            "unlink",
-            "shred",
-            "touch",
-            "mkdir",
-            "mkfifo",
-            "tee",
-            "mktemp",
-            "trash",
-            "srm",
-            "sponge",
-            "chattr",
-            "truncate",
-            "fallocate",
-            "mkfs",
-            "wipefs",
-            "setfacl",
-        ],
-        operands: Operands::All(W),
-        valued: &["-m", "-s", "-d", "-t", "-l", "-n"],
-        files: &[("-r", R), ("--reference", R)],
-    },
-    Tool { names: &["mknod"], operands: Operands::FirstWritten, valued: &["-m"], files: &[] },
-    Tool {
-        names: &[
-            "gzip",
-            "gunzip",
-            "bzip2",
-            "bunzip2",
-            "xz",
-            "unxz",
-            "zstd",
-            "unzstd",
-            "lz4",
-            "compress",
-            "uncompress",
-            "vi",
-            "vim",
-            "nvim",
-            "nano",
-            "emacs",
-            "ed",
-            "ex",
-            "code",
-            "prettier",
-            "black",
-            "rustfmt",
-            "gofmt",
-            "sqlite3",
-            "ffmpeg",
-            "convert",
-        ],
-        operands: Operands::All(RW),
-        valued: &["-c"],
-        files: &[("-o", W)],
-    },
-    Tool {
-        names: &["chmod", "chown", "chgrp", "chcon"],
-        operands: Operands::AfterFirst(W, &["--reference"]),
-        valued: &[],
-        files: &[("--reference", R)],
-    },
-    Tool {
-        names: &["cp", "rsync", "scp", "ln", "link", "install", "dcp"],
-        operands: Operands::ToLast(R),
-        valued: &["-m", "-o", "-g", "-S", "-e", "--exclude", "--include", "--rsh", "--mode", "--owner", "--group", "-P", "-i"],
-        files: &[("-t", W), ("--target-directory", W), ("--exclude-from", R), ("--files-from", R), ("--log-file", W)],
-    },
-    Tool { names: &["mv", "rename"], operands: Operands::All(W), valued: &["-S"], files: &[("-t", W), ("--target-directory", W)] },
-    Tool { names: &["zip", "7z", "7za", "ar", "jar"], operands: Operands::All(RW), valued: &[], files: &[] },
-    Tool {
-        names: &["patch"],
-        operands: Operands::All(W),
-        valued: &["-p", "-F"],
-        files: &[("-i", R), ("--input", R), ("-o", W), ("--output", W), ("-d", W)],
-    },
-    Tool {
-        names: &["curl"],
-        operands: Operands::None,
-        valued: &[],
-        files: &[
-            ("-o", W),
-            ("--output", W),
-            ("--output-dir", W),
-            ("-T", R),
-            ("--upload-file", R),
-            ("-K", R),
-            ("--config", R),
-            ("-c", W),
-            ("--cookie-jar", W),
-            ("-D", W),
-            ("--dump-header", W),
-            ("--trace", W),
-            ("--trace-ascii", W),
-            ("--stderr", W),
-            ("-E", R),
-            ("--cert", R),
-            ("--key", R),
-            ("--cacert", R),
-            ("--netrc-file", R),
-        ],
-    },
-    Tool {
-        names: &["wget"],
-        operands: Operands::None,
-        valued: &[],
-        files: &[
-            ("-O", W),
-            ("--output-document", W),
-            ("-P", W),
-            ("--directory-prefix", W),
-            ("-o", W),
-            ("-a", W),
-            ("-i", R),
-            ("--input-file", R),
-            ("--post-file", R),
-            ("--body-file", R),
-        ],
-    },
-    Tool { names: &["make", "gmake"], operands: Operands::None, valued: &[], files: &[("-f", R), ("--file", R)] },
-    Tool { names: &["xargs"], operands: Operands::None, valued: &[], files: &[("-a", R), ("--arg-file", R)] },
-    Tool {
-        names: &["openssl", "gpg", "gpg2", "age"],
-        operands: Operands::None,
-        valued: &[],
-        files: &[("-in", R), ("-out", W), ("-o", W), ("--output", W), ("-i", R), ("-keyout", W)],
-    },
-];
+use call_tools::{Operands, TOOLS, Tool};
 
 fn word(text: &str, exact: bool) -> Word {
     Word { text: text.to_owned(), exact }
+}
+
+/// Whether the words of a program are told apart here, or are plainly no files.
+pub fn is_known(name: &str) -> bool {
+    matches!(
+        name,
+        "dd" | "sed"
+            | "gsed"
+            | "find"
+            | "gfind"
+            | "tar"
+            | "gtar"
+            | "bsdtar"
+            | "unzip"
+            | "bsdunzip"
+            | "git"
+            | "echo"
+            | "printf"
+            | "test"
+            | "["
+            | "cd"
+            | "pushd"
+            | "export"
+            | "declare"
+            | "local"
+            | "readonly"
+            | "unset"
+            | "set"
+            | "shift"
+            | "which"
+            | "type"
+            | "command"
+            | "kill"
+            | "sleep"
+            | "seq"
+            | "expr"
+            | "basename"
+            | "dirname"
+            | "tr"
+            | "date"
+            | "alias"
+            | "eval"
+            | "sh"
+            | "bash"
+            | "dash"
+            | "zsh"
+            | "env"
+            | "sudo"
+            | "mkdir"
+            | "cargo"
+            | "npm"
+            | "make"
+    ) || TOOLS.iter().any(|t| t.names.contains(&name))
 }
 
 /// The files that a command line names. `argv` is not empty.
@@ -365,7 +141,16 @@ pub fn files(argv: &[Word]) -> Vec<FileWord> {
             // why: with an option that takes code (`-c`, `-lc`, `-ne`), or a module, the operands are no script.
             let code = |w: &Word| w.text.starts_with('-') && !w.text.starts_with("--") && w.text.contains(['c', 'e', 'E', 'm', 'r']);
             let first = argv[1..].iter().find(|w| code(w) || !w.text.starts_with(['-', '+']));
+            let given = first.is_some_and(code);
             out.extend(first.filter(|w| !code(w)).map(|w| FileWord { word: w.clone(), access: R, base: None }));
+            if given && matches!(name, "perl" | "ruby") {
+                // why: with -n and -p the words behind the code are the files it goes over.
+                out.extend(argv[1..].iter().filter(|w| !w.text.starts_with('-')).skip(1).map(|w| FileWord {
+                    word: w.clone(),
+                    access: R,
+                    base: None,
+                }));
+            }
         }
         _ => {
             if let Some(tool) = TOOLS.iter().find(|t| t.names.contains(&name)) {
@@ -384,7 +169,11 @@ pub fn files(argv: &[Word]) -> Vec<FileWord> {
                     out.push(FileWord { word: word(".", true), access: W, base: None });
                 }
                 for arg in &argv[1..] {
-                    if let Some((_, path)) = arg.text.split_once('@').filter(|(before, _)| {
+                    if let Some(path) = arg.text.strip_prefix("file://") {
+                        out.push(FileWord { word: word(path, arg.exact), access: R, base: None });
+                    } else if let Some((_, path)) = arg.text.split_once("=<") {
+                        out.push(FileWord { word: word(path, arg.exact), access: R, base: None });
+                    } else if let Some((_, path)) = arg.text.split_once('@').filter(|(before, _)| {
                         before.is_empty() || before.ends_with('=') || before.starts_with("-d") || before.starts_with("-F")
                     }) {
                         out.push(FileWord { word: word(path, arg.exact), access: R, base: None });
@@ -396,6 +185,29 @@ pub fn files(argv: &[Word]) -> Vec<FileWord> {
         }
     }
     out
+}
+
+/// Whether a bundle of short options ends in one that takes the next word (`grep -rne x`).
+fn takes_next(text: &str, tool: &Tool) -> bool {
+    let Some(letters) = text.strip_prefix('-').filter(|l| !l.starts_with('-') && l.len() > 1) else { return false };
+    let valued = |c: char| tool.valued.iter().any(|o| o.len() == 2 && o.ends_with(c));
+    letters.chars().position(valued).is_some_and(|at| at + 1 == letters.chars().count())
+}
+
+/// A file option at the end of a bundle of short ones (`curl -fsSLo f`, `wget -qOf`).
+fn bundled(text: &str, next: Option<&Word>, tool: &Tool) -> Option<(Option<Word>, Access, usize)> {
+    let letters = text.strip_prefix('-').filter(|l| !l.starts_with('-') && l.len() > 1)?;
+    for (at, letter) in letters.char_indices() {
+        let is = |option: &str| option.strip_prefix('-') == Some(&letters[at..at + letter.len_utf8()]);
+        if let Some((_, access)) = tool.files.iter().find(|(option, _)| is(option)) {
+            let rest = &letters[at + letter.len_utf8()..];
+            return Some(if rest.is_empty() { (next.cloned(), *access, 1) } else { (Some(word(rest, true)), *access, 0) });
+        }
+        if tool.valued.iter().any(|option| is(option)) {
+            return None;
+        }
+    }
+    None
 }
 
 fn operands(args: &[Word], tool: &Tool) -> Vec<FileWord> {
@@ -429,11 +241,12 @@ fn operands(args: &[Word], tool: &Tool) -> Vec<FileWord> {
                 _ => None,
             }
         });
+        let file = file.or_else(|| bundled(text, args.get(i), tool));
         if let Some((path, access, skip)) = file {
             i += skip;
             target |= access == W && matches!(tool.operands, Operands::ToLast(_));
             out.extend(path.map(|word| FileWord { word, access, base: None }));
-        } else if tool.valued.contains(&text) {
+        } else if tool.valued.contains(&text) || takes_next(text, tool) {
             i += 1;
         }
     }
@@ -450,6 +263,8 @@ fn operands(args: &[Word], tool: &Tool) -> Vec<FileWord> {
                 }
             }
             Operands::FirstWritten if n == 0 => W,
+            Operands::FirstRead | Operands::SecondWritten if n == 0 => R,
+            Operands::SecondWritten => W,
             _ => continue,
         };
         out.push(FileWord { word: arg.clone(), access, base: None });

@@ -37,6 +37,8 @@ pub(super) fn tar(args: &[Word], out: &mut Vec<FileWord>) {
             archive = None;
             out.extend(args.get(i).map(|w| FileWord { word: w.clone(), access: if extracts || lists { R } else { W }, base: None }));
             i += 1;
+        } else if text == "-" {
+            archive = None;
         } else if !text.starts_with('-') {
             let takes = archive.take().is_some();
             let access = if takes && !extracts && !lists || (!takes && extracts) { W } else { R };
@@ -93,6 +95,14 @@ pub(super) fn git(argv: &[Word], out: &mut Vec<FileWord>) {
     }
     for path in rest.iter().filter_map(|w| w.text.strip_prefix("--output=").map(|p| word(p, w.exact))) {
         add(path, W);
+    }
+    let reads = match verb.text.as_str() {
+        "add" | "hash-object" | "stage" => true,
+        "diff" => rest.iter().any(|w| w.text == "--no-index"),
+        _ => false,
+    };
+    for arg in rest.iter().filter(|w| reads && !w.text.starts_with('-')) {
+        add(arg.clone(), R);
     }
     if !TREE.contains(&verb.text.as_str()) {
         return;

@@ -128,6 +128,11 @@ impl<'a> Resolver<'a> {
         (format!("/{}", done.join("/")), true)
     }
 
+    /// Whether something is there, links not followed; false past the bound.
+    pub fn exists(&mut self, path: &str) -> bool {
+        self.entry(&normalise(path)).is_some_and(|e| e != Entry::Missing)
+    }
+
     fn entry(&mut self, path: &str) -> Option<Entry> {
         if let Some(entry) = self.seen.get(path) {
             return Some(entry.clone());

@@ -38,6 +38,7 @@ const STEERING: &[&str] = &[
     "_JAVA_OPTIONS",
     "GCONV_PATH",
     "XDG_CONFIG_HOME",
+    "RUSTC",
     "RUSTC_WRAPPER",
     "CARGO_HOME",
     "MAKEFLAGS",
@@ -108,14 +109,14 @@ impl Walk {
         }
         let mut flow = Flow::same(dirs);
         for effect in wrap::effects(&argv, stdin.as_ref()) {
-            if let Some(next) = self.effect(effect, dirs, at)? {
+            if let Some(next) = self.effect(effect, stdin.as_ref(), dirs, at)? {
                 flow = next;
             }
         }
         Ok(flow)
     }
 
-    fn effect(&mut self, effect: Effect, dirs: &Dirs, at: &At) -> Result<Option<Flow>> {
+    fn effect(&mut self, effect: Effect, stdin: Option<&Option<String>>, dirs: &Dirs, at: &At) -> Result<Option<Flow>> {
         match effect {
             Effect::Unknown(reason) => {
                 self.partial(reason);
@@ -132,8 +133,22 @@ impl Walk {
             }
             Effect::Run { label, argv, env, place, open } => {
                 let (from, inner) = self.place(&place, dirs, at, &label)?;
-                let flow = self.exec(Invocation { argv, env, open, ..Invocation::default() }, &from, &inner)?;
+                // why: what a wrapper runs has the wrapper's stdin (`sudo bash <<E`).
+                let flow = self.exec(Invocation { argv, env, open, stdin: stdin.cloned(), ..Invocation::default() }, &from, &inner)?;
                 Ok((place == Place::Shell).then_some(flow))
+            }
+            Effect::Perhaps { label, argv } => {
+                let inner = at.inside(&label)?;
+                self.spend(argv.iter().map(|w| w.text.len() + 1).sum())?;
+                if self.found.len() < MAX_COMMANDS {
+                    let command = Command { argv, env: Vec::new(), redirects: Vec::new(), origin: inner.origin, exact: false };
+                    self.found.push(Found { command, dirs: Dirs::unknown(), local: !at.remote });
+                }
+                Ok(None)
+            }
+            Effect::PerhapsCode { label, text } => {
+                self.perhaps(&text, &at.inside(&label)?)?;
+                Ok(None)
             }
             Effect::Code { label, text, place } => {
                 let (from, inner) = self.place(&place, dirs, at, &label)?;
@@ -141,6 +156,18 @@ impl Walk {
                 Ok((place == Place::Shell).then_some(flow))
             }
         }
+    }
+
+    /// Reads a text that may be code: when it is none, only that is known. The caps of the whole line hold all the same.
+    fn perhaps(&mut self, text: &str, at: &At) -> Result<()> {
+        self.partial("a text that may be code");
+        self.spend(text.len())?;
+        if let Ok(program) = super::tree(text, at.depth) {
+            for list in &program.complete_commands {
+                self.list(list, &Dirs::unknown(), at)?;
+            }
+        }
+        Ok(())
     }
 
     fn place(&self, place: &Place, dirs: &Dirs, at: &At, label: &str) -> Result<(Dirs, At)> {
@@ -177,8 +204,15 @@ impl Walk {
         if STEERING.contains(&name) || STEERING_PREFIXES.iter().any(|p| name.starts_with(p)) {
             self.partial("a variable that steers which program runs is set");
         } else if COMMANDS.contains(&name) && !value.is_empty() {
-            if word.exact {
-                self.text(value, dirs, &at.inside(name)?)?;
+            if word.exact && value == "cat" && name.ends_with("PAGER") {
+                // why: the usual way to say "no pager".
+            } else if word.exact {
+                let code = value.trim_start_matches(['|', '-']);
+                if super::tree(code, at.depth).is_ok() {
+                    self.text(code, dirs, &at.inside(name)?)?;
+                } else {
+                    self.partial("a variable's value does not read as a command");
+                }
             } else {
                 self.partial("a variable that holds a command is not exact");
             }

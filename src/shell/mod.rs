@@ -28,6 +28,7 @@ mod walk;
 mod word;
 mod wrap;
 mod wrap_code;
+mod wrap_container;
 mod wrap_table;
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ impl Walk {
         Ok(())
     }
 
-    fn list(&mut self, list: &ast::CompoundList, dirs: &Dirs, at: &At) -> Result<Flow> {
+    pub(super) fn list(&mut self, list: &ast::CompoundList, dirs: &Dirs, at: &At) -> Result<Flow> {
         let mut now = dirs.clone();
         let mut flow = Flow::same(dirs);
         for ast::CompoundListItem(and_or, separator) in &list.0 {

@@ -209,6 +209,9 @@ impl<'a> Reader<'a> {
         if rest.starts_with("@P") {
             self.out.hazard = Some("a prompt expansion evaluates the value");
         }
+        if rest.starts_with([':', '=']) && rest.trim_start_matches(':').starts_with('=') && super::exec::steers(&name[..len]) {
+            self.out.hazard = Some("a variable that steers which program runs is set");
+        }
         let offset = rest.strip_prefix(':').filter(|r| !r.starts_with(['-', '=', '?', '+']));
         if offset.is_some_and(|o| !o.bytes().all(|c| c.is_ascii_digit() || matches!(c, b':' | b' ' | b'-'))) {
             self.out.hazard = Some("arithmetic on names evaluates their values");

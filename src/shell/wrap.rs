@@ -49,14 +49,44 @@ pub(super) enum Effect {
         text: String,
         place: Place,
     },
+    /// Words that may be a command, beside `Unknown`: listed so that a deny sees them; what they run in turn is not followed.
+    Perhaps {
+        label: String,
+        argv: Vec<Word>,
+    },
+    /// The same for a text: code where it reads as code, nothing where it does not.
+    PerhapsCode {
+        label: String,
+        text: String,
+    },
 }
+
+/// Most words of one wrapper that are tried as the start of a command.
+const GUESSES: usize = 12;
 
 pub(super) const OPTIONS: &str = "an option of a wrapper is not known";
 pub(super) const DYNAMIC: &str = "code or a wrapper's words are not exact";
 
-/// The file name of a program.
+/// The file name of a program; `.exe` as WSL has it does not make another program.
 pub(super) fn base(text: &str) -> &str {
-    text.rsplit('/').next().unwrap_or(text)
+    let name = text.rsplit('/').next().unwrap_or(text);
+    name.strip_suffix(".exe").unwrap_or(name)
+}
+
+/// What a wrapper whose options are not known could run: any tail of its words, any word that is a line of its own.
+pub(super) fn guesses(label: &str, argv: &[Word]) -> Vec<Effect> {
+    let mut out = Vec::new();
+    for (i, word) in argv.iter().enumerate().skip(1).filter(|(_, w)| w.exact && !w.text.is_empty()).take(GUESSES) {
+        let label = label.to_owned();
+        if word.text.contains([' ', '\n', ';']) {
+            let text = word.text.trim_start_matches(['!', '|', '-', '+']);
+            let text = text.split_once('=').map_or(text, |(name, value)| if name.contains(' ') { text } else { value });
+            out.push(Effect::PerhapsCode { label, text: text.to_owned() });
+        } else if !word.text.starts_with('-') && i + 1 < argv.len() {
+            out.push(Effect::Perhaps { label, argv: argv[i..].to_vec() });
+        }
+    }
+    out
 }
 
 pub(super) fn run(label: &str, argv: &[Word], place: Place) -> Effect {
@@ -156,13 +186,14 @@ pub(super) fn effects(argv: &[Word], stdin: Option<&Option<String>>) -> Vec<Effe
     }
     match name {
         "cd" | "chdir" => vec![Effect::Cd(cd_target(argv))],
-        "pushd" => vec![Effect::Cd(if argv.len() == 2 { cd_target(argv) } else { Target::Unknown })],
+        // why: `+1` and `-1` turn the stack instead of naming a folder.
+        "pushd" => vec![Effect::Cd(if argv.len() == 2 && !argv[1].text.starts_with('+') { cd_target(argv) } else { Target::Unknown })],
         "popd" => vec![Effect::Cd(Target::Unknown)],
         "exit" if argv.len() < 3 && argv[1..].iter().all(|w| w.exact && w.text.bytes().all(|c| c.is_ascii_digit())) => vec![Effect::Exit],
         "find" | "gfind" => find(argv),
         "fd" | "fdfind" => fd(name, argv),
         "env" => env(argv),
-        "docker" | "podman" | "nerdctl" | "kubectl" | "oc" | "docker-compose" => container(name, argv),
+        "docker" | "podman" | "nerdctl" | "kubectl" | "oc" | "docker-compose" => super::wrap_container::container(name, argv),
         _ => spec_of(name).map_or_else(Vec::new, |spec| generic(name, argv, &spec)),
     }
 }
@@ -215,6 +246,9 @@ pub(super) fn generic(name: &str, argv: &[Word], spec: &Spec) -> Vec<Effect> {
             Stand::Remote => Place::Remote,
         },
     };
+    if opts.unsure || spec.unknown == Some(super::wrap_table::UNKNOWN) {
+        out.extend(guesses(name, argv));
+    }
     if spec.code {
         out.extend(code(name, rest, place));
     } else if rest.first().is_some_and(|w| !w.exact) || !rest.is_empty() {
@@ -379,6 +413,8 @@ fn env(argv: &[Word]) -> Vec<Effect> {
     }
     let place = match opts.value(&["C", "chdir"]) {
         Some(dir) if dir.exact && !dir.text.starts_with('-') => Place::In(dir.text.clone()),
+        Some(dir) if dir.exact && dir.text.starts_with("--chdir=") => Place::In(dir.text["--chdir=".len()..].to_owned()),
+        Some(dir) if dir.exact && dir.text.starts_with("-C") => Place::In(dir.text[2..].to_owned()),
         Some(_) => Place::Unknown,
         None => Place::Apart,
     };
@@ -393,94 +429,6 @@ fn env(argv: &[Word]) -> Vec<Effect> {
     if at < argv.len() {
         let env = argv[first..at].to_vec();
         out.push(Effect::Run { label: "env".to_owned(), argv: argv[at..].to_vec(), env, place, open: false });
-    }
-    out
-}
-
-/// Containers: `exec`, `run`, and the same below `compose`.
-fn container(name: &str, argv: &[Word]) -> Vec<Effect> {
-    const SPEC: Spec = Spec {
-        flags: "itdTPq",
-        valued: "vewupmhlcnfH",
-        long: &[
-            "rm",
-            "init",
-            "interactive",
-            "tty",
-            "detach",
-            "privileged",
-            "no-deps",
-            "service-ports",
-            "read-only",
-            "build",
-            "quiet-pull",
-            "stdin",
-        ],
-        long_valued: &[
-            "name",
-            "env",
-            "volume",
-            "workdir",
-            "user",
-            "publish",
-            "network",
-            "net",
-            "mount",
-            "memory",
-            "cpus",
-            "hostname",
-            "label",
-            "platform",
-            "env-file",
-            "entrypoint",
-            "pull",
-            "restart",
-            "gpus",
-            "shm-size",
-            "ulimit",
-            "tmpfs",
-            "add-host",
-            "dns",
-            "cap-add",
-            "cap-drop",
-            "security-opt",
-            "device",
-            "container",
-            "namespace",
-            "file",
-            "index",
-            "context",
-            "pod-running-timeout",
-            "ipc",
-            "pid",
-            "expose",
-            "link",
-        ],
-        ..Spec::NONE
-    };
-    let Some(verb) = argv.iter().skip(1).position(|w| matches!(w.text.as_str(), "exec" | "run")).map(|n| n + 1) else {
-        return if argv[1..].iter().take(2).all(|w| w.exact) { Vec::new() } else { vec![Effect::Unknown(DYNAMIC)] };
-    };
-    let mut out = Vec::new();
-    let known = argv[1..verb].iter().all(|w| matches!(w.text.as_str(), "compose" | "container"));
-    let opts = options(argv, verb + 1, &SPEC);
-    if opts.unsure || !known || opts.has(&["entrypoint"]) {
-        out.push(Effect::Unknown(OPTIONS));
-    }
-    let mut at = (opts.at + 1).min(argv.len());
-    if argv.get(at).is_some_and(|w| w.text == "--") {
-        at += 1;
-    } else if argv.get(at).is_some_and(|w| w.text.starts_with('-')) {
-        // why: kubectl takes options behind the pod's name too.
-        let more = options(argv, at, &SPEC);
-        out.push(Effect::Unknown(OPTIONS));
-        at = more.at;
-    }
-    let label = format!("{name} {}", argv[verb].text);
-    if at < argv.len() {
-        out.push(run(&label, &argv[at..], Place::Remote));
-    } else {
-        out.push(Effect::Unknown("a container's own command is not shown"));
     }
     out
 }

@@ -51,6 +51,8 @@ fn is_interpreter(name: &str) -> bool {
             | "jruby"
             | "node"
             | "nodejs"
+            | "tsx"
+            | "ts-node"
             | "php"
             | "lua"
             | "luajit"
@@ -152,27 +154,53 @@ pub(super) fn effects(name: &str, argv: &[Word], stdin: Option<&Option<String>>)
         "su" | "runuser" | "script" | "flock" | "scriptreplay" => with_code(name, argv),
         "at" | "batch" => vec![Effect::Unknown("a job is made from stdin")],
         "crontab" => unknown(!any(&|t| t == "-l"), "jobs are set"),
-        "tmux" | "screen" | "zellij" => unknown(
-            !matches!(args.first().map(|w| w.text.as_str()), Some("ls" | "list-sessions" | "-ls" | "-V" | "-v")),
-            "a terminal multiplexer runs code",
+        "tmux" | "screen" | "zellij" => {
+            let mut out = unknown(
+                !matches!(args.first().map(|w| w.text.as_str()), Some("ls" | "list-sessions" | "-ls" | "-V" | "-v")),
+                "a terminal multiplexer runs code",
+            );
+            if !out.is_empty() {
+                out.extend(super::wrap::guesses(name, argv));
+            }
+            out
+        }
+        "vi" | "vim" | "nvim" | "view" | "gvim" | "vimdiff" | "ex" | "ed" | "red" | "nano" | "kak" | "hx" | "micro" => with_guesses(
+            name,
+            argv,
+            unknown(
+                stdin.is_some()
+                    || matches!(name, "ed" | "red" | "ex")
+                    || any(&|t| {
+                        t.starts_with('+')
+                            || t.starts_with("-c")
+                            || t.starts_with("-s")
+                            || t.starts_with("-S")
+                            || t.starts_with("--cmd")
+                            || t.starts_with("-u")
+                            || t.starts_with("-e")
+                            || t.starts_with("-E")
+                    }),
+                "an editor runs commands",
+            ),
         ),
-        "vi" | "vim" | "nvim" | "view" | "gvim" | "vimdiff" | "ex" | "ed" | "red" | "nano" | "kak" | "hx" | "micro" => unknown(
-            stdin.is_some()
-                || matches!(name, "ed" | "red" | "ex")
-                || any(&|t| {
-                    t.starts_with('+')
-                        || t.starts_with("-c")
-                        || t.starts_with("-s")
-                        || t.starts_with("-S")
-                        || t.starts_with("--cmd")
-                        || t.starts_with("-u")
-                        || t.starts_with("-e")
-                        || t.starts_with("-E")
-                }),
-            "an editor runs commands",
+        "deno" => unknown(
+            matches!(args.first().map(|w| w.text.as_str()), Some("eval" | "repl") | None) || args.iter().any(|w| w.text == "-"),
+            SCRIPT,
         ),
-        "deno" => unknown(matches!(args.first().map(|w| w.text.as_str()), Some("eval" | "repl") | None), SCRIPT),
-        _ if is_interpreter(name) => interpreter(name, args),
+        "jshell" | "m4" | "dc" => vec![Effect::Unknown(SCRIPT)],
+        "sqlite3" | "sqlite" | "psql" | "mysql" | "mariadb"
+            if stdin.is_some()
+                || any(&|t| [".sh", ".sys", ".read", ".load", "\\!", "\\o", "system ", "\\i"].iter().any(|c| t.contains(c))) =>
+        {
+            vec![Effect::Unknown(SCRIPT)]
+        }
+        "make" | "gmake"
+            if args.windows(2).any(|w| matches!(w[0].text.as_str(), "-f" | "--file" | "--makefile") && w[1].text == "-")
+                || any(&|t| t == "-f-") =>
+        {
+            vec![Effect::Unknown(SCRIPT)]
+        }
+        _ if is_interpreter(name) => text::with_called(name, args, stdin, interpreter(name, args)),
         _ => return runs(name, args),
     })
 }
@@ -297,6 +325,7 @@ fn ssh(argv: &[Word]) -> Vec<Effect> {
     });
     if opts.unsure || code_option {
         out.push(Effect::Unknown(OPTIONS));
+        out.extend(super::wrap::guesses("ssh", &argv[..opts.at.min(argv.len())]));
     }
     // why: options may follow the host too.
     let again = options(argv, opts.at + 1, &SPEC);
@@ -304,6 +333,9 @@ fn ssh(argv: &[Word]) -> Vec<Effect> {
         out.push(Effect::Unknown(OPTIONS));
     }
     let host = argv.get(opts.at).map_or("", |w| w.text.as_str());
+    if again.at >= argv.len() && argv.len() > 1 && !opts.has(&["V", "G", "Q", "N", "W", "O"]) {
+        out.push(Effect::Unknown("a shell reads its code from stdin"));
+    }
     out.extend(code(&format!("ssh {host}"), argv.get(again.at..).unwrap_or_default(), Place::Remote));
     out
 }
@@ -337,8 +369,17 @@ fn with_code(name: &str, argv: &[Word]) -> Vec<Effect> {
         if let Some(rest) = argv.get(opts.at + 1..).filter(|r| !r.is_empty()) {
             out.push(run(name, rest, Place::Apart));
         }
-    } else if argv.len() > 1 {
+    } else {
         out.push(Effect::Unknown(OPTIONS));
+        out.extend(super::wrap::guesses(name, argv));
+    }
+    out
+}
+
+/// A reading that is not complete, with what its words could be.
+fn with_guesses(name: &str, argv: &[Word], mut out: Vec<Effect>) -> Vec<Effect> {
+    if !out.is_empty() {
+        out.extend(super::wrap::guesses(name, argv));
     }
     out
 }

@@ -57,6 +57,8 @@ impl Spec {
     };
 }
 
+/// Why a wrapper's reading is a guess.
+pub(super) const UNKNOWN: &str = "a wrapper whose options are not known";
 const STDIN: Option<&str> = Some("arguments come from stdin");
 const RUNNER: Spec = Spec {
     flags: "qvypcs",
@@ -188,12 +190,17 @@ pub(super) fn spec_of(name: &str) -> Option<Spec> {
             ..Spec::NONE
         },
         "setpriv" | "capsh" | "bwrap" | "firejail" | "prlimit" | "systemd-run" | "systemd-inhibit" | "cgexec" | "runcon" | "proot"
-        | "torsocks" | "proxychains" | "proxychains4" => Spec { unknown: Some("a wrapper whose options are not known"), ..Spec::NONE },
+        | "torsocks" | "proxychains" | "proxychains4" => Spec { unknown: Some(UNKNOWN), ..Spec::NONE },
         "strace" | "ltrace" | "valgrind" | "perf" | "gdb" | "lldb" | "rr" | "heaptrack" | "hyperfine" | "bench" | "entr" | "parallel"
         | "dbus-run-session" | "xvfb-run" | "concurrently" | "nodemon" | "watchexec" | "direnv" | "mise" | "asdf" | "dotenv"
         | "doppler" | "op" | "aws-vault" | "nix-shell" | "nix" | "conda" | "mamba" | "micromamba" | "expect" | "socat" | "ncat"
-        | "start-stop-daemon" | "daemonize" | "dtach" | "abduco" | "byobu" | "xterm" | "gnome-terminal" | "konsole" | "alacritty" => {
-            Spec { unknown: Some("a wrapper whose options are not known"), open: true, ..Spec::NONE }
+        | "start-stop-daemon" | "daemonize" | "dtach" | "abduco" | "byobu" | "xterm" | "gnome-terminal" | "konsole" | "alacritty"
+        | "caffeinate" | "sg" | "newgrp" | "ssh-agent" | "dbus-launch" | "gosu" | "su-exec" | "setuidgid" | "chpst" | "softlimit"
+        | "tini" | "dumb-init" | "vagrant" | "wsl" | "rtk" | "ccache" | "sccache" | "distcc" | "faketime" | "lxc" | "incus"
+        | "machinectl" | "flatpak" | "flatpak-spawn" | "toolbox" | "distrobox" | "ld.so" | "dlv" | "systemd-nspawn" | "trickle"
+        | "cpulimit" | "schedtool" | "tsocks" | "retry" | "lockrun" | "heroku" | "fly" | "gcloud" | "apptainer" | "singularity"
+        | "devbox" | "devcontainer" | "envdir" | "envchain" | "chamber" | "vault" | "sops" => {
+            Spec { unknown: Some(UNKNOWN), open: true, ..Spec::NONE }
         }
         "xargs" | "gxargs" => Spec {
             flags: "0rtpxo",
@@ -216,6 +223,9 @@ pub(super) fn spec_of(name: &str) -> Option<Spec> {
         "npm" | "pnpm" | "yarn" | "bun" => Spec { verbs: &["exec", "x", "dlx"], ..RUNNER_CODE },
         "uv" | "poetry" | "pipenv" | "hatch" | "rye" | "pdm" | "pixi" => Spec { verbs: &["run"], ..RUNNER },
         "bundle" | "rbenv" | "pyenv" | "nodenv" => Spec { verbs: &["exec"], ..RUNNER },
+        _ if name.starts_with("ld-linux") || name.starts_with("ld-musl") || name.starts_with("qemu-") => {
+            Spec { unknown: Some(UNKNOWN), open: true, ..Spec::NONE }
+        }
         "rustup" => Spec { verbs: &["run"], skip: 1, ..RUNNER },
         _ => return None,
     })

@@ -4,6 +4,7 @@ mod support;
 
 mod account;
 mod approvals;
+mod attacks;
 mod captures;
 mod claude;
 mod claude_codec;

@@ -1,6 +1,5 @@
 //! The shell reader against the real bash, and against bombs in a process of its own.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -12,7 +11,11 @@ use std::time::{Duration, Instant};
 use beadle::model::Parse;
 use beadle::shell::parse;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+#[path = "shell/oracle.rs"]
+mod oracle;
 
 /// Programs that exist on the test's PATH: each writes down its argv and runs what its arguments ask for, if it is a wrapper.
 const STAND_INS: &[&str] = &["alpha", "beta", "gamma", "git", "rm", "cat"];
@@ -138,7 +141,7 @@ fn script() -> impl Strategy<Value = String> {
     let simple = (program, proptest::collection::vec(word(), 0..3)).prop_map(|(p, w)| format!("{p} {}", w.join(" ")));
     simple.prop_recursive(4, 16, 2, |inner| {
         let quote = |t: &str| format!("'{}'", t.replace('\'', "'\\''"));
-        (0usize..30, inner.clone(), inner).prop_map(move |(how, a, b)| match how {
+        (0usize..44, inner.clone(), inner).prop_map(move |(how, a, b)| match how {
             0 => format!("{a} && {b}"),
             1 => format!("{a} || {b}"),
             2 => format!("{a}; {b}"),
@@ -168,45 +171,99 @@ fn script() -> impl Strategy<Value = String> {
             26 => format!("{a} &\nwait; {b}"),
             27 => format!("V=git; P=rm; {a}; {b}"),
             28 => format!("trap {} EXIT; {b}", quote(&a)),
+            29 => format!("{a} >/dev/null 2>&1 || true; {b}"),
+            30 => format!("[ -f one.txt ] && {a}; [[ -n x ]] || {b}"),
+            31 => format!("stdbuf -oL nohup sh -c {}", quote(&a)),
+            32 => format!("env -u V A=b bash -c {}", quote(&a)),
+            33 => format!("xargs -n1 -I{{}} bash -c {} < one.txt", quote(&a)),
+            34 => format!("( {a}\n) | {{ {b}\n}}"),
+            35 => format!("V=$({a}\n); alpha \"$V\"; {b}"),
+            36 => format!("alpha <<< \"$({a}\n)\"; {b}"),
+            37 => format!("bash -s a b <<E\n{a}\nE\n{b}"),
+            38 => format!("if ! {a}\nthen :; elif {b}\nthen alpha; else beta; fi"),
+            39 => format!("setsid -w sh -c {} & wait; {b}", quote(&a)),
+            40 => format!("# {a} it's\n{b}"),
+            41 => format!("alpha \\\n  x; {a}; {b}"),
+            42 => format!("export W=1; {{ {a}\n}} 2>/dev/null; {b}"),
             _ => format!("while {a}\ndo {b}\nbreak; done"),
         })
     })
 }
 
+/// Whether a listed command can be what was executed: exact words as they are, others as any number of words.
+fn can_be(listed: &beadle::model::Command, argv: &[String]) -> bool {
+    fn words(listed: &[beadle::model::Word], argv: &[String], open: bool) -> bool {
+        match (listed.split_first(), argv.split_first()) {
+            (None, rest) => rest.is_none() || open,
+            (Some((w, more)), Some((a, rest))) if w.exact => w.text == *a && words(more, rest, open),
+            (Some((w, _)), None) if w.exact => false,
+            (Some((_, more)), _) => (0..=argv.len()).any(|n| words(more, &argv[n..], open)),
+        }
+    }
+    // why: all words exact and the command not: more come at run time.
+    let open = !listed.exact && listed.argv.iter().all(|w| w.exact);
+    let name = listed.argv[0].text.rsplit('/').next() == Some(argv[0].as_str());
+    name && words(&listed.argv[1..], &argv[1..], open)
+}
+
+/// Number of generated scripts; `BEADLE_ORACLE_SCRIPTS` asks for more.
+fn script_count() -> usize {
+    std::env::var("BEADLE_ORACLE_SCRIPTS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000)
+}
+
+/// Seed of the generator; `BEADLE_ORACLE_SEED` gives another one, failures print it.
+fn seed() -> [u8; 32] {
+    let given = std::env::var("BEADLE_ORACLE_SEED").ok().and_then(|n| n.parse::<u64>().ok()).unwrap_or(20_261_121);
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&given.to_le_bytes());
+    seed
+}
+
 #[test]
 fn all_that_bash_runs_is_listed_or_the_reading_is_not_complete() {
-    let dir = tempfile::tempdir().expect("folder");
-    stage(dir.path());
-    let config = Config { cases: 400, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let (complete, ran) = (Cell::new(0), Cell::new(0));
-    runner
-        .run(&script(), |command| {
-            let parsed = parse(&command);
-            if parsed.parse != Parse::Complete {
-                return Ok(());
-            }
-            let real = executed(dir.path(), &command);
-            complete.set(complete.get() + 1);
-            ran.set(ran.get() + real.len());
-            for argv in &real {
-                let listed = parsed.commands().any(|c| {
-                    // why: a word that is not exact can be none, one or several at run time; the program's name is always exact.
-                    let name = c.argv[0].text.rsplit('/').next() == Some(argv[0].as_str());
-                    name && (!c.argv.iter().all(|w| w.exact)
-                        || (c.argv.len() == argv.len() && c.argv.iter().zip(argv).skip(1).all(|(w, a)| w.text == *a)))
-                });
-                prop_assert!(
-                    listed,
-                    "bash ran {argv:?} of {command:?}, listed were {:?}",
-                    parsed.commands().map(|c| &c.argv).collect::<Vec<_>>()
-                );
-            }
-            Ok(())
-        })
-        .expect("the reader misses nothing");
-    let (complete, ran) = (complete.get(), ran.get());
-    assert!(complete > 60 && ran > 100, "the test is hollow: {complete} complete readings, {ran} executions");
+    let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &seed()));
+    let strategy = script();
+    let mut scripts: Vec<String> = Vec::new();
+    // why: only complete readings promise anything, so only those are run; the other shell gets its share by `sh -c`.
+    for n in 0.. {
+        assert!(n < script_count() * 20, "the generator makes too few complete readings: {}", scripts.len());
+        let plain = strategy.new_tree(&mut runner).expect("a script").current();
+        let text = if n % 5 == 4 { format!("sh -c '{}'", plain.replace('\'', "'\\''")) } else { plain };
+        if oracle::is_tame(&text) && parse(&text).parse == Parse::Complete {
+            scripts.push(text);
+        }
+        if scripts.len() == script_count() {
+            break;
+        }
+    }
+    let generated = scripts.len();
+    let stage = crate::attacks::corpus::Stage::new();
+    let corpus = crate::attacks::corpus::load(&stage);
+    let innocent = corpus.iter().filter(|c| c.tool == "Bash").filter_map(|c| c.input["command"].as_str());
+    scripts.extend(innocent.filter(|t| oracle::is_tame(t) && parse(t).parse == Parse::Complete).map(str::to_owned));
+    let mut programs: Vec<String> = STAND_INS.iter().map(|s| (*s).to_owned()).collect();
+    for text in &scripts[generated..] {
+        // why: any word could be what runs, so every one that can be a file's name gets a recorder.
+        let names = text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+')));
+        programs.extend(names.filter(|n| n.len() < 40 && n.starts_with(|c: char| c.is_ascii_alphabetic())).map(str::to_owned));
+    }
+    let oracle = oracle::Oracle::new(&programs);
+    let executed = oracle.run(&scripts);
+    let (mut ran, mut silent, mut missed) = (0, 0, Vec::new());
+    for (script, argvs) in scripts.iter().zip(&executed) {
+        let parsed = parse(script);
+        ran += argvs.len();
+        silent += usize::from(argvs.is_empty());
+        for argv in argvs.iter().filter(|argv| !parsed.commands().any(|c| can_be(c, argv))) {
+            missed.push(format!("{argv:?} of {script:?}\n    listed: {:?}", parsed.commands().map(|c| &c.argv).collect::<Vec<_>>()));
+        }
+    }
+    assert!(missed.is_empty(), "seed {:?}: bash ran {} that are not listed:\n{}", &seed()[..8], missed.len(), missed.join("\n"));
+    let innocent = scripts.len() - generated;
+    assert!(
+        innocent > 300 && ran > scripts.len() && silent < scripts.len() / 3,
+        "hollow: {innocent} of the corpus, {ran} executions, {silent} silent"
+    );
 }
 
 #[test]

@@ -125,6 +125,10 @@ impl Tier {
                 }
                 Cover::No => false,
             });
+            // A program behind a link was listed under the name it leads to; the rule that covers the link names that very file.
+            if command.origin.last().is_some_and(|o| o == "link") && i > 0 {
+                continue;
+            }
             if let Some((_, rule)) = own {
                 first = first.or(Some(*rule));
                 continue;
@@ -203,6 +207,7 @@ fn rides_along(view: &View<'_>, facts: &Facts<'_>) -> bool {
     match view.name {
         "true" | "false" | ":" | "pwd" | "exit" => true,
         "test" | "[" => view.args.iter().all(|w| w.exact),
+        "wait" => view.args.iter().all(|w| w.exact && !w.text.starts_with("-p")),
         "cd" => match view.args.as_ref() {
             [dir] if dir.exact && !dir.text.starts_with('-') && !dir.text.split('/').any(|n| n == "..") => {
                 let root = facts.roots.root;

@@ -78,7 +78,7 @@ impl<'a> View<'a> {
     /// `None` for a command without words, which the host never sends.
     pub fn of(command: &'a Command) -> Option<Self> {
         let (program, args) = command.argv.split_first()?;
-        let name = if program.exact { base_name(&program.text) } else { "" };
+        let name = if program.exact || below_home(program) { base_name(&program.text) } else { "" };
         Some(Self { command, name, program, args: Cow::Borrowed(args) })
     }
 
@@ -97,8 +97,15 @@ impl<'a> View<'a> {
     }
 }
 
+/// The file name of a program; `.exe`, as WSL has it, does not make another program.
 pub(crate) fn base_name(path: &str) -> &str {
-    path.rsplit_once('/').map_or(path, |(_, name)| name)
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    name.strip_suffix(".exe").unwrap_or(name)
+}
+
+/// `~/bin/x` is known but for the home folder, which does not change what the program is called.
+pub(crate) fn below_home(word: &Word) -> bool {
+    word.text.starts_with("~/") && !word.text.contains(['$', '`', '\'', '"', '\\', '*', '?', '[', '{', '('])
 }
 
 impl Pattern {

@@ -37,6 +37,14 @@ impl Pattern {
 
     fn program_fit(&self, view: &View<'_>) -> Fit {
         let text = view.program.text.as_str();
+        if !view.program.exact && !view.name.is_empty() {
+            return match &self.program {
+                Piece::Exact(want) if base_name(want) == view.name => Fit::Yes,
+                Piece::Exact(_) => Fit::No,
+                Piece::Glob(glob) if !glob::matches(glob, view.name.as_bytes()) => Fit::No,
+                _ => Fit::Yes,
+            };
+        }
         if !view.program.exact {
             let start = certain_start(text);
             return match &self.program {
@@ -211,6 +219,13 @@ fn option_fit(option: &Piece, view: &View<'_>) -> Fit {
                 best = Fit::May;
             }
             continue;
+        }
+        if program::is_commit_message(view.name, &view.args, at) {
+            continue;
+        }
+        // A refspec with a plus is a forced push of that ref.
+        if view.name == "git" && matches!(want, "--force" | "-f") && text.starts_with('+') && view.args.iter().any(|w| w.text == "push") {
+            best = Fit::May;
         }
         let name = text.split('=').next().unwrap_or(text);
         if text == want || name == want {

@@ -214,7 +214,7 @@ impl Tier {
 
     /// Offers each pattern that could concern the command to `meet`; true when it is satisfied.
     fn meets_command(&self, view: &View<'_>, meet: &mut impl FnMut(Fit, RuleId) -> bool) -> bool {
-        if view.program.exact {
+        if view.program.exact || !view.name.is_empty() {
             if self.patterns(view.name).any(|(pattern, rule)| meet(pattern.hits(view), *rule)) {
                 return true;
             }

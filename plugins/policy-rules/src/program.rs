@@ -34,7 +34,21 @@ pub fn option_kind(program: &str, option: &str) -> OptionKind {
 pub fn long_with_one_dash(program: &str) -> bool {
     matches!(
         program,
-        "find" | "terraform" | "tofu" | "java" | "javac" | "go" | "openssl" | "gcc" | "cc" | "clang" | "ffmpeg" | "convert" | "xcodebuild"
+        "find"
+            | "terraform"
+            | "tofu"
+            | "java"
+            | "javac"
+            | "go"
+            | "openssl"
+            | "gcc"
+            | "cc"
+            | "clang"
+            | "ffmpeg"
+            | "convert"
+            | "xcodebuild"
+            | "cmake"
+            | "ip"
     )
 }
 
@@ -134,13 +148,13 @@ const POWERS: &[(&str, &str, &[&str])] = &[
             "--rmt-command",
         ],
     ),
-    ("find", "", &["-delete", "-fprint", "-fprint0", "-fprintf", "-fls", "-exec", "-execdir", "-ok", "-okdir"]),
+    ("find", "", &["-delete", "-fprint", "-fprint0", "-fprintf", "-fls", "-exec", "-execdir", "-ok", "-okdir", "-files0-from"]),
     ("sort", "", &["--compress-program", "-o", "--output"]),
     ("split", "", &["--filter"]),
     ("zip", "", &["-T", "-TT", "--unzip-command"]),
     ("rsync", "", &["-e", "--rsh", "--rsync-path"]),
     ("scp", "", &["-S", "-o", "-F", "-D"]),
-    ("ssh", "", &["-o", "-F", "-P"]),
+    ("ssh", "", &["-o", "-F", "-P", "-I", "-E", "-S"]),
     ("sftp", "", &["-S", "-o", "-F", "-D"]),
     (
         "curl",
@@ -163,6 +177,13 @@ const POWERS: &[(&str, &str, &[&str])] = &[
             "--trace-ascii",
             "--stderr",
             "--engine",
+            "--unix-socket",
+            "--abstract-unix-socket",
+            "--proto",
+            "--libcurl",
+            "--etag-save",
+            "--hsts",
+            "--alt-svc",
         ],
     ),
     ("wget", "", &["--use-askpass", "-e", "--execute", "--config"]),
@@ -177,14 +198,38 @@ const POWERS: &[(&str, &str, &[&str])] = &[
     ("gcc", "", &["-wrapper", "-fplugin", "-specs", "-B"]),
     ("clang", "", &["-fplugin", "-Xclang", "-B"]),
     ("man", "", &["-P", "--pager", "-H", "--html", "-C", "--config-file", "-p", "--preprocessor"]),
-    ("less", "", &["-o", "-O", "-k", "--lesskey-file", "--lesskey-src", "--log-file", "--LOG-FILE"]),
+    ("less", "", &["-o", "-O", "-k", "--lesskey-file", "--lesskey-src", "--log-file", "--LOG-FILE", "+"]),
     ("bat", "", &["--pager"]),
     ("vim", "", &["-c", "--cmd", "-S", "-u", "-U", "-s", "-w", "-W"]),
     ("openssl", "", &["-engine", "-provider", "-provider-path", "-config"]),
     ("tcpdump", "", &["-z", "-w"]),
     ("nc", "", &["-e", "-c", "--exec", "--sh-exec", "--lua-exec"]),
     ("ncat", "", &["-e", "-c", "--exec", "--sh-exec", "--lua-exec"]),
-    ("gh", "", &["--exec"]),
+    ("date", "", &["-s", "--set", "-f", "--file"]),
+    ("file", "", &["-m", "--magic-file", "-C", "--compile", "-f", "--files-from"]),
+    ("diff", "", &["--to-file", "--from-file"]),
+    ("jq", "", &["-f", "--from-file", "-L"]),
+    ("strings", "", &["--plugin"]),
+    ("dot", "", &["-o", "-O", "-l"]),
+    ("cmake", "", &["-P", "-E"]),
+    ("ninja", "", &["-C", "-f"]),
+    ("gradle", "", &["-I", "--init-script", "-b", "--build-file", "-c", "--settings-file", "-p", "--project-dir"]),
+    ("terraform", "", &["-chdir"]),
+    ("tofu", "", &["-chdir"]),
+    ("helm", "", &["--post-renderer"]),
+    ("composer", "", &["-d", "--working-dir"]),
+    ("apt-get", "", &["-o", "--option", "-c", "--config-file"]),
+    ("dpkg", "", &["--pre-invoke", "--post-invoke", "--root", "--admindir"]),
+    ("ip", "", &["-b", "-batch", "exec"]),
+    ("hg", "", &["--config", "--cwd", "-R", "--repository"]),
+    ("svn", "", &["--diff-cmd", "--diff3-cmd", "--editor-cmd", "--config-option", "--config-dir", "--merge-cmd"]),
+    ("nginx", "", &["-c", "-g", "-p"]),
+    ("rake", "", &["-f", "--rakefile", "-r", "--require", "-I", "--libdir"]),
+    ("gem", "", &["--config-file"]),
+    ("systemctl", "", &["-H", "--host", "-M", "--machine", "edit"]),
+    ("install", "", &["--strip-program"]),
+    ("cpio", "", &["--rsh-command"]),
+    ("gpg", "", &["--photo-viewer", "--agent-program", "--exec-path", "--options", "--homedir", "--dirmngr-program"]),
     ("tree", "", &["-o"]),
     ("pytest", "", &["-p", "-c", "--confcutdir", "--rootdir"]),
     ("node", "", &["-r", "--require", "--import", "--loader", "--experimental-loader"]),
@@ -215,6 +260,10 @@ const POWERS: &[(&str, &str, &[&str])] = &[
 pub fn power<'a>(program: &str, args: &'a [Word], spelled: impl Fn(&str) -> bool, inner_listed: bool) -> Option<&'a Word> {
     if program == "sed" {
         return sed::power(args, spelled);
+    }
+    if matches!(program, "uniq" | "xxd") {
+        // The second operand is written.
+        return args.iter().filter(|w| !w.exact || !w.text.starts_with('-') || w.text == "-").nth(1).filter(|w| !spelled(&w.text));
     }
     if !POWERS.iter().any(|(p, ..)| *p == program) {
         return None;
@@ -254,6 +303,13 @@ pub fn is_message(program: &str, args: &[Word], at: usize) -> bool {
     program == "git" && takes && !args[at].exact && !can_split(&args[at].text)
 }
 
+/// Whether a word is the value of git's `-m`, whatever it looks like.
+pub fn is_commit_message(program: &str, args: &[Word], at: usize) -> bool {
+    let Some(before) = at.checked_sub(1).map(|i| &args[i]).filter(|w| w.exact) else { return false };
+    let takes = before.text == "--message" || before.text == "-m" || (before.text == "-am" && args[at].exact);
+    program == "git" && takes && args.get(subcommand(args)).is_some_and(|w| w.exact && matches!(w.text.as_str(), "commit" | "tag"))
+}
+
 /// Where git's subcommand stands; the number of arguments when there is none.
 fn subcommand(args: &[Word]) -> usize {
     let mut at = 0;
@@ -269,6 +325,10 @@ fn subcommand(args: &[Word]) -> usize {
 /// Whether a word is, or can be, this option.
 fn is_option(program: &str, word: &Word, option: &str, first: bool) -> bool {
     if !word.exact {
+        // A process substitution is the name of a pipe.
+        if matches!(word.text.as_str(), "<()" | ">()") {
+            return false;
+        }
         // What starts with an expansion could become any option, and `--pre=$x` is one already.
         let start = certain_start(&word.text);
         return if option.ends_with('=') || !option.starts_with('-') {
@@ -281,7 +341,7 @@ fn is_option(program: &str, word: &Word, option: &str, first: bool) -> bool {
     if let Some(name) = option.strip_suffix('=') {
         return text.strip_prefix(name).is_some_and(|rest| rest.starts_with(['=', ':', '+', '?', '!']));
     }
-    if text == option {
+    if text == option || (option == "+" && text.starts_with('+')) {
         return true;
     }
     if option.starts_with("--") {
@@ -295,7 +355,7 @@ fn is_option(program: &str, word: &Word, option: &str, first: bool) -> bool {
             None if program == "tar" && first => text,
             _ => return false,
         };
-        return !long_with_one_dash(program) && cluster.contains(letter);
+        return if long_with_one_dash(program) { cluster.starts_with(letter) } else { cluster.contains(letter) };
     }
     long_with_one_dash(program) && text.split('=').next() == Some(option)
 }

@@ -135,6 +135,9 @@ pub(super) fn effects(argv: &[Word]) -> Vec<Effect> {
             );
             if rest.iter().any(|w| w.text.starts_with("ext::") || w.text.starts_with("fd::")) {
                 out.push(Effect::Unknown("a transport of git runs a command"));
+                for text in rest.iter().filter_map(|w| w.text.strip_prefix("ext::")) {
+                    out.push(Effect::PerhapsCode { label: "git ext::".to_owned(), text: text.to_owned() });
+                }
             }
             let config = valued(&["-c", "--config"]).filter(|_| verb.text == "clone");
             if config.is_some_and(|c| names_a_command(c.split('=').next().unwrap_or_default())) {

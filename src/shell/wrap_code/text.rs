@@ -20,7 +20,8 @@ pub(super) fn awk(args: &[Word]) -> Vec<Effect> {
                 let plain = word.exact
                     && !t.contains(['|', '>', '@'])
                     && !["system", "getline", "close", "extension"].iter().any(|f| t.contains(f));
-                return if plain { Vec::new() } else { vec![Effect::Unknown("awk code can run commands and write files")] };
+                let unknown = vec![Effect::Unknown("awk code can run commands and write files")];
+                return if plain { Vec::new() } else { with_called("awk", args, None, unknown) };
             }
         }
         i += 1;
@@ -54,8 +55,55 @@ pub(super) fn sed(args: &[Word]) -> Vec<Effect> {
     if scripts.iter().all(|w| w.exact && sed_is_plain(&w.text)) {
         Vec::new()
     } else {
-        vec![Effect::Unknown("sed code can run commands and write files")]
+        let mut out = vec![Effect::Unknown("sed code can run commands and write files")];
+        for script in scripts {
+            let runs = script.text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ',' | '$' | ' '));
+            if let Some(code) = runs.strip_prefix('e').filter(|c| c.starts_with(' ')) {
+                out.push(Effect::PerhapsCode { label: "sed e".to_owned(), text: code.to_owned() });
+            }
+        }
+        out
     }
+}
+
+/// Functions of common languages that run a command line.
+const CALLS: &[&str] = &[
+    "system",
+    "popen",
+    "exec",
+    "execSync",
+    "spawn",
+    "spawnSync",
+    "run",
+    "call",
+    "check_call",
+    "check_output",
+    "Popen",
+    "shell_exec",
+    "passthru",
+    "execute",
+    "getoutput",
+    "getstatusoutput",
+    "cmd",
+    "sh",
+];
+
+/// Adds the texts that code in another language plainly runs (`os.system("…")`), so that a deny sees them.
+pub(super) fn with_called(name: &str, args: &[Word], stdin: Option<&Option<String>>, mut out: Vec<Effect>) -> Vec<Effect> {
+    if out.is_empty() {
+        return out;
+    }
+    let given = stdin.and_then(Option::as_deref);
+    for code in args.iter().map(|w| w.text.as_str()).chain(given) {
+        for (at, quote) in code.char_indices().filter(|(_, c)| matches!(c, '"' | '\'')).take(64) {
+            let before = code[..at].trim_end_matches([' ', '(']);
+            let called = before.len() < at && CALLS.iter().any(|f| before.ends_with(f));
+            if called && let Some(end) = code[at + 1..].find(quote) {
+                out.push(Effect::PerhapsCode { label: name.to_owned(), text: code[at + 1..at + 1 + end].to_owned() });
+            }
+        }
+    }
+    out
 }
 
 /// True for sed code that only prints, deletes and substitutes.
