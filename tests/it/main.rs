@@ -21,3 +21,4 @@ mod sessions;
 mod shell;
 mod store;
 mod tidy;
+mod top;
