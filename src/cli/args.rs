@@ -8,10 +8,12 @@ mod account;
 pub mod approvals;
 mod doctor;
 mod stats;
+mod top;
 
 pub use account::AccountArgs;
 pub use doctor::DoctorArgs;
 pub use stats::StatsArgs;
+pub use top::TopArgs;
 
 use super::args_check::{environment, label, session_id};
 use crate::model::Status;
@@ -86,6 +88,8 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Accept a project's beadle.toml as it is now
     Trust(TrustArgs),
+    /// Watch live sessions and answer what they ask, on a whole screen
+    Top(TopArgs),
     /// Add up sessions: calls, tokens, cost, time
     Stats(StatsArgs),
     /// Check this machine, or that an installed agent's gate holds

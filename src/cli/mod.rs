@@ -34,6 +34,7 @@ mod stage;
 mod stats;
 mod text;
 mod timeline;
+mod top;
 mod trust;
 mod verify;
 
@@ -104,7 +105,7 @@ fn finish(cx: &mut Context, outcome: Outcome) -> Exit {
 }
 
 const fn needs_threads(verb: &Verb) -> bool {
-    matches!(verb, Verb::Daemon(_) | Verb::Demo(_) | Verb::Doctor(_) | Verb::Policy(_) | Verb::Model(_) | Verb::Config(_))
+    matches!(verb, Verb::Daemon(_) | Verb::Demo(_) | Verb::Doctor(_) | Verb::Top(_) | Verb::Policy(_) | Verb::Model(_) | Verb::Config(_))
 }
 
 fn runtime(threads: bool) -> anyhow::Result<tokio::runtime::Runtime> {
@@ -141,6 +142,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Config(ConfigVerb::Check(args)) => config::check(cx, args).await,
         Verb::Config(ConfigVerb::Path) => config::path(cx),
         Verb::Trust(args) => trust::trust(cx, args).await,
+        Verb::Top(args) => top::top(cx, args).await,
         Verb::Stats(args) => stats::stats(cx, args).await,
         Verb::Doctor(args) => doctor::run(cx, args).await,
         Verb::Host(HostVerb::Status) => host::status(cx).await,

@@ -22,3 +22,4 @@ mod sessions;
 mod shell;
 mod store;
 mod tidy;
+mod top;

@@ -401,6 +401,19 @@ impl Terminal {
         self.keys.write_all(format!("{line}\n").as_bytes()).expect("typed");
     }
 
+    /// Keys as a terminal in raw mode sends them; Enter is `\r`.
+    pub fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("pressed");
+    }
+
+    /// Gives the terminal another size; programs that fill it draw all of it anew.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        use std::os::fd::AsRawFd;
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the descriptor is open and the argument valid for the call.
+        assert_eq!(unsafe { libc::ioctl(self.keys.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, 0, "a size");
+    }
+
     /// Waits for the command and gives what stood on the screen.
     pub fn finish(mut self) -> String {
         until("the command on the terminal ends", || self.child.try_wait().ok().flatten());
