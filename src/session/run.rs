@@ -292,6 +292,7 @@ impl Runner {
             p.events.extend(self.live.observed());
         }
         let events: Vec<Event> = p.events.into_iter().map(mask::event).collect();
+        let decides = events.iter().any(|e| matches!(e, Event::ToolDecided(_)));
         let mut pause = Duration::from_millis(100);
         loop {
             let batch = Batch {
@@ -310,7 +311,9 @@ impl Runner {
             } else {
                 tokio::task::block_in_place(|| self.inner.store.append(batch))
             };
-            failpoint::hit("appended");
+            if decides {
+                failpoint::hit("appended");
+            }
             match ticket.await {
                 Ok(done) => {
                     self.session = (*done.session).clone();
@@ -337,10 +340,14 @@ impl Runner {
                 }
             }
         }
-        failpoint::hit("synced");
+        if decides {
+            failpoint::hit("synced");
+        }
         for f in &p.frames {
             send(&self.shim, f).await;
-            failpoint::hit("sent");
+            if decides {
+                failpoint::hit("sent");
+            }
         }
         if let Some(offset) = p.cursor {
             told(&self.id, self.shim.ack(offset).await);
@@ -351,8 +358,11 @@ impl Runner {
     }
 
     async fn taken(&mut self, no: u64) {
-        failpoint::hit("taken");
-        for call in self.live.taken(no) {
+        let calls = self.live.taken(no);
+        if !calls.is_empty() {
+            failpoint::hit("taken");
+        }
+        for call in calls {
             self.pending.events.push(ToolStarted { call }.into());
         }
         if let Err(e) = self.inner.store.drop_frames(&self.id, self.session.attempt.max(1), no).await {

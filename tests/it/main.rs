@@ -10,6 +10,7 @@ mod claude_codec;
 mod cli;
 mod client;
 mod doctor;
+mod faults;
 mod gate;
 mod gateway;
 mod plugin;
