@@ -1,24 +1,96 @@
-//! Named places at which a test makes the daemon die as by `kill -9`: `BEADLE_FAILPOINT=<name>` or `<name>:<n>` for the nth visit.
+//! Named places in a call's life at which a test breaks things: `BEADLE_FAILPOINT=<name>[:<n>][=<action>]`.
 //!
-//! The names follow a call's life: `requested`, `decided`, `appended`, `synced`, `sent`, `taken`, `ran`, `reported`.
-//! Without the variable a visit is one atomic load. Nothing but dying can be asked for, and only by who starts the daemon.
+//! The names: `requested` (a question was read), `decided` (it was judged), `appended` (its decision is queued for the log),
+//! `synced` (the decision is durable), `sent` (the answer was handed to the shim), `taken` (the agent's side took an allow), `ran`
+//! (a result was read), `reported` (the result is durable). At the nth visit, the first by default, the daemon
+//! - dies as by `kill -9` when no action is given;
+//! - `wait:<folder>`: makes the file `reached` in the folder and goes on when `go` is there, after [`PATIENCE`] at the latest;
+//! - `slow:<ms>`: takes so long there, at every later visit too.
+//!
+//! Invariants: the variable is read once, so only who starts the daemon can set it; none of the actions allows, skips or changes
+//! anything; without the variable a visit is one atomic load. Called by `gate` and `run`.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-static ARMED: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
+/// How long a visit waits for its test.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks for the file `go`.
+const LOOK: Duration = Duration::from_millis(1);
 
-/// Dies here if the environment asks for it.
+#[derive(Debug, PartialEq)]
+enum Action {
+    Die,
+    Wait(PathBuf),
+    Slow(Duration),
+}
+
+#[derive(Debug)]
+struct Armed {
+    name: String,
+    at: u64,
+    visits: AtomicU64,
+    action: Action,
+}
+
+static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+
+/// Does here what the environment asks for.
 pub fn hit(name: &str) {
-    let armed = ARMED.get_or_init(|| {
-        let v = std::env::var("BEADLE_FAILPOINT").ok()?;
-        let (name, n) = v.split_once(':').map_or((v.as_str(), 1), |(a, b)| (a, b.parse().unwrap_or(1)));
-        Some((name.to_owned(), AtomicU64::new(n)))
-    });
-    if let Some((at, left)) = armed
-        && at == name
-        && left.fetch_sub(1, Ordering::SeqCst) == 1
-    {
-        std::process::abort();
+    let Some(armed) = ARMED.get_or_init(|| std::env::var("BEADLE_FAILPOINT").ok().map(|v| parse(&v))) else { return };
+    if armed.name != name {
+        return;
+    }
+    let visit = armed.visits.fetch_add(1, Ordering::SeqCst) + 1;
+    match &armed.action {
+        Action::Die if visit == armed.at => std::process::abort(),
+        Action::Wait(folder) if visit == armed.at => aside(|| {
+            // why: a test that has gone away must not hold the daemon for ever.
+            let give_up = Instant::now() + PATIENCE;
+            let _ = std::fs::write(folder.join("reached"), name);
+            while !folder.join("go").exists() && Instant::now() < give_up {
+                std::thread::sleep(LOOK);
+            }
+        }),
+        Action::Slow(time) if visit >= armed.at => aside(|| std::thread::sleep(*time)),
+        _ => {}
+    }
+}
+
+/// The thread is held, as by a slow disk; the runtime's other tasks go on elsewhere.
+fn aside(f: impl FnOnce()) {
+    tokio::task::block_in_place(f);
+}
+
+/// What cannot be understood dies at the first visit: a test that is spelt wrongly must not pass.
+fn parse(text: &str) -> Armed {
+    let (place, action) = text.split_once('=').map_or((text, None), |(p, a)| (p, Some(a)));
+    let (name, at) = place.split_once(':').map_or((place, 1), |(a, b)| (a, b.parse().unwrap_or(1)));
+    let action = match action.and_then(|a| a.split_once(':')) {
+        Some(("wait", folder)) => Action::Wait(folder.into()),
+        Some(("slow", ms)) => ms.parse().map_or(Action::Die, |ms| Action::Slow(Duration::from_millis(ms))),
+        _ => Action::Die,
+    };
+    Armed { name: name.to_owned(), at, visits: AtomicU64::new(0), action }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_understood() {
+        let p = |s| {
+            let a = parse(s);
+            (a.name, a.at, a.action)
+        };
+        assert_eq!(p("sent"), ("sent".into(), 1, Action::Die));
+        assert_eq!(p("sent:3"), ("sent".into(), 3, Action::Die));
+        assert_eq!(p("ran:2=wait:/a:b=c"), ("ran".into(), 2, Action::Wait("/a:b=c".into())));
+        assert_eq!(p("ran=slow:40"), ("ran".into(), 1, Action::Slow(Duration::from_millis(40))));
+        assert_eq!(p("ran=slow:x").2, Action::Die);
+        assert_eq!(p("ran=sleep:1").2, Action::Die);
     }
 }

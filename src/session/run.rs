@@ -294,6 +294,7 @@ impl Runner {
             p.events.extend(self.live.observed());
         }
         let events: Vec<Event> = p.events.into_iter().map(mask::event).collect();
+        let decides = events.iter().any(|e| matches!(e, Event::ToolDecided(_)));
         let mut pause = Duration::from_millis(100);
         loop {
             let batch = Batch {
@@ -313,7 +314,9 @@ impl Runner {
             } else {
                 tokio::task::block_in_place(|| self.inner.store.append(batch))
             };
-            failpoint::hit("appended");
+            if decides {
+                failpoint::hit("appended");
+            }
             match ticket.await {
                 Ok(done) => {
                     self.inner.metrics.appended(begun.elapsed());
@@ -342,10 +345,14 @@ impl Runner {
             }
         }
         self.inner.metrics.recorded(&events);
-        failpoint::hit("synced");
+        if decides {
+            failpoint::hit("synced");
+        }
         for f in &p.frames {
             send(&self.shim, f).await;
-            failpoint::hit("sent");
+            if decides {
+                failpoint::hit("sent");
+            }
         }
         p.read_at.iter().for_each(|t| self.inner.metrics.answered(t.elapsed()));
         if let Some(offset) = p.cursor {
@@ -357,8 +364,11 @@ impl Runner {
     }
 
     async fn taken(&mut self, no: u64) {
-        failpoint::hit("taken");
-        for call in self.live.taken(no) {
+        let calls = self.live.taken(no);
+        if !calls.is_empty() {
+            failpoint::hit("taken");
+        }
+        for call in calls {
             self.pending.events.push(ToolStarted { call }.into());
         }
         if let Err(e) = self.inner.store.drop_frames(&self.id, self.session.attempt.max(1), no).await {

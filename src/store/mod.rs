@@ -40,7 +40,7 @@ pub use export::Export;
 pub use host::{HostClosed, HostEntry, HostEvent, HostOpened, HostSessionCreated, HostSessionRemoved, ProjectTrusted};
 pub use queue::{MAX_PENDING, MAX_PENDING_BYTES};
 pub use seal::{Checkpoint, Head, SignedHead};
-pub use sqlite::{ApprovalFilter, Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
+pub use sqlite::{ApprovalFilter, Engine, Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
 pub use verify::{Finding, MAX_FINDINGS, Report, What};
 pub use watch::{WAKE_BACKLOG, Wake};
 
@@ -48,7 +48,7 @@ use batch::{Append, cap};
 use blob::Blobs;
 use folder::Folder;
 use queue::{Queue, Work};
-use sqlite::{Pool, Writer, WriterOptions};
+use sqlite::{Database, Pool, Writer, WriterOptions};
 
 /// Largest setting in bytes.
 pub const MAX_SETTING: usize = 1 << 20;
@@ -64,6 +64,9 @@ pub struct Options {
     pub head_every_ms: u64,
     /// Largest database file in bytes; appends over it fail as on a full disk. `None` for no limit but the disk's.
     pub max_bytes: Option<u64>,
+    /// For tests that lie to the store about its disk; the default is the only one that keeps promises.
+    #[doc(hidden)]
+    pub engine: Engine,
 }
 
 impl Default for Options {
@@ -74,6 +77,7 @@ impl Default for Options {
             head_every_events: 1_024,
             head_every_ms: 60_000,
             max_bytes: None,
+            engine: Engine::default(),
         }
     }
 }
@@ -86,10 +90,11 @@ struct Inner {
     entropy: Arc<dyn Entropy>,
     clock: Arc<dyn Clock>,
     key: seal::Key,
+    database: Database,
     damaged: Vec<String>,
     writer: Mutex<Writer>,
     // why: the last field, so that the lock goes only after the writer has ended.
-    folder: Folder,
+    _folder: Folder,
 }
 
 impl Inner {
@@ -114,7 +119,7 @@ impl Store {
     /// file system, not writable, a newer schema, a damaged or lost database.
     pub fn open(dir: &Path, options: Options) -> Result<Self> {
         let folder = Folder::open(dir)?;
-        let path = folder.prepare_database()?;
+        let database = Database { path: folder.prepare_database()?, engine: options.engine };
         let blobs = Blobs::open(folder.blobs())?;
         let queue = Arc::new(Queue::default());
         let (wakes, _) = broadcast::channel(WAKE_BACKLOG);
@@ -125,13 +130,25 @@ impl Store {
             head_every_events: options.head_every_events.max(1),
             head_every_ms: options.head_every_ms,
         };
-        let conn = sqlite::open_writer(&path, options.max_bytes)?;
+        let conn = sqlite::open_writer(&database, options.max_bytes)?;
         // why: after the schema is on disk, so that a key without a database always means a lost database.
         let key = seal::Key::load_or_make(&folder.key(), &*entropy)?;
-        let (writer, damaged) = Writer::start(conn, &path, key.clone(), writing, Arc::clone(&queue), wakes.clone())?;
+        let (writer, damaged) = Writer::start(conn, &database, key.clone(), writing, Arc::clone(&queue), wakes.clone())?;
         let opened = HostOpened { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), key: key.public() };
-        let pool = Pool::open(&path)?;
-        let store = Self(Arc::new(Inner { queue, pool, blobs, wakes, entropy, clock, key, damaged, writer: Mutex::new(writer), folder }));
+        let pool = Pool::open(&database)?;
+        let store = Self(Arc::new(Inner {
+            queue,
+            pool,
+            blobs,
+            wakes,
+            entropy,
+            clock,
+            key,
+            database,
+            damaged,
+            writer: Mutex::new(writer),
+            _folder: folder,
+        }));
         store.note(HostEvent::Opened(opened), Vec::new()).wait()?;
         Ok(store)
     }
@@ -311,7 +328,7 @@ impl Store {
     }
 
     fn verified(&self, id: Option<&SessionId>, against: Option<&Checkpoint>) -> Result<Report> {
-        let conn = sqlite::open_reader(&self.0.folder.database())?;
+        let conn = sqlite::open_reader(&self.0.database)?;
         verify::verify(&conn, &self.0.blobs, id, against)
     }
 
@@ -326,6 +343,6 @@ impl Store {
     /// A session's log as JSON lines, up to where it stands now.
     pub fn export(&self, id: &SessionId) -> Result<Export> {
         let (no, last) = self.0.pool.place(id)?;
-        Ok(Export::new(sqlite::open_reader(&self.0.folder.database())?, id.clone(), no, last))
+        Ok(Export::new(sqlite::open_reader(&self.0.database)?, id.clone(), no, last))
     }
 }

@@ -11,6 +11,7 @@ mod claude_codec;
 mod cli;
 mod client;
 mod doctor;
+mod faults;
 mod gate;
 mod gateway;
 mod numbers;

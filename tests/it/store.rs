@@ -1,6 +1,8 @@
 //! What the store promises its callers: order, conflicts, projections, frames, listings, removal, the host chain, who may open it.
 
 mod damage;
+mod disk;
+mod lying;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -3,7 +3,6 @@
 //! A passive checkpoint on another connection does nearly all of it; only when the log has grown past [`RESET_FRAMES`] does the writer
 //! itself copy the small rest between two commits, so that the next commit begins the log file anew and the file stays bounded.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -13,36 +12,38 @@ use rusqlite::Connection;
 
 use crate::store::error::Result;
 
-use super::open_maintainer;
+use super::{Database, open_maintainer};
 
 /// Pages written between two checkpoints: 16 MiB.
-const CHECKPOINT_PAGES: u64 = 4_096;
+pub(super) const CHECKPOINT_PAGES: u64 = 4_096;
 /// Length of the log in frames (64 MiB) above which it is begun anew.
-const RESET_FRAMES: i64 = 16_384;
+pub(super) const RESET_FRAMES: i64 = 16_384;
 
 pub(super) struct Maintainer {
     ask: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
     reset: Arc<AtomicBool>,
     pages: u64,
+    checkpoint_pages: u64,
 }
 
 impl Maintainer {
-    pub(super) fn start(path: &Path) -> Result<Self> {
-        let conn = open_maintainer(path)?;
+    pub(super) fn start(db: &Database) -> Result<Self> {
+        let conn = open_maintainer(db)?;
         let (ask, asked) = sync_channel(1);
         let reset = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&reset);
+        let (checkpoint_pages, reset_frames) = (db.engine.checkpoint_pages, db.engine.reset_frames);
         let run = move || {
             for () in asked {
-                if checkpoint(&conn, "PASSIVE").is_some_and(|frames| frames > RESET_FRAMES) {
+                if checkpoint(&conn, "PASSIVE").is_some_and(|frames| frames > reset_frames) {
                     flag.store(true, Ordering::Relaxed);
                 }
             }
         };
         let thread = std::thread::Builder::new().name("store-maintain".to_owned()).spawn(run);
-        let thread = thread.map_err(super::super::folder::fail(path, "start a thread for it"))?;
-        Ok(Self { ask: Some(ask), thread: Some(thread), reset, pages: 0 })
+        let thread = thread.map_err(super::super::folder::fail(&db.path, "start a thread for it"))?;
+        Ok(Self { ask: Some(ask), thread: Some(thread), reset, pages: 0, checkpoint_pages })
     }
 
     /// Called between commits with the pages just written.
@@ -51,7 +52,7 @@ impl Maintainer {
         if self.reset.swap(false, Ordering::Relaxed) {
             checkpoint(conn, "PASSIVE");
         }
-        if self.pages >= CHECKPOINT_PAGES {
+        if self.pages >= self.checkpoint_pages {
             self.pages = 0;
             // why: a checkpoint that is already asked for will take these pages too.
             let _ = self.ask.as_ref().map(|a| a.try_send(()));

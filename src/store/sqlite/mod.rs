@@ -14,7 +14,7 @@ mod rows;
 mod schema;
 mod writer;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -27,18 +27,57 @@ pub(super) use read::{Pool, decode};
 pub(super) use rows::{RawEvent, SessionRow, orphans, raw_events, raw_host, session_rows};
 pub(super) use writer::{Writer, WriterOptions};
 
+/// How SQLite reaches its disk. Anything but the default is for tests that show what the default is good for.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    /// Name of a registered VFS; `None` for SQLite's own.
+    pub vfs: Option<String>,
+    /// `FULL`; with less, an acknowledged append may be lost with the power.
+    pub synchronous: &'static str,
+    /// Pages written between two checkpoints.
+    pub checkpoint_pages: u64,
+    /// Length of the log in frames above which it is begun anew.
+    pub reset_frames: i64,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { vfs: None, synchronous: "FULL", checkpoint_pages: maintain::CHECKPOINT_PAGES, reset_frames: maintain::RESET_FRAMES }
+    }
+}
+
+/// Where the database is and how it is opened.
+#[derive(Debug, Clone)]
+pub(super) struct Database {
+    pub path: PathBuf,
+    pub engine: Engine,
+}
+
+impl Database {
+    fn connect(&self, access: OpenFlags, doing: &'static str) -> Result<Connection> {
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = match &self.engine.vfs {
+            Some(vfs) => Connection::open_with_flags_and_vfs(&self.path, flags, vfs.as_str()),
+            None => Connection::open_with_flags(&self.path, flags),
+        };
+        let conn = conn.doing(doing)?;
+        conn.busy_timeout(std::time::Duration::from_secs(5)).doing(doing)?;
+        conn.pragma_update(None, "synchronous", self.engine.synchronous).doing(doing)?;
+        conn.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;").doing(doing)?;
+        Ok(conn)
+    }
+}
+
 /// Page size that the limits are computed with; SQLite's default.
 const PAGE: u64 = 4_096;
 
 /// Opens the writer's connection and makes the schema where the file is new.
-pub(super) fn open_writer(path: &Path, max_bytes: Option<u64>) -> Result<Connection> {
+pub(super) fn open_writer(db: &Database, max_bytes: Option<u64>) -> Result<Connection> {
     const DOING: &str = "opening it";
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut conn = Connection::open_with_flags(path, flags).doing(DOING)?;
-    settle(&conn)?;
+    let mut conn = db.connect(OpenFlags::SQLITE_OPEN_READ_WRITE, DOING)?;
     // why: asks for the header before anything is written, so that a foreign or damaged file stays as it is.
     conn.query_row("PRAGMA user_version", [], |_| Ok(())).doing(DOING)?;
-    schema::prepare(&mut conn, path)?;
+    schema::prepare(&mut conn, &db.path)?;
     conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 0;").doing(DOING)?;
     if let Some(max) = max_bytes {
         conn.pragma_update(None, "max_page_count", i64::try_from(max / PAGE).unwrap_or(i64::MAX)).doing(DOING)?;
@@ -47,25 +86,15 @@ pub(super) fn open_writer(path: &Path, max_bytes: Option<u64>) -> Result<Connect
 }
 
 /// A connection that only copies the log into the database file.
-fn open_maintainer(path: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).doing("opening it")?;
-    settle(&conn)?;
+fn open_maintainer(db: &Database) -> Result<Connection> {
+    let conn = db.connect(OpenFlags::SQLITE_OPEN_READ_WRITE, "opening it")?;
     conn.execute_batch("PRAGMA cache_size = -256; PRAGMA wal_autocheckpoint = 0;").doing("opening it")?;
     Ok(conn)
 }
 
 /// A connection that cannot write.
-pub(super) fn open_reader(path: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).doing("opening it for reading")?;
-    settle(&conn)?;
+pub(super) fn open_reader(db: &Database) -> Result<Connection> {
+    let conn = db.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, "opening it for reading")?;
     conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -2048;").doing("opening it for reading")?;
     Ok(conn)
-}
-
-fn settle(conn: &Connection) -> Result<()> {
-    conn.busy_timeout(std::time::Duration::from_secs(5)).doing("opening it")?;
-    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")
-        .doing("opening it")
 }

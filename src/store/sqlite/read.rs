@@ -2,7 +2,6 @@
 //!
 //! Synchronous and short (well under a millisecond for a page); each call sees one whole commit per statement.
 
-use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
@@ -15,8 +14,8 @@ use crate::store::host::{HostEntry, HostEvent};
 use crate::store::seal::{Head, MAX_CHECKPOINT_SESSIONS};
 
 use super::feed;
-use super::open_reader;
 use super::rows::{RawEvent, count, int, raw_events, raw_host};
+use super::{Database, open_reader};
 
 /// Connections in the pool; more callers wait for one.
 const READERS: usize = 4;
@@ -78,8 +77,8 @@ impl Drop for Lease<'_> {
 }
 
 impl Pool {
-    pub fn open(path: &Path) -> Result<Self> {
-        let idle = (0..READERS).map(|_| open_reader(path)).collect::<Result<_>>()?;
+    pub fn open(db: &Database) -> Result<Self> {
+        let idle = (0..READERS).map(|_| open_reader(db)).collect::<Result<_>>()?;
         Ok(Self { idle: Mutex::new(idle), freed: Condvar::new() })
     }
 

@@ -3,7 +3,6 @@
 //! Invariants: an answer `Ok` means synced; after an error (a full disk, an I/O error) the thread goes on; it ends when the queue is
 //! closed and empty, after the last heads and the `closed` event.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
@@ -20,6 +19,7 @@ use crate::store::queue::{Queue, Work};
 use crate::store::seal::Key;
 use crate::store::watch::Wake;
 
+use super::Database;
 use super::group::Group;
 use super::maintain::Maintainer;
 use super::recover::recover;
@@ -44,14 +44,14 @@ impl Writer {
     /// out damaged; appends to these are refused.
     pub fn start(
         conn: Connection,
-        path: &Path,
+        db: &Database,
         key: Key,
         options: WriterOptions,
         queue: Arc<Queue>,
         wakes: broadcast::Sender<Wake>,
     ) -> Result<(Self, Vec<String>)> {
         let (ends, damaged) = recover(&conn)?;
-        let maintainer = Maintainer::start(path)?;
+        let maintainer = Maintainer::start(db)?;
         let (ready, started) = sync_channel(1);
         let run = move || {
             let _end = End(Arc::clone(&queue));
@@ -62,7 +62,8 @@ impl Writer {
             let _ = ready.send(Ok(()));
             run(&conn, group, maintainer, &queue, &wakes);
         };
-        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(run).map_err(fail(path, "start a thread for it"))?;
+        let thread =
+            std::thread::Builder::new().name("store-writer".to_owned()).spawn(run).map_err(fail(&db.path, "start a thread for it"))?;
         started.recv().unwrap_or(Err(Error::Closed))?;
         Ok((Self(Some(thread)), damaged))
     }

@@ -1,6 +1,6 @@
 //! A policy that misbehaves in the way its configuration names, a plain word. For tests of the plugin engine only.
 //!
-//! `loop`, `trap`, `memory`, `recursion`, `big-reason`, `big-rule`, `big-input`, `not-json`, `not-object`, `rewrite`,
+//! `loop`, `slow`, `trap`, `memory`, `recursion`, `big-reason`, `big-rule`, `big-input`, `not-json`, `not-object`, `rewrite`,
 //! `flood-log`, `count`, `spin-input`; with `configure-` before `loop`, `trap` and `memory` it happens at load; `refuse` is
 //! refused; `allow` behaves. On `wasm32-wasip2` also `print`, `sleep`, `environment`, `connect`, `clock`,
 //! `random`, `http`.
@@ -40,6 +40,12 @@ impl Policy for Hostile {
     fn decide(&self, session: &Session, call: &Call) -> Decision {
         match self.0.as_str() {
             "loop" => endless(),
+            "slow" => {
+                for _ in 0..20_000_000 {
+                    black_box(COUNT.fetch_add(1, Ordering::Relaxed));
+                }
+                Decision::allow()
+            }
             // Only for calls that say so: the others are served.
             "spin-input" if call.input.contains("spin") => endless(),
             "trap" => panic!("asked to"),
