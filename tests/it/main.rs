@@ -12,6 +12,7 @@ mod client;
 mod doctor;
 mod gate;
 mod gateway;
+mod hostile;
 mod plugin;
 mod policy;
 mod process;
