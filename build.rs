@@ -6,7 +6,7 @@
 //! - nothing of the outer build's flags, wrappers or job server reaches them;
 //! - a target that is missing is added through rustup; where that fails, the error names the one command to run.
 //!
-//! Results, in `OUT_DIR`: `rules.wasm`, `hello.wasm`, `hostile.wasm` (for the tests) and `beadle-shim`.
+//! Results, in `OUT_DIR`: `rules.wasm`, `hello.wasm`, `hostile.wasm` and `liar.wasm` (for the tests) and `beadle-shim`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -18,14 +18,15 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// Package, its module as cargo names it, and the file that `src/plugin/standard.rs` and the tests embed.
-const GUESTS: [(&str, &str, &str); 3] = [
+const GUESTS: [(&str, &str, &str); 4] = [
     ("policy-rules", "policy_rules.wasm", "rules.wasm"),
     ("hello-policy", "hello_policy.wasm", "hello.wasm"),
     ("hostile-guest", "hostile_guest.wasm", "hostile.wasm"),
+    ("liar-guest", "liar_guest.wasm", "liar.wasm"),
 ];
 
 /// What the results depend on; folders are watched whole.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "build.rs",
     "Cargo.toml",
     "Cargo.lock",
@@ -33,6 +34,7 @@ const SOURCES: [&str; 10] = [
     "plugins",
     "examples/hello-policy",
     "tests/guests/hostile",
+    "tests/guests/liar",
     "shim",
     "src/wire.rs",
     "src/wire",

@@ -33,7 +33,7 @@ impl CallFailure {
     }
 
     /// Whether it is the plugin's doing; only such failures lead to quarantine.
-    pub(super) const fn is_plugins_own(&self) -> bool {
+    pub const fn is_plugins_own(&self) -> bool {
         match self.cause {
             FailureCause::Trap | FailureCause::Deadline | FailureCause::Memory | FailureCause::BadAnswer => true,
             FailureCause::Load | FailureCause::Quarantined | FailureCause::Busy => false,

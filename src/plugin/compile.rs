@@ -1,16 +1,27 @@
 //! Bounds the time of a load: compiling cannot be interrupted, so it runs on a thread that is waited for only so long.
 //!
-//! Invariant: one compilation at a time over the host, given up ones included, so hostile components pile up no threads.
+//! Invariants: one compilation at a time over the host, given up ones included, so hostile components pile up no threads;
+//! machine code is made by threads of low priority, so that the decisions of other sessions do not wait for it.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, Once, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::call;
+use rayon_core::ThreadPoolBuilder;
+
+use super::{call, pool};
+
+static LOW: Once = Once::new();
 
 /// The one place for a compilation.
 #[derive(Clone, Default)]
-pub(super) struct Compiler(Arc<(Mutex<bool>, Condvar)>);
+pub(super) struct Compiler(Arc<Place>);
+
+#[derive(Default)]
+struct Place {
+    taken: Mutex<bool>,
+    free: Condvar,
+}
 
 /// Holds the place, wherever the work went.
 struct Taken(Compiler);
@@ -20,6 +31,7 @@ impl Compiler {
     pub(super) fn run<T: Send + 'static>(&self, budget: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let until = Instant::now() + budget;
         let taken = self.take(until)?;
+        LOW.call_once(threads);
         let (done, result) = mpsc::sync_channel(1);
         let run = move || {
             let out = work();
@@ -32,7 +44,7 @@ impl Compiler {
     }
 
     fn take(&self, until: Instant) -> Option<Taken> {
-        let (taken, free) = &*self.0;
+        let Place { taken, free, .. } = &*self.0;
         let guard = taken.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut guard, _) = free.wait_timeout_while(guard, call::left(until), |t| *t).unwrap_or_else(PoisonError::into_inner);
         if *guard {
@@ -43,9 +55,17 @@ impl Compiler {
     }
 }
 
+/// The threads on which the engine compiles functions side by side, those of the whole process: nothing else here uses them.
+/// What a guest runs at load stays on the caller's thread, at full priority, so a busy machine does not make it late.
+fn threads() {
+    let builder = ThreadPoolBuilder::new().thread_name(|n| format!("plugin-compile-{n}")).start_handler(|_| pool::lower(None));
+    // Fails only where they run already.
+    let _ = builder.build_global();
+}
+
 impl Drop for Taken {
     fn drop(&mut self) {
-        let (taken, free) = &*self.0.0;
+        let Place { taken, free, .. } = &*self.0.0;
         *taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         free.notify_one();
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariants: both engines have the same compile-time settings, so code compiled by one runs in the other and one
 //! artefact serves both; both stop guests by epochs, which only the [`Ticker`] advances; neither has threads, shared
-//! memory, 64-bit memories or asynchronous component functions.
+//! memory, 64-bit memories, a garbage-collected heap (so no exceptions either) or asynchronous component functions.
 
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
@@ -15,7 +15,7 @@ use super::limits::MAX_MEMORY;
 use super::ready;
 use super::ticker::Ticker;
 
-/// Instances alive at once in the small engine, over all plugins: those made ahead, and those of calls, which the thread pool bounds.
+/// Instances alive at once in the small engine, over all plugins: those made ahead, and those of calls, which the number of threads bounds.
 const SLOTS: u32 = 64 + ready::MOST as u32;
 /// Table elements of a small guest. Rust and C guests have some dozens.
 const SMALL_TABLE: usize = 2_000;
@@ -42,12 +42,13 @@ pub(super) struct Engines {
 }
 
 impl Engines {
-    pub(super) fn new() -> Result<Self> {
+    /// `look` is for the ticker.
+    pub(super) fn new(look: impl Fn() + Send + 'static) -> Result<Self> {
         let mut pooled = base();
         pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
         let engine = |c: &Config| Engine::new(c).map_err(|e| Error::Engine { detail: format!("{e:#}") });
         let (small, large) = (engine(&pooled)?, engine(&base())?);
-        let ticker = Ticker::start(vec![small.clone(), large.clone()])
+        let ticker = Ticker::start(vec![small.clone(), large.clone()], look)
             .map_err(|e| Error::Engine { detail: format!("no thread for deadlines: {e}") })?;
         Ok(Self { small, large, ticker, spares: ready::Count::default() })
     }
@@ -74,6 +75,10 @@ fn base() -> Config {
         .concurrency_support(false)
         .wasm_threads(false)
         .wasm_memory64(false)
+        // Their heap is one more memory, which no guest of ours needs.
+        .wasm_gc(false)
+        .wasm_exceptions(false)
+        .wasm_function_references(false)
         .relaxed_simd_deterministic(true)
         .wasm_backtrace_max_frames(NonZeroUsize::new(8));
     c

@@ -38,6 +38,9 @@ pub enum Error {
     #[error("plugin {plugin}: its exports do not have the shapes of `beadle:plugin@0.1`: {detail}; build it against that WIT")]
     WrongShape { plugin: String, detail: String },
 
+    #[error("plugin {plugin}: it does not start ({}): {}; look at what runs before its first function, and at its memory", .failure.cause.as_str(), .failure.detail)]
+    Start { plugin: String, failure: CallFailure },
+
     #[error("plugin {plugin}: `describe` failed ({}): {}; it must answer without configuration", .failure.cause.as_str(), .failure.detail)]
     Describe { plugin: String, failure: CallFailure },
 
@@ -73,6 +76,7 @@ impl Error {
             Self::Configure { .. } => "BDL-PLUGIN-011",
             Self::CompileBudget { .. } => "BDL-PLUGIN-012",
             Self::Engine { .. } => "BDL-PLUGIN-013",
+            Self::Start { .. } => "BDL-PLUGIN-014",
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -22,14 +22,12 @@ use super::error::{Error, Result};
 use super::limits::Limits;
 use super::load::{Loaded, Source};
 use super::log::PluginLog;
-use super::pool::{Job, Pool};
+use super::pool::{Job, Pool, Standing};
 use super::quarantine::{Quarantine, QuarantineOptions};
 use super::ready::{Ready, Spare};
 use super::state::State;
 use super::v0_1::{Description, Question};
 
-/// Calls that may wait for a thread, over all plugins.
-const QUEUE: usize = 1024;
 /// How long after its deadline a running call is waited for; stopping a guest takes a few milliseconds.
 const STOPPING: Duration = Duration::from_millis(100);
 
@@ -38,7 +36,7 @@ const STOPPING: Duration = Duration::from_millis(100);
 pub struct HostOptions {
     /// Where compiled plugins are kept; without it they are compiled at every load.
     pub cache: Option<CacheOptions>,
-    /// Threads for calls, at least 2; by default one for each core.
+    /// Threads for quick calls, 2 to 24; by default one for each core. Slow ones have a few more of low priority.
     pub threads: usize,
     pub quarantine: QuarantineOptions,
     pub clock: Arc<dyn Clock>,
@@ -77,8 +75,9 @@ struct Inner {
 impl Host {
     /// Reserves address space for the pool and starts the threads.
     pub fn new(options: HostOptions) -> Result<Self> {
-        let engines = Engines::new()?;
-        let pool = Pool::start(options.threads, QUEUE).map_err(|e| Error::Engine { detail: format!("no threads for plugins: {e}") })?;
+        let pool = Pool::start(options.threads).map_err(|e| Error::Engine { detail: format!("no threads for plugins: {e}") })?;
+        let overseer = pool.overseer();
+        let engines = Engines::new(move || overseer.look())?;
         let fingerprint = engines.fingerprint();
         Ok(Self(Arc::new(Inner { options, engines, fingerprint, compiler: Compiler::default(), pool })))
     }
@@ -106,7 +105,7 @@ impl Host {
             quarantine: Quarantine::new(self.0.options.quarantine),
             // One plugin never has all threads.
             ready: Ready::new(self.0.engines.spares.clone(), self.0.options.threads.max(2) - 1),
-            running: Arc::default(),
+            standing: Arc::default(),
             host: Arc::clone(&self.0),
         });
         plugin.make_ahead();
@@ -146,7 +145,7 @@ pub struct Plugin {
     log: Arc<PluginLog>,
     quarantine: Quarantine,
     ready: Ready,
-    running: Arc<AtomicUsize>,
+    standing: Arc<Standing>,
     host: Arc<Inner>,
 }
 
@@ -192,7 +191,12 @@ impl Plugin {
 
     /// Calls that run now on the host's threads.
     pub fn running(&self) -> usize {
-        self.running.load(Ordering::Relaxed)
+        self.standing.running()
+    }
+
+    /// Whether its calls run apart from those of quick plugins, because one of them took too much of a core.
+    pub fn slow(&self) -> bool {
+        self.standing.is_slow()
     }
 
     pub fn log(&self) -> &PluginLog {
@@ -216,8 +220,8 @@ impl Plugin {
                 plugin.make_ahead();
             }
         });
-        if !self.host.pool.submit(Job { running: Arc::clone(&self.running), work }) {
-            return Err(busy("the queue of plugin calls is full"));
+        if !self.host.pool.submit(Job { standing: Arc::clone(&self.standing), work }) {
+            return Err(busy("too many calls wait for a thread"));
         }
         let lost = |_| Err(CallFailure::new(FailureCause::Trap, "the engine failed; see the host's log"));
         match timeout(deadline, &mut answered).await {

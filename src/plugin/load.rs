@@ -86,7 +86,10 @@ impl Source {
         let draft = self.link(engines.get(kind), &component, wasi)?;
 
         let mut store = self.store(engines.get(kind), wasi);
-        let shape = |e: CallFailure| Error::WrongShape { plugin: self.plugin.clone(), detail: e.detail };
+        let shape = |e: CallFailure| match e.cause {
+            FailureCause::BadAnswer => Error::WrongShape { plugin: self.plugin.clone(), detail: e.detail },
+            _ => Error::Start { plugin: self.plugin.clone(), failure: e },
+        };
         call::once(engines, &mut store, &draft.0, |s, i| draft.1.check(s, i)).map_err(shape)?;
         let description = self.describe(engines, kind, wasi, &draft)?;
         let holds_handles = self.configure(engines, kind, wasi, &draft)?;
@@ -224,6 +227,8 @@ impl Loaded {
     /// An instance for a question that is not there yet; only where there is a snapshot.
     pub(super) fn ahead(&self, engines: &Engines, limits: &Limits, log: &Arc<PluginLog>) -> wasmtime::Result<Spare> {
         let mut store = state::store(engines.get(self.meta.kind), state::state(limits, log, None), limits.configure);
+        // The snapshot has no start function left; should one run all the same, it is stopped.
+        let _ticking = engines.ticker.enter();
         let instance = self.pre.instantiate(&mut store)?;
         Ok(Spare { store, instance })
     }
@@ -267,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_large_table_goes_to_the_large_engine() {
-        let engines = Engines::new().unwrap();
+        let engines = Engines::new(|| {}).unwrap();
         let s = source(b"");
         let place = |low, high| {
             let code = s.compile(&engines, &with_table(low, high)).unwrap();

@@ -8,7 +8,8 @@
 //!   which of them it broke; its store is thrown away either way;
 //! - a guest reaches nothing: its log and inert WASI are all it can import;
 //! - the cache is trusted only as far as its keyed digest goes, which the caller holds the key of;
-//! - one plugin never takes all threads, and one that fails again and again is not asked for a while.
+//! - one plugin never takes all threads, one that takes long runs apart from the others, and one that fails again and
+//!   again is not asked for a while.
 //!
 //! Called by `policy` (the chain), by `daemon` and by the CLI verbs that work without a daemon.
 

@@ -1,7 +1,7 @@
 //! The clock of deadlines: advances the engines' epochs once a millisecond, but only while calls are in flight.
 //!
 //! Invariants: an epoch is a millisecond of the monotonic clock, missed ones are made up for; a call that began while
-//! the ticker slept wakes it; the thread ends with the last [`Ticker`].
+//! the ticker slept wakes it; the thread ends with the last [`Ticker`]. At each tick it also has the pool looked after.
 
 use std::io;
 use std::sync::Arc;
@@ -30,10 +30,11 @@ pub(super) struct Ticker {
 pub(super) struct Ticking<'a>(&'a Ticker);
 
 impl Ticker {
-    pub(super) fn start(engines: Vec<Engine>) -> io::Result<Self> {
+    /// `look` is called once a millisecond while calls are in flight, and must not take long.
+    pub(super) fn start(engines: Vec<Engine>, look: impl Fn() + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared { in_flight: AtomicUsize::new(0), asleep: AtomicBool::new(false), stop: AtomicBool::new(false) });
         let mine = Arc::clone(&shared);
-        let handle = thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || run(&mine, &engines))?;
+        let handle = thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || run(&mine, &engines, &look))?;
         Ok(Self { shared, thread: handle.thread().clone() })
     }
 
@@ -66,7 +67,7 @@ pub(super) fn ticks(ahead: Duration) -> u64 {
     u64::try_from(ahead.as_micros().div_ceil(1000)).unwrap_or(u64::MAX / 2).saturating_add(1)
 }
 
-fn run(shared: &Shared, engines: &[Engine]) {
+fn run(shared: &Shared, engines: &[Engine], look: &dyn Fn()) {
     let mut next = Instant::now() + TICK;
     let mut idle = 0;
     while !shared.stop.load(Ordering::SeqCst) {
@@ -85,6 +86,7 @@ fn run(shared: &Shared, engines: &[Engine]) {
             engines.iter().for_each(Engine::increment_epoch);
             next += TICK;
         }
+        look();
         idle = if shared.in_flight.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
     }
 }

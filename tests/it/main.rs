@@ -15,6 +15,7 @@ mod faults;
 mod gate;
 mod gateway;
 mod numbers;
+mod hostile;
 mod plugin;
 mod policy;
 mod process;

@@ -20,7 +20,7 @@ mod guests;
 pub const HOSTILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile.wasm"));
 
 /// The same, built for `wasm32-wasip2`, so that it imports WASI.
-fn hostile_wasi() -> &'static [u8] {
+pub fn hostile_wasi() -> &'static [u8] {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     BUILT.get_or_init(|| guests::wasi("hostile-guest"))
 }
@@ -28,7 +28,7 @@ fn hostile_wasi() -> &'static [u8] {
 /// Far longer than any of these calls takes, also on a busy machine.
 const AMPLE: Duration = Duration::from_secs(20);
 
-fn session() -> Session {
+pub fn session() -> Session {
     serde_json::from_value(json!({
         "id": "fix-the-build-m2k9x1a7-k3v9q", "name": "fix the build", "agent": "claude", "status": "running", "mediation": "gate",
         "command": ["claude"], "cwd": "/project", "home": "/home/u", "labels": {"team": "a"}, "created_at": 5,
@@ -39,7 +39,7 @@ fn session() -> Session {
     .expect("a session")
 }
 
-fn call(command: &[&str]) -> Call {
+pub fn call(command: &[&str]) -> Call {
     let argv: Vec<Value> = command.iter().map(|w| json!({"text": w, "exact": true})).collect();
     serde_json::from_value(json!({
         "agent": "claude", "tool": "Bash", "kind": "execute", "input": {"command": command.join(" ")}, "cwd": "/project",
@@ -244,7 +244,7 @@ fn a_load_is_bounded_in_time() {
 fn the_memory_limit_is_the_plugins_own() {
     let limits = Limits { memory: 64 << 10, ..Limits::default() };
     match host().load(LoadSpec { limits, ..spec(HOSTILE, "allow") }) {
-        Err(Error::WrongShape { .. } | Error::Describe { .. } | Error::Configure { .. }) => {}
+        Err(Error::Start { failure, .. }) => assert_eq!(failure.cause, FailureCause::Memory),
         Err(e) => panic!("{e}"),
         Ok(_) => panic!("more than one page is needed"),
     }

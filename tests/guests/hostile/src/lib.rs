@@ -3,7 +3,7 @@
 //! `loop`, `slow`, `trap`, `memory`, `recursion`, `big-reason`, `big-rule`, `big-input`, `not-json`, `not-object`, `rewrite`,
 //! `flood-log`, `count`, `spin-input`; with `configure-` before `loop`, `trap` and `memory` it happens at load; `refuse` is
 //! refused; `allow` behaves. On `wasm32-wasip2` also `print`, `sleep`, `environment`, `connect`, `clock`,
-//! `random`, `http`.
+//! `random`, `http`, `handles`, `poll-far`, `input`, `print-flood`, `exit`, `listen`, `datagram`, `resolve`.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,6 +121,34 @@ fn wasi(way: &str) -> Decision {
             drop(request.subscribe());
             format!("{:?}", http::wasi::http::outgoing::send(request))
         }
+        "handles" => {
+            for n in 0u64.. {
+                std::mem::forget(http::wasi::clocks::monotonic_clock::subscribe_duration(n));
+            }
+            String::new()
+        }
+        "poll-far" => {
+            // A hundred years ahead, ten thousand times.
+            for _ in 0..10_000 {
+                http::wasi::clocks::monotonic_clock::subscribe_duration(100 * 365 * 86_400 * 1_000_000_000).block();
+            }
+            "woke".to_owned()
+        }
+        "input" => {
+            let mut line = String::new();
+            format!("{:?} {line:?}", std::io::stdin().read_line(&mut line))
+        }
+        "print-flood" => {
+            (0..100_000).for_each(|_| println!("{}", "spam ".repeat(500)));
+            String::new()
+        }
+        "exit" => std::process::exit(0),
+        "listen" => format!("{:?}", std::net::TcpListener::bind("127.0.0.1:0").map(|_| ())),
+        "datagram" => format!("{:?}", std::net::UdpSocket::bind("127.0.0.1:0").map(|_| ())),
+        "resolve" => {
+            use std::net::ToSocketAddrs;
+            format!("{:?}", ("localhost", 80).to_socket_addrs().map(|_| ()))
+        }
         "random" => {
             use std::hash::{BuildHasher, RandomState};
             RandomState::new().hash_one(1).to_string()
@@ -136,11 +164,22 @@ mod http {
     wit_bindgen::generate!({
         inline: "
             package test:http;
-            world client { import wasi:http/outgoing@0.2.6; }
+            world client { import wasi:http/outgoing@0.2.6; import wasi:clocks/monotonic-clock@0.2.6; }
             package wasi:io@0.2.6 {
                 interface poll {
                     resource pollable { ready: func() -> bool; block: func(); }
                     poll: func(in: list<borrow<pollable>>) -> list<u32>;
+                }
+            }
+            package wasi:clocks@0.2.6 {
+                interface monotonic-clock {
+                    use wasi:io/poll@0.2.6.{pollable};
+                    type instant = u64;
+                    type duration = u64;
+                    now: func() -> instant;
+                    resolution: func() -> duration;
+                    subscribe-instant: func(when: instant) -> pollable;
+                    subscribe-duration: func(when: duration) -> pollable;
                 }
             }
             package wasi:http@0.2.6 {
