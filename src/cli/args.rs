@@ -7,10 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod account;
 pub mod approvals;
 mod doctor;
+mod operator;
 mod stats;
 
 pub use account::AccountArgs;
 pub use doctor::DoctorArgs;
+pub use operator::{KeyVerb, OperatorVerb};
 pub use stats::StatsArgs;
 
 use super::args_check::{environment, label, session_id};
@@ -90,6 +92,9 @@ pub enum Verb {
     Stats(StatsArgs),
     /// Check this machine, or that an installed agent's gate holds
     Doctor(DoctorArgs),
+    /// Who may loosen something on this host
+    #[command(subcommand)]
+    Operator(OperatorVerb),
     /// The daemon on this machine
     #[command(subcommand)]
     Host(HostVerb),
