@@ -16,6 +16,8 @@
 //! | [`metrics`] | numbers for operators, in the text form of Prometheus |
 //! | [`gateway`] | the scripted model |
 //! | [`demo`] | the built-in demo agent |
+//! | [`operator`] | what must prove that a person loosens something: terminals, keys |
+//! | [`notify`] | tells people of calls that wait: webhook, desktop |
 //! | [`api`] | HTTP over a unix socket |
 //! | [`cli`] | the command line |
 //! | [`daemon`] | puts everything together |
@@ -36,6 +38,8 @@ pub mod demo;
 pub mod gateway;
 pub mod metrics;
 pub mod model;
+pub mod notify;
+pub mod operator;
 pub mod plugin;
 pub mod policy;
 pub mod process;

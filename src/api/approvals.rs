@@ -1,20 +1,22 @@
 //! Approvals: those that wait, the whole story of one, the answer, and a stream of changes.
 
+use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use futures_util::stream;
 
 use super::App;
+use super::confirm::{Asking, Refusal, answering};
 use super::error::ApiError;
 use super::events::{json_message, last_event_id, sse, wants_stream};
 use super::types::{
-    AlwaysDoc, AlwaysReach, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, PAGE_DEFAULT, PAGE_MAX, Page, PolicyAnswerDoc,
+    AlwaysDoc, AlwaysReach, AlwaysRequest, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, PAGE_DEFAULT, PAGE_MAX, Page,
+    PolicyAnswerDoc,
 };
-use crate::model::{Actor, Approval, SessionId};
+use crate::model::{Approval, SessionId};
 use crate::session::{Always, Answer, ApprovalChanges, ApprovalDetail, Manager, Reach};
 
 /// Largest input that is shown with an approval, in bytes of JSON.
@@ -50,12 +52,18 @@ pub async fn show(State(app): State<App>, Path((key, call)): Path<(String, u64)>
 
 pub async fn answer(
     State(app): State<App>,
-    Extension(actor): Extension<Actor>,
+    asking: Asking,
     Path((key, call)): Path<(String, u64)>,
     body: Result<Json<ApprovalAnswer>, JsonRejection>,
-) -> Result<Json<ApprovalDoc>, ApiError> {
+) -> Result<Json<ApprovalDoc>, Refusal> {
     let Json(r) = body?;
-    let id = app.manager.approval(&key, call)?.id();
+    let approval = app.manager.approval(&key, call)?;
+    let id = approval.id();
+    let words = match &r.always {
+        Some(a) => Some(always_words(&app, &key, call, a).await?),
+        None => None,
+    };
+    let actor = answering(asking, &app, &approval, r.effect, words).await?;
     let always = r.always.map(|a| Always {
         rule: a.rule,
         reach: match a.reach {
@@ -66,6 +74,24 @@ pub async fn answer(
     });
     let a = app.manager.answer(&id, Answer { effect: r.effect, reason: r.reason, always, actor }).await?;
     Ok(Json(ApprovalDoc::from(&a)))
+}
+
+/// Which rules an answer would add, and where they would hold.
+async fn always_words(app: &App, key: &str, call: u64, always: &AlwaysRequest) -> Result<String, ApiError> {
+    let rules = match &always.rule {
+        Some(rule) => rule.clone(),
+        None => match app.manager.approval_detail(key, call).await?.always {
+            Some(Ok(rules)) => rules.join(", "),
+            // Then there is none, and the answer is refused.
+            Some(Err(_)) | None => "none".to_owned(),
+        },
+    };
+    let reach = match always.reach {
+        AlwaysReach::Session => "this session",
+        AlwaysReach::Folder => "sessions of this folder",
+        AlwaysReach::All => "every session",
+    };
+    Ok(format!("{rules}, for {reach}"))
 }
 
 fn detail(d: ApprovalDetail) -> ApprovalDetailDoc {

@@ -18,13 +18,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{ANSWER_MAX, Problem};
+use super::types::{ANSWER_MAX, CONFIRM_HEADER, ChallengeDoc, Problem};
 use crate::config::{self, Folders};
 
 pub use calls::LogChunk;
@@ -60,6 +60,8 @@ pub enum Error {
     Config(#[from] config::Error),
     #[error("{message}", message = .problem.message)]
     Refused { status: u16, problem: Problem },
+    #[error("{}", .0.message)]
+    Confirm(Box<ChallengeDoc>),
     #[error("cannot write: {0}")]
     Output(#[source] io::Error),
 }
@@ -75,6 +77,7 @@ impl Error {
             Self::NotUnderstood(_) => "BDL-CLIENT-005",
             Self::Output(_) => "BDL-CLIENT-006",
             Self::Config(e) => e.code(),
+            Self::Confirm(c) => &c.code,
             Self::Refused { problem, .. } => &problem.code,
         }
     }
@@ -92,6 +95,7 @@ impl Error {
         match self {
             Self::Unreachable { .. } | Self::NotStarted { .. } | Self::ForeignPeer { .. } | Self::Broken(_) => 4,
             Self::Config(_) => 2,
+            Self::Confirm(_) => 1,
             Self::NotUnderstood(_) | Self::Output(_) => 125,
             Self::Refused { status, .. } => match *status {
                 404 => 3,
@@ -110,17 +114,24 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Client {
     folders: Folders,
     start: bool,
+    /// Answers a challenge: goes with every request.
+    answer: Option<String>,
 }
 
 impl Client {
     /// Starts the daemon when it is needed and not there.
     pub const fn new(folders: Folders) -> Self {
-        Self { folders, start: true }
+        Self { folders, start: true, answer: None }
     }
 
     /// Never starts a daemon: a missing one is [`Error::Unreachable`].
     pub const fn without_start(folders: Folders) -> Self {
-        Self { folders, start: false }
+        Self { folders, start: false, answer: None }
+    }
+
+    /// The same client, with the answer to a challenge.
+    pub fn with_answer(&self, answer: String) -> Self {
+        Self { answer: Some(answer), ..self.clone() }
     }
 
     pub const fn folders(&self) -> &Folders {
@@ -177,6 +188,9 @@ impl Client {
         if let Some(id) = last_id {
             request = request.header("last-event-id", id);
         }
+        if let Some(answer) = &self.answer {
+            request = request.header(CONFIRM_HEADER, answer);
+        }
         let request = request.body(Full::new(body)).map_err(|e| Error::Broken(format!("a request that HTTP cannot carry: {e}")))?;
         let response = tokio::time::timeout(ANSWER_DEADLINE, sender.send_request(request))
             .await
@@ -187,6 +201,11 @@ impl Client {
         }
         let status = response.status().as_u16();
         let body = collect(response.into_body()).await?;
+        if status == StatusCode::PRECONDITION_REQUIRED
+            && let Ok(challenge) = serde_json::from_slice(&body)
+        {
+            return Err(Error::Confirm(Box::new(challenge)));
+        }
         let problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
             code: "BDL-CLIENT-005".to_owned(),
             message: format!("the daemon answered {status} without saying why"),

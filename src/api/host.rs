@@ -2,19 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::App;
+use super::confirm::{Asking, Refusal};
 use super::error::ApiError;
-use super::types::{HostDoc, Page, PolicyDoc, TrustDoc, TrustRequest};
+use super::types::{HostDoc, NoticesDoc, Page, PolicyDoc, TrustDoc, TrustRequest};
 use crate::config::{self, Folders};
-use crate::model::{Actor, Event, format_ms};
+use crate::model::{Event, Subject, format_ms};
+use crate::notify::Counts;
+use crate::operator::Need;
 use crate::store::{HostEvent, ProjectTrusted, Store};
 
 /// Name of the host document that holds trusted projects.
@@ -27,6 +32,8 @@ pub struct About {
     pub folders: Folders,
     pub started_at: i64,
     pub shutdown: watch::Sender<bool>,
+    /// What became of notices, by channel.
+    pub told: Vec<(&'static str, Arc<Counts>)>,
 }
 
 /// One trusted project, as stored.
@@ -59,9 +66,9 @@ pub async fn trusted(State(app): State<App>) -> Result<Json<Page<TrustDoc>>, Api
 
 pub async fn trust(
     State(app): State<App>,
-    Extension(actor): Extension<Actor>,
+    asking: Asking,
     body: Result<Json<TrustRequest>, JsonRejection>,
-) -> Result<(StatusCode, Json<TrustDoc>), ApiError> {
+) -> Result<(StatusCode, Json<TrustDoc>), Refusal> {
     let Json(r) = body?;
     let given = Path::new(&r.dir);
     let dir = given
@@ -70,17 +77,19 @@ pub async fn trust(
     let found = config::read_project(&dir).map_err(|e| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, e.code(), e.to_string()))?;
     let Some(found) = found else {
         let message = format!("{} has no {}; there is nothing to trust", dir.display(), config::PROJECT_FILE);
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "BDL-API-006", message));
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "BDL-API-006", message).into());
     };
     if found.digest != r.digest {
         let message =
             format!("{} has the digest {} now, not {}; read it again before you trust it", found.path.display(), found.digest, r.digest);
-        return Err(ApiError::new(StatusCode::CONFLICT, "BDL-API-007", message));
+        return Err(ApiError::new(StatusCode::CONFLICT, "BDL-API-007", message).into());
     }
+    let subject = Subject::new("trust a project").with("folder", dir.display().to_string()).with("digest", &found.digest);
+    let actor = asking.confirmed(&app, Need::Configured, subject).await?;
     let store = app.manager.store();
     let mut list = stored_trust(store)?;
     if list.len() >= TRUST_MAX && !list.contains_key(&dir) {
-        return Err(ApiError::new(StatusCode::CONFLICT, "BDL-API-008", format!("{TRUST_MAX} projects are trusted, the limit")));
+        return Err(ApiError::new(StatusCode::CONFLICT, "BDL-API-008", format!("{TRUST_MAX} projects are trusted, the limit")).into());
     }
     let pin = Trusted { digest: found.digest.clone(), trusted_at: chrono::Utc::now().timestamp_millis() };
     list.insert(dir.clone(), pin.clone());
@@ -116,7 +125,19 @@ async fn document(app: &App) -> Result<HostDoc, ApiError> {
         live_count: app.manager.live_count() as u64,
         rss_kb: rss_kb(),
         policies,
+        notices: app.about.told.iter().map(|(name, c)| notices(name, c)).collect(),
     })
+}
+
+fn notices(channel: &str, c: &Counts) -> NoticesDoc {
+    let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
+    NoticesDoc {
+        channel: channel.to_owned(),
+        delivered_count: read(&c.delivered),
+        failed_count: read(&c.failed),
+        outdated_count: read(&c.outdated),
+        last_error: c.last_error(),
+    }
 }
 
 fn policy(e: &Event) -> Option<PolicyDoc> {

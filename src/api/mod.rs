@@ -18,10 +18,12 @@ mod account;
 mod approvals;
 mod attestations;
 pub mod client;
+mod confirm;
 mod error;
 mod events;
 mod host;
 mod numbers;
+mod operator;
 mod records;
 mod role;
 mod rules;
@@ -37,6 +39,7 @@ pub struct App {
     pub manager: Manager,
     pub about: std::sync::Arc<About>,
     pub metrics: std::sync::Arc<crate::metrics::Metrics>,
+    pub operators: std::sync::Arc<crate::operator::Operators>,
 }
 
 /// Every route.
@@ -66,6 +69,9 @@ pub fn router(app: App) -> Router {
         .route("/v1/programs", get(attestations::program))
         .route("/v1/attestations", get(attestations::list).post(attestations::add))
         .route("/v1/trust", get(host::trusted).post(host::trust))
+        .route("/v1/operator", get(operator::show))
+        .route("/v1/operator/keys", post(operator::add))
+        .route("/v1/operator/keys/{name}", delete(operator::remove))
         .layer(middleware::from_fn_with_state(app.clone(), role::operator_only));
     Router::new()
         .merge(operator)

@@ -66,11 +66,16 @@ impl Peer {
         }
     }
 
+    /// The process itself; `None` when the kernel did not tell.
+    pub fn process(self) -> Option<std::sync::Arc<process::Peer>> {
+        self.0
+    }
+
     /// For records.
     pub fn actor(&self, role: &Role) -> Actor {
         let Some(peer) = &self.0 else { return Actor { role: role.name(), ..Actor::default() } };
         let (exe, tty) = peer.whence();
-        Actor { role: role.name(), uid: Some(peer.uid), pid: Some(peer.pid), exe, tty }
+        Actor { role: role.name(), uid: Some(peer.uid), pid: Some(peer.pid), exe, tty, ..Actor::default() }
     }
 }
 

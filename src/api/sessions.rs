@@ -9,12 +9,14 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 
 use super::App;
+use super::confirm::{Asking, Refusal};
 use super::error::ApiError;
 use super::types::{
     LABELS_MAX, PAGE_DEFAULT, PAGE_MAX, PROMPT_MAX, Page, ProcessDoc, RemoveQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery,
     StopRequest, WAIT_MAX_MS, WaitQuery,
 };
-use crate::model::{Actor, Session};
+use crate::model::{Actor, Session, Subject};
+use crate::operator::Need;
 use crate::session::StartRequest;
 use crate::store::Filter;
 
@@ -22,16 +24,17 @@ type Answer<T> = Result<T, ApiError>;
 
 pub async fn run(
     State(app): State<App>,
-    Extension(actor): Extension<Actor>,
+    asking: Asking,
     body: Result<Json<RunRequest>, JsonRejection>,
-) -> Answer<(StatusCode, Json<SessionDoc>)> {
+) -> Result<(StatusCode, Json<SessionDoc>), Refusal> {
     let Json(r) = body?;
     if r.prompt.as_ref().is_some_and(|p| p.len() > PROMPT_MAX) {
-        return Err(ApiError::malformed(format!("the prompt is over {PROMPT_MAX} bytes")));
+        return Err(ApiError::malformed(format!("the prompt is over {PROMPT_MAX} bytes")).into());
     }
     if r.labels.len() > LABELS_MAX || r.labels.iter().any(|(k, v)| k.is_empty() || k.len() > 64 || v.len() > 256) {
-        return Err(ApiError::malformed(format!("labels: at most {LABELS_MAX}, keys of 1 to 64 bytes, values of at most 256")));
+        return Err(ApiError::malformed(format!("labels: at most {LABELS_MAX}, keys of 1 to 64 bytes, values of at most 256")).into());
     }
+    let actor = if r.unsafe_args.is_empty() { asking.actor() } else { asking.confirmed(&app, Need::Configured, unsafe_run(&r)).await? };
     let request = StartRequest {
         name: r.name,
         agent: r.agent,
@@ -51,6 +54,16 @@ pub async fn run(
     };
     let session = app.manager.start(request, actor).await?;
     Ok((StatusCode::CREATED, Json(SessionDoc::from(&session))))
+}
+
+/// Every part of a start that was refused without `--unsafe-arg`.
+fn unsafe_run(r: &RunRequest) -> Subject {
+    let whole = serde_json::to_vec(r).unwrap_or_default();
+    Subject::new("start a session with arguments that lower its mediation")
+        .with("agent", &r.agent)
+        .with("unsafe arguments", r.unsafe_args.join(" "))
+        .with("folder", &r.cwd)
+        .with("request", blake3::hash(&whole).to_hex().to_string())
 }
 
 pub async fn list(State(app): State<App>, query: Result<Query<SessionsQuery>, QueryRejection>) -> Answer<Json<Page<SessionDoc>>> {

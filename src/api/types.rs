@@ -33,10 +33,16 @@
 //! | `POST /v1/trust` | [`TrustRequest`] | 201 [`TrustDoc`] |
 //! | `GET /v1/stats` | [`StatsQuery`] | [`StatsDoc`] |
 //! | `GET /metrics` | | numbers in the text form of Prometheus (OpenMetrics) |
+//! | `GET /v1/operator` | | [`OperatorDoc`] |
+//! | `POST /v1/operator/keys` | [`OperatorKeyRequest`] | 201 [`OperatorKeyDoc`] |
+//! | `DELETE /v1/operator/keys/{name}` | | [`OperatorKeyDoc`] |
 //! | `GET /healthz` | | 200 `ok` |
 //!
 //! `{id}` is a session id, a unique prefix of one, or a name. Every other answer is a [`Problem`] with a fitting status:
 //! 400 malformed, 403 role, 404 not found, 409 wrong state or ambiguous, 413 too large, 422 refused value, 5xx the host's own fault.
+//!
+//! What loosens something may be answered 428 with a [`ChallengeDoc`]: the same request, with the answer in the header
+//! [`CONFIRM_HEADER`], is then let through.
 //!
 //! **SSE.** One event a message: `id:` is an opaque cursor (of one session: the seq), `event: event`, `data:` an [`EventDoc`].
 //! `Last-Event-ID` resumes after it. A comment every 15 s keeps the link alive. After the last event of an ended session comes
@@ -55,6 +61,7 @@ mod account;
 mod approval;
 mod attestation;
 mod host;
+mod operator;
 mod record;
 mod session;
 mod stats;
@@ -63,6 +70,7 @@ pub use account::*;
 pub use approval::*;
 pub use attestation::*;
 pub use host::*;
+pub use operator::*;
 pub use record::*;
 pub use session::*;
 pub use stats::*;

@@ -1,6 +1,7 @@
 //! `beadle approvals`, `approve`, `deny`: what waits for a person, shown so that one can decide, and the answers.
 
 use super::args::approvals::{ApprovalsArgs, ApproveArgs, DenyArgs, RuleReach};
+use super::confirm::confirmed;
 use super::exit::Exit;
 use super::printer::Tone;
 use super::text::{LINE_MAX, age, brief, safe, safe_lines};
@@ -173,6 +174,9 @@ pub fn card(d: &ApprovalDetailDoc, now: i64) -> Vec<Shown> {
         Some(AlwaysDoc::Refused(why)) => out.push((Tone::Dim, format!("   always would add no rule: {}", brief(why, LINE_MAX)))),
         None => {}
     }
+    if a.two_person && a.answer.is_none() {
+        out.push((Tone::Question, format!("   {}", second(a))));
+    }
     if let Some(answer) = &a.answer {
         out.push((tone(answer.effect), format!("   {}", by(a.state, answer))));
     }
@@ -189,11 +193,15 @@ fn answered(d: &ApprovalDoc) -> Shown {
 }
 
 fn by(state: ApprovalState, a: &AnswerDoc) -> String {
-    let from: Vec<String> =
-        [a.by.pid.map(|p| format!("pid {p}")), a.by.exe.as_deref().map(|e| brief(e, 100)), a.by.tty.as_deref().map(safe)]
-            .into_iter()
-            .flatten()
-            .collect();
+    let from: Vec<String> = [
+        a.by.via.as_deref().map(safe),
+        a.by.pid.map(|p| format!("pid {p}")),
+        a.by.exe.as_deref().map(|e| brief(e, 100)),
+        a.by.tty.as_deref().map(safe),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let from = if from.is_empty() { String::new() } else { format!(" ({})", from.join(", ")) };
     let rules = if a.rules.is_empty() {
         String::new()
@@ -250,7 +258,7 @@ pub async fn approve(cx: &mut Context, args: ApproveArgs) -> Outcome {
         }
     }
     let answer = ApprovalAnswer { effect: Effect::Allow, reason: args.reason, always };
-    let doc = client.answer(&args.approval.session, args.approval.call, &answer).await?;
+    let doc = confirmed(cx, None, async |client| client.answer(&args.approval.session, args.approval.call, &answer).await).await?;
     say(cx, &client, &doc).await
 }
 
@@ -266,12 +274,28 @@ async fn say(cx: &mut Context, client: &Client, doc: &ApprovalDoc) -> Outcome {
         cx.printer.document(doc)?;
         return Ok(Exit::Done);
     }
+    if doc.answer.is_none() {
+        cx.printer.line(&format!("{} {}", safe(&doc.id), second(doc)))?;
+        return Ok(Exit::Done);
+    }
     let allowed = doc.answer.as_ref().is_some_and(|a| a.effect == Effect::Allow);
     cx.printer.line(&format!("{} {}", safe(&doc.id), if allowed { "allowed" } else { "denied" }))?;
     for line in added(client, doc).await? {
         cx.printer.line(&line)?;
     }
     Ok(Exit::Done)
+}
+
+/// Where a call stands that two persons must allow.
+pub fn second(d: &ApprovalDoc) -> String {
+    match d.endorsed.first() {
+        Some(e) => {
+            let who = e.by.name.as_deref().unwrap_or(&e.by.role);
+            let why = if e.reason.is_empty() { String::new() } else { format!(" ({})", brief(&e.reason, LINE_MAX)) };
+            format!("allowed by {}; needs a second person{why}", brief(who, 80))
+        }
+        None => "two persons must allow this".to_owned(),
+    }
 }
 
 /// A line for each rule that an answer added, with how to take it back.

@@ -7,11 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod account;
 pub mod approvals;
 mod doctor;
+mod operator;
 mod stats;
 mod top;
 
 pub use account::AccountArgs;
 pub use doctor::DoctorArgs;
+pub use operator::{KeyVerb, OperatorVerb};
 pub use stats::StatsArgs;
 pub use top::TopArgs;
 
@@ -94,6 +96,9 @@ pub enum Verb {
     Stats(StatsArgs),
     /// Check this machine, or that an installed agent's gate holds
     Doctor(DoctorArgs),
+    /// Who may loosen something on this host
+    #[command(subcommand)]
+    Operator(OperatorVerb),
     /// The daemon on this machine
     #[command(subcommand)]
     Host(HostVerb),

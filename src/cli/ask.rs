@@ -55,6 +55,22 @@ impl Terminal {
         }
     }
 
+    /// From here until it is dropped nothing that is typed is shown; what was typed before is forgotten. Call it before the question.
+    pub fn hide(&mut self) -> Option<Hidden> {
+        let hidden = Hidden::on(self.tty.try_clone().ok()?);
+        self.forget();
+        hidden
+    }
+
+    /// The next line, or `None` on Ctrl-C: what is hidden must be put right before the program ends.
+    pub async fn line_or_interrupt(&mut self) -> Option<String> {
+        let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).ok()?;
+        tokio::select! {
+            line = self.line() => line,
+            _ = interrupt.recv() => None,
+        }
+    }
+
     /// A thread of its own: a read of a terminal cannot be cancelled, and must not hold the runtime.
     fn read(&self) -> Option<mpsc::Receiver<String>> {
         let mut reader = BufReader::new(self.tty.try_clone().ok()?);
@@ -72,6 +88,31 @@ impl Terminal {
             }
         });
         Some(receiver)
+    }
+}
+
+/// Echo switched off until dropped.
+pub struct Hidden(File, libc::termios);
+
+impl Hidden {
+    fn on(tty: File) -> Option<Self> {
+        // SAFETY: the struct is plain data that the call fills; the descriptor is open for both calls.
+        unsafe {
+            let mut before: libc::termios = std::mem::zeroed();
+            if libc::tcgetattr(tty.as_raw_fd(), &mut before) != 0 {
+                return None;
+            }
+            let mut quiet = before;
+            quiet.c_lflag &= !(libc::ECHO | libc::ECHOE | libc::ECHOK | libc::ECHONL);
+            (libc::tcsetattr(tty.as_raw_fd(), libc::TCSANOW, &quiet) == 0).then_some(Self(tty, before))
+        }
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // SAFETY: the settings were read from this very terminal; failure leaves it as it is.
+        unsafe { libc::tcsetattr(self.0.as_raw_fd(), libc::TCSANOW, &self.1) };
     }
 }
 

@@ -7,8 +7,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::approvals::{added, card, commands};
+use super::approvals::{added, card, commands, second};
 use super::ask::{Terminal, Typed, parse};
+use super::confirm::confirmed;
 use super::exit::Exit;
 use super::logs;
 use super::printer::Tone;
@@ -208,20 +209,30 @@ impl Follower<'_> {
             }
             Some(Typed::Answer(answer)) => answer,
         };
-        match self.client.answer(&self.id, call, &answer).await {
+        let (id, terminal) = (&self.id, self.terminal.as_mut());
+        let sent = confirmed(self.cx, terminal, async |client| client.answer(id, call, &answer).await).await;
+        match sent.map_err(|e| e.downcast::<Error>()) {
             Ok(doc) => {
+                if doc.answer.is_none() {
+                    self.cx.printer.notice(Tone::Question, &format!("   {}", second(&doc)))?;
+                }
                 for line in added(&self.client, &doc).await? {
                     self.cx.printer.notice(Tone::Dim, &format!("   {line}"))?;
                 }
             }
-            Err(e @ Error::Refused { status, .. }) => {
+            Err(Ok(e @ Error::Refused { status, .. })) => {
                 self.cx.printer.notice(Tone::Bad, &safe(&format!("not taken: {e}")))?;
                 // It still waits, only not so: no rule stands for it, or it may not be answered this way.
                 if status != 409 && status != 404 {
                     return Ok(self.cx.printer.notice(Tone::Question, "   y, n, a or l, please:")?);
                 }
             }
-            Err(e) => return Err(e.into()),
+            Err(Ok(e)) => return Err(e.into()),
+            // Nothing was typed where a code or a passphrase was asked for.
+            Err(Err(e)) => {
+                self.cx.printer.notice(Tone::Bad, &safe(&format!("not taken: {e}")))?;
+                return Ok(self.cx.printer.notice(Tone::Question, "   y, n, a or l, please:")?);
+            }
         }
         self.settled(call).await
     }

@@ -15,6 +15,7 @@ mod ask;
 mod attach;
 mod completions;
 mod config;
+mod confirm;
 mod daemon;
 mod demo;
 mod doctor;
@@ -23,6 +24,7 @@ mod exit;
 mod host;
 mod logs;
 mod model;
+mod operator;
 mod policy;
 mod printer;
 mod rule;
@@ -145,6 +147,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Top(args) => top::top(cx, args).await,
         Verb::Stats(args) => stats::stats(cx, args).await,
         Verb::Doctor(args) => doctor::run(cx, args).await,
+        Verb::Operator(verb) => operator::run(cx, verb).await,
         Verb::Host(HostVerb::Status) => host::status(cx).await,
         Verb::Host(HostVerb::Logs { follow, tail }) => host::logs(cx, follow, tail).await,
         Verb::Host(HostVerb::Stop) => host::stop(cx).await,

@@ -1,6 +1,7 @@
 //! `beadle rule`: rules added at run time.
 
 use super::args::RuleEffect;
+use super::confirm::confirmed;
 use super::exit::Exit;
 use super::text::{age, brief, safe};
 use super::{Context, Outcome};
@@ -13,12 +14,13 @@ pub async fn add(cx: &mut Context, effect: RuleEffect, rule: String, session: Op
         RuleEffect::Ask => Effect::Ask,
         RuleEffect::Deny => Effect::Deny,
     };
-    let doc = cx.client()?.add_rule(&RuleRequest { effect, rule, session }).await?;
+    let request = RuleRequest { effect, rule, session };
+    let doc = confirmed(cx, None, async |client| client.add_rule(&request).await).await?;
     say(cx, &doc, "added")
 }
 
 pub async fn revoke(cx: &mut Context, id: &str) -> Outcome {
-    let doc = cx.client()?.revoke_rule(id).await?;
+    let doc = confirmed(cx, None, async |client| client.revoke_rule(id).await).await?;
     say(cx, &doc, "revoked")
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::args::RunArgs;
 use super::ask::Terminal;
 use super::attach::{Follow, GENERIC, follow};
+use super::confirm::confirmed;
 use super::exit::{Exit, UsageError};
 use super::text::safe;
 use super::timeline::end;
@@ -23,10 +24,10 @@ const MARKER: &str = "BEADLE_SESSION";
 pub async fn run(cx: &mut Context, args: RunArgs) -> Outcome {
     let client = cx.client()?;
     let (detach, wait) = (args.detach, args.wait);
-    let terminal = if detach || wait || cx.printer.json() { None } else { Terminal::open() };
+    let mut terminal = if detach || wait || cx.printer.json() { None } else { Terminal::open() };
     let mut request = request(cx, args)?;
     request.attach = terminal.is_some();
-    let doc = client.run(&request).await?;
+    let doc = confirmed(cx, terminal.as_mut(), async |client| client.run(&request).await).await?;
     if detach {
         if cx.printer.json() {
             cx.printer.document(&doc)?

@@ -3,40 +3,19 @@
 use chrono::{DateTime, Utc};
 
 use crate::api::types::Money;
+use crate::model::{acts_on_terminal, printable, printable_lines};
 
 /// Longest agent text in one line of a timeline, in characters.
 pub const LINE_MAX: usize = 200;
 
-/// Whether a character could move the cursor, hide or reorder text, or end a line.
-fn unsafe_char(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
 /// One line: control characters, line ends and invisible or reordering characters are shown as escapes.
 pub fn safe(text: &str) -> String {
-    escape(text, false)
+    printable(text)
 }
 
 /// Many lines: the same, with `\n` and `\t` kept.
 pub fn safe_lines(text: &str) -> String {
-    escape(text, true)
-}
-
-fn escape(text: &str, keep_lines: bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\t' if keep_lines => out.push(c),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\r' => out.push_str("\\r"),
-            c if unsafe_char(c) && u32::from(c) < 0x100 => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if unsafe_char(c) => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out
+    printable_lines(text)
 }
 
 /// One safe line of at most `max` characters, its first line only if there are more.
@@ -54,7 +33,7 @@ pub fn brief(text: &str, max: usize) -> String {
 pub fn safe_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        if unsafe_char(c) {
+        if acts_on_terminal(c) {
             let mut units = [0u16; 2];
             for unit in c.encode_utf16(&mut units) {
                 out.push_str(&format!("\\u{unit:04x}"));
@@ -136,15 +115,15 @@ mod tests {
     proptest! {
         #[test]
         fn safe_text_has_no_unsafe_character(text in any::<String>()) {
-            prop_assert!(!safe(&text).chars().any(unsafe_char));
-            prop_assert!(!brief(&text, 20).chars().any(unsafe_char));
+            prop_assert!(!safe(&text).chars().any(acts_on_terminal));
+            prop_assert!(!brief(&text, 20).chars().any(acts_on_terminal));
         }
 
         #[test]
         fn safe_json_means_the_same(text in any::<String>()) {
             let json = serde_json::to_string(&text).unwrap();
             let escaped = safe_json(&json);
-            prop_assert!(!escaped.chars().any(unsafe_char));
+            prop_assert!(!escaped.chars().any(acts_on_terminal));
             prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
         }
     }

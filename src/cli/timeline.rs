@@ -86,6 +86,13 @@ impl Timeline {
                     format!("{lead}? ask      {what}  — {}{rule} · {}:{}", brief(&a.reason, LINE_MAX), safe(&doc.session), a.call),
                 )]
             }
+            Event::ApprovalEndorsed(x) => {
+                let who = x.by.name.as_deref().unwrap_or(&x.by.role);
+                vec![line(
+                    Tone::Question,
+                    format!("· {}:{} is allowed by {}; it needs a second person", safe(&doc.session), x.call, brief(who, 80)),
+                )]
+            }
             Event::ToolEnded(t) => {
                 let lead = t.call.and_then(|c| self.open.remove(&c)).map(|o| o.lead).unwrap_or_default();
                 let word = if t.is_error { "failed" } else { "ok" };

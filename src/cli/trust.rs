@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::args::TrustArgs;
 use super::ask::{Terminal, Typed, parse};
+use super::confirm::confirmed;
 use super::exit::{Exit, UsageError};
 use super::printer::Tone;
 use super::text::{safe, safe_lines};
@@ -24,12 +25,13 @@ pub async fn trust(cx: &mut Context, args: TrustArgs) -> Outcome {
     };
     let ignored = load(&|_, _| false)?.project.map(|p| p.ignored).unwrap_or_default();
     load(&|_, _| true)?;
+    let mut terminal = None;
     if !args.yes {
         cx.printer.notice(Tone::Plain, &safe_lines(&found.text))?;
         let list = if ignored.is_empty() { "nothing (it only tightens)".to_owned() } else { safe(&ignored.join(", ")) };
         cx.printer.notice(Tone::Question, &format!("Trusting it lets in: {list}\nTrust this file as it is? y or n:"))?;
-        let mut terminal =
-            Terminal::open().ok_or_else(|| UsageError("there is no terminal to ask on; read the file, then use --yes".into()))?;
+        let opened = Terminal::open().ok_or_else(|| UsageError("there is no terminal to ask on; read the file, then use --yes".into()))?;
+        let terminal = terminal.insert(opened);
         terminal.forget();
         let answer = terminal.line().await.and_then(|l| parse(&l));
         if !matches!(answer, Some(Typed::Answer(ApprovalAnswer { effect: Effect::Allow, always: None, .. }))) {
@@ -38,7 +40,8 @@ pub async fn trust(cx: &mut Context, args: TrustArgs) -> Outcome {
         }
     }
     let dir = dir.into_os_string().into_string().map_err(|_| UsageError(format!("folder {shown}: its path is not UTF-8")))?;
-    let doc = cx.client()?.trust(&TrustRequest { dir, digest: found.digest }).await?;
+    let request = TrustRequest { dir, digest: found.digest };
+    let doc = confirmed(cx, terminal.as_mut(), async |client| client.trust(&request).await).await?;
     if cx.printer.json() {
         cx.printer.document(&doc)?;
     } else {

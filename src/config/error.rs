@@ -42,6 +42,13 @@ pub enum Error {
     Embedded { key: String },
     #[error("{path}: {count} policies, over the limit of {max}; take some out", path = .path.display())]
     TooManyPolicies { path: PathBuf, count: usize, max: usize },
+    #[error("{key} is {found:?} ({origin}); expected {expected}")]
+    BadSetting { key: &'static str, found: String, origin: String, expected: &'static str },
+    #[error(
+        "approvals.two_person is set ({origin}) and operator.confirm is {confirm:?}: two persons are told apart by their keys only; \
+         set operator.confirm = \"key\" and add a key for each with `beadle operator key add`"
+    )]
+    TwoPersonWithoutKeys { origin: String, confirm: &'static str },
 }
 
 impl Error {
@@ -61,6 +68,8 @@ impl Error {
             Self::SocketTooLong { .. } => "BDL-CONFIG-012",
             Self::Embedded { .. } => "BDL-CONFIG-013",
             Self::TooManyPolicies { .. } => "BDL-CONFIG-014",
+            Self::BadSetting { .. } => "BDL-CONFIG-020",
+            Self::TwoPersonWithoutKeys { .. } => "BDL-CONFIG-021",
         }
     }
 }

@@ -31,6 +31,10 @@ pub enum Scope {
     Session,
     /// Of a session: a lower number, or a stricter word, from any project.
     Tighten,
+    /// Of a session: a list that only grows; a project, trusted or not, adds to it.
+    Grow,
+    /// The daemon's own, and guards it: never from a project, and the environment only makes it stricter.
+    Guard,
 }
 
 /// One setting.
@@ -58,10 +62,17 @@ pub const KEYS: &[Key] = &[
     Key { name: "limits.live_sessions", kind: Kind::Number { min: 1, max: 100_000 }, scope: Scope::Host },
     Key { name: "limits.waiting_asks", kind: Kind::Number { min: 0, max: 4096 }, scope: Scope::Tighten },
     Key { name: "usage.prices", kind: Kind::Text, scope: Scope::Host },
+    Key { name: "operator.confirm", kind: Kind::Words(&["none", "tty", "key"]), scope: Scope::Guard },
+    Key { name: "approvals.two_person", kind: Kind::Texts { max: 100 }, scope: Scope::Grow },
+    Key { name: "notify.webhook", kind: Kind::Text, scope: Scope::Host },
+    Key { name: "notify.secret_file", kind: Kind::Text, scope: Scope::Host },
+    Key { name: "notify.secret_env", kind: Kind::Text, scope: Scope::Host },
+    Key { name: "notify.timeout_ms", kind: Kind::Number { min: 100, max: 60_000 }, scope: Scope::Host },
+    Key { name: "notify.desktop", kind: Kind::Flag, scope: Scope::Host },
 ];
 
 /// The tables at the top of a file, for the text of errors.
-pub const SECTIONS: &[&str] = &["default", "host", "session", "approvals", "limits", "usage", "rules", "policy"];
+pub const SECTIONS: &[&str] = &["default", "host", "session", "approvals", "operator", "notify", "limits", "usage", "rules", "policy"];
 
 /// A setting by its full name.
 pub fn find(name: &str) -> Option<&'static Key> {
@@ -106,10 +117,18 @@ impl Key {
         }
     }
 
-    /// Whether `new` is at least as strict as `old` (both already of this kind).
-    pub fn tightens(&self, old: &Json, new: &Json) -> bool {
+    /// What a project that is not trusted makes of `old` (both already of this kind); `None` when its word is not taken.
+    pub fn tightened(&self, old: &Json, new: &Json) -> Option<Json> {
+        match self.scope {
+            Scope::Tighten => self.is_stricter(old, new).then(|| new.clone()),
+            Scope::Grow => Some(grown(old, new)),
+            Scope::Host | Scope::Session | Scope::Guard => None,
+        }
+    }
+
+    /// Whether `new` is at least as strict as `old`.
+    pub fn is_stricter(&self, old: &Json, new: &Json) -> bool {
         match self.kind {
-            _ if self.scope != Scope::Tighten => false,
             Kind::Flag => new.as_bool() >= old.as_bool(),
             Kind::Number { .. } => new.as_u64() <= old.as_u64(),
             Kind::Words(words) => {
@@ -119,4 +138,15 @@ impl Key {
             Kind::Text | Kind::Texts { .. } => false,
         }
     }
+}
+
+/// Both lists, each item once.
+pub fn grown(old: &Json, new: &Json) -> Json {
+    let mut out: Vec<Json> = old.as_array().cloned().unwrap_or_default();
+    for item in new.as_array().into_iter().flatten() {
+        if !out.contains(item) {
+            out.push(item.clone());
+        }
+    }
+    Json::Array(out)
 }

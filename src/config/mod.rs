@@ -14,6 +14,7 @@
 mod error;
 mod folders;
 mod keys;
+mod operator;
 mod policies;
 mod project;
 mod value;
@@ -30,6 +31,7 @@ use crate::model::{Effect, Mediation};
 pub use error::Error;
 pub use folders::{Folders, SUN_PATH_MAX, ShortPath, create_private, short_path};
 pub use keys::{KEYS, Key, Kind, Scope};
+pub use operator::{Confirm, Notify};
 pub use policies::{DEADLINE_MS, Entry, POLICIES_MAX, PROJECT_RULES, Plugin, RULES, RULES_MAX};
 pub use project::{FILE as PROJECT_FILE, Found, find as find_project, read as read_project};
 pub use value::FILE_MAX;
@@ -104,6 +106,11 @@ pub struct Config {
     pub waiting_asks: u64,
     /// Absolute path of a price table that replaces the embedded one.
     pub prices: Option<PathBuf>,
+    /// What must prove that a person loosens something.
+    pub confirm: Confirm,
+    /// Labels, `key=value` or `key=*`, of sessions whose calls two persons must allow.
+    pub two_person: Vec<String>,
+    pub notify: Notify,
     /// In the order in which they are asked.
     pub policies: Vec<Entry>,
 }
@@ -176,6 +183,13 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Error> {
         let name = key.variable();
         if let Some(text) = (sources.env)(&name) {
             let value = key.read_variable(&text.to_string_lossy())?;
+            if key.scope == Scope::Guard
+                && let Some((old, _)) = settings.get(key.name)
+                && !key.is_stricter(old, &value)
+            {
+                let expected = format!("nothing looser than {old}, which the file says");
+                return Err(Error::WrongVariable { name, found: value::cut(&text.to_string_lossy()), expected });
+            }
             settings.insert(key.name, (value, Origin::Environment { name }));
         }
     }
@@ -206,15 +220,13 @@ fn layer_project(
     let mut ignored = Vec::new();
     for (key, value, line) in read_settings(&source, &top)? {
         let taken = match settings.get(key.name) {
-            _ if key.scope == Scope::Host => false,
-            _ if trusted => true,
-            Some((old, _)) => key.tightens(old, &value),
-            None => false,
+            _ if trusted && matches!(key.scope, Scope::Session | Scope::Tighten) => Some(value),
+            Some((old, _)) => key.tightened(old, &value),
+            None => None,
         };
-        if taken {
-            settings.insert(key.name, (value, origin(line)));
-        } else {
-            ignored.push(key.name.to_owned());
+        match taken {
+            Some(value) => drop(settings.insert(key.name, (value, origin(line)))),
+            None => ignored.push(key.name.to_owned()),
         }
     }
     let read = policies::read(&source, &top, &origin)?;
@@ -286,15 +298,23 @@ fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
         },
         live_sessions: number("limits.live_sessions")?,
         waiting_asks: number("limits.waiting_asks")?,
-        prices: Some(text("usage.prices")?).filter(|p| !p.is_empty()).map(|p| {
-            let base = match settings.get("usage.prices") {
-                Some((_, Origin::User { path, .. } | Origin::Project { path, .. })) => path.parent(),
-                _ => None,
-            };
-            base.unwrap_or(Path::new("/")).join(p)
-        }),
+        prices: file(settings, "usage.prices")?,
+        confirm: operator::confirm(settings)?,
+        two_person: operator::two_person(settings)?,
+        notify: operator::notify(settings)?,
         policies,
     })
+}
+
+/// A path, relative to the file that says so; `None` when it is empty.
+fn file(settings: &Settings, key: &str) -> Result<Option<PathBuf>, Error> {
+    let (value, origin) = settings.get(key).ok_or_else(|| Error::Embedded { key: key.to_owned() })?;
+    let base = match origin {
+        Origin::User { path, .. } | Origin::Project { path, .. } => path.parent(),
+        _ => None,
+    };
+    let text = value.as_str().filter(|p| !p.is_empty());
+    Ok(text.map(|p| base.unwrap_or(Path::new("/")).join(p)))
 }
 
 impl Config {

@@ -125,7 +125,10 @@ deny = ["WebFetch"]
 #[test]
 fn errors_name_file_line_key_and_what_was_expected() {
     let table = [
-        ("x = 1", "BDL-CONFIG-002 user.toml:1: unknown key x; known here: default, host, session, approvals, limits, usage, rules, policy"),
+        (
+            "x = 1",
+            "BDL-CONFIG-002 user.toml:1: unknown key x; known here: default, host, session, approvals, operator, notify, limits, usage, rules, policy",
+        ),
         ("[host]\n\nlogg = 1", "BDL-CONFIG-002 user.toml:3: unknown key host.logg; known here: log, linger_ms"),
         (
             "[session]\ngrace_ms = \"5s\"",
@@ -200,5 +203,42 @@ proptest! {
             prop_assert!(l.config.approval_timeout_ms <= base.approval_timeout_ms);
             prop_assert!(l.config.waiting_asks <= base.waiting_asks);
         }
+    }
+}
+
+#[test]
+fn the_operator_is_guarded_against_projects_and_the_environment() {
+    let c = Case::new(
+        "[operator]\nconfirm = \"key\"\n[approvals]\ntwo_person = [\"env=prod\"]\n",
+        "[operator]\nconfirm = \"none\"\n[approvals]\ntwo_person = [\"tier=*\"]\n[notify]\nwebhook = \"https://evil.example.org/\"\n",
+    );
+    for trust in [false, true] {
+        let l = c.load(trust, &[]).unwrap();
+        assert_eq!(
+            (l.config.confirm, l.config.two_person.as_slice()),
+            (Confirm::Key, ["env=prod".to_owned(), "tier=*".to_owned()].as_slice())
+        );
+        assert_eq!(l.config.notify.webhook, None);
+        assert_eq!(l.project.unwrap().ignored, ["notify.webhook", "operator.confirm"]);
+        let labels = |k: &str, v: &str| BTreeMap::from([(k.to_owned(), v.to_owned())]);
+        assert!(l.config.needs_two(&labels("env", "prod")) && l.config.needs_two(&labels("tier", "x")));
+        assert!(!l.config.needs_two(&labels("env", "dev")) && !l.config.needs_two(&BTreeMap::new()));
+    }
+    assert_eq!(c.load(false, &[("BEADLE_OPERATOR_CONFIRM", "none")]).unwrap_err().code(), "BDL-CONFIG-004");
+    assert_eq!(Case::new("", "").load(false, &[("BEADLE_OPERATOR_CONFIRM", "tty")]).unwrap().config.confirm, Confirm::Tty);
+}
+
+#[test]
+fn two_persons_need_keys_and_a_webhook_needs_tls() {
+    for (text, code) in [
+        ("[approvals]\ntwo_person = [\"env=prod\"]\n", "BDL-CONFIG-021 approvals.two_person is set (user.toml:2)"),
+        ("[operator]\nconfirm = \"tty\"\n[approvals]\ntwo_person = [\"env=prod\"]\n", "BDL-CONFIG-021"),
+        ("[operator]\nconfirm = \"key\"\n[approvals]\ntwo_person = [\"prod\"]\n", "BDL-CONFIG-020 approvals.two_person is \"prod\""),
+        ("[notify]\nwebhook = \"http://example.org/\"\n", "BDL-CONFIG-020 notify.webhook is"),
+        ("[notify]\nsecret_env = \"SECRET\"\n", "BDL-CONFIG-020 notify.secret_env is"),
+        ("[notify]\ndesktop = \"yes\"\n", "BDL-CONFIG-003 user.toml:2: notify.desktop is \"yes\"; expected true or false"),
+    ] {
+        let got = Case::new(text, "").error();
+        assert!(got.starts_with(code), "\n got {got}\nwant {code}");
     }
 }

@@ -20,15 +20,17 @@ use crate::api::{About, App, Peer, router, stored_trust};
 use crate::config::{self, Folders};
 use crate::metrics::Metrics;
 use crate::model::{Clock, Entropy, OsEntropy, PriceTable, SystemClock};
+use crate::operator::{self, Operators};
 use crate::plugin::{CacheOptions, Host, HostOptions};
 use crate::policy::Chains;
 use crate::policy::own::OwnFolders;
 use crate::session::{Manager, Parts};
 use crate::store::{self, Store};
-use crate::{plugin, process, session};
+use crate::{notify, plugin, process, session};
 
 mod file;
 mod log;
+mod notices;
 
 /// How often the daemon looks whether it is still needed.
 const LINGER_POLL: Duration = Duration::from_secs(1);
@@ -46,6 +48,8 @@ pub enum Error {
     Process(#[from] process::Error),
     #[error(transparent)]
     Plugin(#[from] plugin::Error),
+    #[error(transparent)]
+    Operator(#[from] operator::Error),
     #[error("socket {path}: {source}; check the folder's permissions, or set BEADLE_HOME to another one")]
     Socket { path: PathBuf, source: std::io::Error },
     #[error("another daemon already listens on {path}; use its data folder, or set BEADLE_HOME")]
@@ -64,6 +68,7 @@ impl Error {
             Self::Session(e) => e.code(),
             Self::Process(e) => e.code(),
             Self::Plugin(e) => e.code(),
+            Self::Operator(e) => e.code(),
             Self::Socket { .. } => "BDL-DAEMON-001",
             Self::SocketTaken { .. } => "BDL-DAEMON-002",
             Self::File { .. } => "BDL-DAEMON-003",
@@ -93,6 +98,7 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     let run_root = folders.data.join("s");
     config::create_private(&run_root)?;
     let metrics = Arc::new(Metrics::new(clock.wall_ms()));
+    let operators = Arc::new(Operators::load(config.confirm, store.clone(), clock.clone(), entropy.clone()).await?);
     let manager = Manager::new(Parts {
         store: store.clone(),
         prices: prices(config.prices.as_deref())?,
@@ -101,7 +107,7 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
         chains,
         own: OwnFolders::new([&folders.config, &folders.data, &folders.cache, &folders.runtime].map(PathBuf::clone)),
         clock: clock.clone(),
-        entropy,
+        entropy: entropy.clone(),
         shim_bin,
         host_bin: host_bin()?,
         run_root,
@@ -110,9 +116,17 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     let recovered = manager.recover().await?;
     tracing::info!(pid = std::process::id(), data = %folders.data.display(), ?recovered, "daemon is up");
 
+    let (channels, broken) = notify::channels(&config.notify, &entropy);
+    for e in broken {
+        tracing::error!(code = e.code(), error = %e, "nobody is told this way");
+    }
+    let told = channels.iter().map(|c| (c.name, c.counts.clone())).collect();
+    for channel in channels {
+        tokio::spawn(notices::follow(manager.clone(), channel, clock.clone()));
+    }
     let (shutdown, mut ending) = watch::channel(false);
-    let about = Arc::new(About { folders: folders.clone(), started_at: clock.wall_ms(), shutdown: shutdown.clone() });
-    let app = App { manager: manager.clone(), about, metrics };
+    let about = Arc::new(About { folders: folders.clone(), started_at: clock.wall_ms(), shutdown: shutdown.clone(), told });
+    let app = App { manager: manager.clone(), about, metrics, operators };
     let mut servers = Vec::new();
     for listener in listeners {
         let service = router(app.clone()).into_make_service_with_connect_info::<Peer>();

@@ -59,6 +59,16 @@ pub struct Resolution {
     pub rules: Vec<RuleId>,
 }
 
+/// One yes of two that are needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endorsement {
+    pub at: i64,
+    /// seq of the event that brought it.
+    pub seq: u64,
+    pub reason: String,
+    pub by: Actor,
+}
+
 /// One question and, once there is one, its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
@@ -78,6 +88,12 @@ pub struct Approval {
     pub reason: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// Two persons must allow it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub two_person: bool,
+    /// Who of the two has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endorsed: Vec<Endorsement>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<Resolution>,
 }
@@ -97,6 +113,8 @@ impl Approval {
             subject: a.subject.clone(),
             reason: a.reason.clone(),
             rule: a.rule.clone(),
+            two_person: a.two_person,
+            endorsed: vec![],
             resolution: None,
         })
     }
@@ -105,12 +123,16 @@ impl Approval {
         ApprovalId { session: self.session.clone(), call: self.call }
     }
 
-    /// Folds a later event of the same session in; true when it answered this approval.
+    /// Folds a later event of the same session in; true when it changed this approval.
     pub fn fold(&mut self, e: &Envelope) -> bool {
         if self.state != ApprovalState::Waiting {
             return false;
         }
         let (state, effect, reason, by, rules) = match &e.event {
+            Event::ApprovalEndorsed(x) if x.call == self.call => {
+                self.endorsed.push(Endorsement { at: e.at, seq: e.seq, reason: x.reason.clone(), by: x.by.clone() });
+                return true;
+            }
             Event::ApprovalResolved(r) if r.call == self.call => (r.state(), r.effect, r.reason.clone(), r.by.clone(), r.rules.clone()),
             Event::SessionEnded(_) => {
                 (ApprovalState::Cancelled, Effect::Deny, "the session ended before the answer".to_owned(), Actor::host(), vec![])
@@ -130,7 +152,7 @@ pub struct Approvals(pub BTreeMap<u64, Approval>);
 impl Approvals {
     /// Whether an event of this kind can change any approval.
     pub fn concerns(event: &Event) -> bool {
-        matches!(event, Event::ApprovalRequested(_) | Event::ApprovalResolved(_) | Event::SessionEnded(_))
+        matches!(event, Event::ApprovalRequested(_) | Event::ApprovalEndorsed(_) | Event::ApprovalResolved(_) | Event::SessionEnded(_))
     }
 
     /// Folds one event in, oldest first. A second question about the same call changes nothing.
@@ -139,6 +161,11 @@ impl Approvals {
             Event::ApprovalRequested(a) => {
                 if let Some(begun) = Approval::begin(e) {
                     self.0.entry(a.call).or_insert(begun);
+                }
+            }
+            Event::ApprovalEndorsed(x) => {
+                if let Some(a) = self.0.get_mut(&x.call) {
+                    a.fold(e);
                 }
             }
             Event::ApprovalResolved(r) => {
@@ -200,6 +227,19 @@ mod tests {
                 (6, ApprovalState::Cancelled, Some((17, Effect::Deny))),
             ]
         );
+    }
+
+    #[test]
+    fn an_endorsement_is_kept_and_answers_nothing() {
+        let mut all = Approvals::default();
+        let by = Actor { role: "operator".into(), name: Some("alice".into()), ..Actor::default() };
+        let endorsed = |call| Event::from(crate::model::ApprovalEndorsed { call, reason: "r".into(), by: by.clone() });
+        for (seq, e) in (10..).zip([asked(2), endorsed(2), endorsed(9), answered(2, Effect::Deny, None, "operator"), endorsed(2)]) {
+            all.fold(&at(seq, e));
+        }
+        let a = &all.0[&2];
+        assert_eq!((a.state, a.endorsed.len(), a.endorsed[0].by.name.as_deref()), (ApprovalState::Denied, 1, Some("alice")));
+        assert_eq!(all.0.len(), 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod account;
 mod approval;
 
 pub use account::{EffectSeen, EffectsObserved, TranscriptNamed, Witness};
-pub use approval::{ApprovalRequested, ApprovalResolved};
+pub use approval::{ApprovalEndorsed, ApprovalRequested, ApprovalResolved};
 
 /// One event as appended: gapless `seq` from 1 in its session, wall time in milliseconds, the attempt it belongs to.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,6 +112,7 @@ events! {
     ToolStarted(ToolStarted) = "tool_started",
     ToolEnded(ToolEnded) = "tool_ended",
     ApprovalRequested(ApprovalRequested) = "approval_requested",
+    ApprovalEndorsed(ApprovalEndorsed) = "approval_endorsed",
     ApprovalResolved(ApprovalResolved) = "approval_resolved",
     RuleAdded(RuleAdded) = "rule_added",
     RuleRevoked(RuleRevoked) = "rule_revoked",
@@ -148,6 +149,12 @@ pub struct Actor {
     /// Its controlling terminal, as in `/dev/pts/3`; absent when it had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<String>,
+    /// Who it was, where a key proved it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What proved that a person did it: `tty:/dev/pts/3` or `key:alice`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
 }
 
 impl Actor {

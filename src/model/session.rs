@@ -261,6 +261,7 @@ impl Session {
             | Event::ToolStarted(_)
             | Event::ToolEnded(_)
             | Event::OutputUnparsed(_)
+            | Event::ApprovalEndorsed(_)
             | Event::RuleAdded(_)
             | Event::RuleRevoked(_)
             | Event::ConfigIgnored(_)

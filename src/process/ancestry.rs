@@ -49,7 +49,7 @@ impl Peer {
         if self.is_alive() { (exe, tty) } else { (None, None) }
     }
 
-    fn is_alive(&self) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         let Some(fd) = &self.pidfd else { return true };
         let mut p = [libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
         // SAFETY: the array is valid for its length. A pidfd is readable once the process has ended.

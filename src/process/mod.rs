@@ -18,6 +18,7 @@ mod launch;
 mod lock;
 mod logs;
 mod program;
+mod terminal;
 mod tree;
 
 use std::ffi::OsString;
@@ -33,6 +34,7 @@ pub use inbox::{Inbox, Line, MAX_LINE};
 pub use install::{install, install_bytes};
 pub use logs::{LogChunk, MAX_CHUNK, Stream, read_log, read_tail};
 pub use program::{FileId, Inspected, Kind as ProgramKind, ProgramFile, Programs};
+pub use terminal::{Terminal, terminal_of};
 pub use tree::{ProcessInfo, identify, processes_of};
 
 /// Output kept for `logs` of an ungated agent, and unread output at which a gated one blocks, in bytes.
@@ -77,6 +79,8 @@ pub enum Error {
     LineTooLong { offset: u64 },
     #[error("a peer cannot be identified: {0}; it is given no role")]
     Peer(&'static str),
+    #[error("no person can be asked there: {0}; run the command in a terminal of your own, outside of every session")]
+    Terminal(String),
 }
 
 /// Result of this module.
@@ -101,6 +105,7 @@ impl Error {
             Self::InputTooLong(_) => "BDL-PROCESS-013",
             Self::LineTooLong { .. } => "BDL-PROCESS-014",
             Self::Peer(_) => "BDL-PROCESS-015",
+            Self::Terminal(_) => "BDL-PROCESS-020",
         }
     }
 

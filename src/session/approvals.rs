@@ -192,7 +192,14 @@ mod tests {
 
     #[test]
     fn who_answered_is_told_with_where_from() {
-        let a = Actor { role: "operator".into(), uid: Some(7), pid: None, exe: Some("/b".into()), tty: Some("/dev/pts/3".into()) };
+        let a = Actor {
+            role: "operator".into(),
+            uid: Some(7),
+            pid: None,
+            exe: Some("/b".into()),
+            tty: Some("/dev/pts/3".into()),
+            ..Actor::default()
+        };
         assert_eq!(who(&a), "operator (uid 7, /b, /dev/pts/3)");
         assert_eq!(who(&Actor::host()), "the host");
     }

@@ -12,7 +12,7 @@ use super::live::Report;
 use super::run::{Ending, Runner, told};
 use super::{Error, live, mask};
 use crate::model::account::Seen;
-use crate::model::{Actor, By, Effect, Event, PromptSubmitted, RuleId, Session, SessionStopping, Witness};
+use crate::model::{Actor, Effect, Event, PromptSubmitted, RuleId, Session, SessionStopping, Witness};
 use crate::policy::Chain;
 use crate::store::Frame;
 
@@ -91,16 +91,10 @@ impl Runner {
                 let _ = reply.send(Ok(self.session.clone()));
             }
             Command::Resolve(r, reply) => {
-                let answer = if self.live.waiting.contains_key(&r.call) {
-                    if let (Some(chain), Some(live)) = (r.chain, self.inner.live().get(&self.id)) {
-                        live.chain.send_replace(chain);
-                    }
-                    self.resolve(r.call, r.effect, By::Approval, r.reason, (r.by, r.rules), !self.input_closed);
+                let answer = self.answered(r);
+                if answer.is_ok() {
                     self.commit().await;
-                    Ok(())
-                } else {
-                    Err(Error::NothingWaits { session: self.id.clone(), call: r.call })
-                };
+                }
                 let _ = reply.send(answer);
             }
             Command::Attached(true) => {

@@ -11,14 +11,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::command::Resolve;
 use super::live::{self, Question};
 use super::run::Runner;
-use super::{failpoint, mask};
+use super::{Error, failpoint, mask};
 use crate::agent::{self, Asked};
 use crate::config::Unattended;
 use crate::model::{
-    Actor, ApprovalRequested, ApprovalResolved, ApprovalState, By, Call, Channel, Effect, Event, OnFailure, PluginFailed, RuleId,
-    ToolDecided, ToolRequested,
+    Actor, ApprovalEndorsed, ApprovalRequested, ApprovalResolved, ApprovalState, By, Call, Channel, Effect, Event, OnFailure, PluginFailed,
+    RuleId, ToolDecided, ToolRequested,
 };
 use crate::policy::paths::RealPaths;
 use crate::policy::{Failure, Judged, call as calls};
@@ -197,9 +198,40 @@ impl Runner {
             answers: judged.answers,
             updated_input: judged.updated_input,
             expires_at,
+            two_person: self.config.needs_two(&self.session.labels),
         };
-        self.live.waiting.insert(seq, live::Waiting { request_id: asked.request_id.clone(), call, asked: request.clone() });
+        let waiting = live::Waiting { request_id: asked.request_id.clone(), call, asked: request.clone(), endorsed: vec![] };
+        self.live.waiting.insert(seq, waiting);
         self.pending.events.push(request.into());
+    }
+
+    /// A person's answer: it resolves the call, or is the first of two that allow it.
+    pub(super) fn answered(&mut self, r: Resolve) -> Result<(), Error> {
+        let gone = || Error::NothingWaits { session: self.id.clone(), call: r.call };
+        let w = self.live.waiting.get_mut(&r.call).ok_or_else(gone)?;
+        if r.effect == Effect::Allow && w.asked.two_person {
+            let Some(name) = &r.by.name else { return Err(Error::Unnamed { session: self.id.clone(), call: r.call }) };
+            if !r.rules.is_empty() {
+                return Err(Error::Refused {
+                    what: "a rule with this answer".to_owned(),
+                    why: "is not added: two persons must allow each call".to_owned(),
+                });
+            }
+            // why by name: two terminals of one person are one person.
+            if w.endorsed.iter().any(|a| a.name.as_ref() == Some(name)) {
+                return Err(Error::Endorsed { session: self.id.clone(), call: r.call, name: name.clone() });
+            }
+            if w.endorsed.is_empty() {
+                w.endorsed.push(r.by.clone());
+                self.pending.events.push(ApprovalEndorsed { call: r.call, reason: r.reason, by: r.by }.into());
+                return Ok(());
+            }
+        }
+        if let (Some(chain), Some(live)) = (r.chain, self.inner.live().get(&self.id)) {
+            live.chain.send_replace(chain);
+        }
+        self.resolve(r.call, r.effect, By::Approval, r.reason, (r.by, r.rules), !self.input_closed);
+        Ok(())
     }
 
     /// A waiting call gets its answer: from a person, or from the host when nobody can give one.

@@ -32,6 +32,8 @@ pub struct Waiting {
     pub request_id: String,
     pub call: std::sync::Arc<Call>,
     pub asked: crate::model::ApprovalRequested,
+    /// Who allowed it, where two must.
+    pub endorsed: Vec<crate::model::Actor>,
 }
 
 /// What another witness than the stream reports of a call.
@@ -135,12 +137,18 @@ impl Live {
                         request_id: r.request_id.clone().unwrap_or_default(),
                         call: std::sync::Arc::new(r.call.clone()),
                         asked: crate::model::ApprovalRequested { call: e.seq, ..Default::default() },
+                        endorsed: vec![],
                     },
                 );
             }
             Event::ApprovalRequested(a) => {
                 if let Some(w) = self.waiting.get_mut(&a.call) {
                     w.asked = a.clone();
+                }
+            }
+            Event::ApprovalEndorsed(x) => {
+                if let Some(w) = self.waiting.get_mut(&x.call) {
+                    w.endorsed.push(x.by.clone());
                 }
             }
             Event::ToolDecided(d) => {

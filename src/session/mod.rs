@@ -80,6 +80,10 @@ pub enum Error {
     NoSuchRule { id: ApprovalId, why: String },
     #[error("approval {id} was taken and the call allowed, but its rule is not in force: {why}; add it with `beadle rule add`")]
     RuleLost { id: ApprovalId, why: String },
+    #[error("call {call} of session {session} needs two persons, told apart by their keys; approve it with operator.confirm = \"key\"")]
+    Unnamed { session: SessionId, call: u64 },
+    #[error("call {call} of session {session} was allowed by {name} already; it needs a second person, with another key")]
+    Endorsed { session: SessionId, call: u64, name: String },
     #[error("rule {rule:?} is not a rule: {why}")]
     BadRule { rule: String, why: String },
     #[error("there is no rule {0}; see `beadle rule ls`")]
@@ -123,6 +127,8 @@ impl Error {
             Self::NotAttested { .. } => "BDL-SESSION-030",
             Self::NoSuchRule { .. } => "BDL-SESSION-016",
             Self::RuleLost { .. } => "BDL-SESSION-017",
+            Self::Unnamed { .. } => "BDL-SESSION-032",
+            Self::Endorsed { .. } => "BDL-SESSION-033",
             Self::Config(e) => e.code(),
             Self::Busy => "BDL-SESSION-012",
             Self::ShuttingDown => "BDL-SESSION-013",
@@ -182,6 +188,8 @@ struct LiveSession {
     shim: ShimHandle,
     /// Its project's policies are looked up again when rules change.
     cwd: PathBuf,
+    /// Two persons must allow its calls: rules added at run time allow nothing there.
+    two_person: bool,
 }
 
 impl Inner {
@@ -337,6 +345,11 @@ impl Manager {
             page.iter().map(|e| &e.envelope).filter(|e| e.seq <= session.last_seq).for_each(|e| account.apply(e));
         }
         Ok((session, account))
+    }
+
+    /// Rules of all sessions.
+    pub fn rules_of_all(&self) -> Vec<rules::Rule> {
+        self.inner.rules().all()
     }
 
     /// Deletes an ended session's rows and files; the host chain keeps that it was there.

@@ -89,9 +89,9 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
     let (mut live, witnesses) = rebuild(inner, &session)?;
     live.last_frame = live.last_frame.max(resend(inner, &session, &handle, &status).await?);
     let cwd = std::path::PathBuf::from(&session.cwd);
-    let rules = inner.rules().for_session(&session.id, &session.cwd);
-    let chain = inner.chains.assemble_or_deny(&cwd, &rules).await;
     let config = inner.config_of(&cwd);
+    let rules = inner.rules().for_session(&session.id, &session.cwd, config.needs_two(&session.labels));
+    let chain = inner.chains.assemble_or_deny(&cwd, &rules).await;
     let cursor = inner.store.cursor(&session.id)?.map_or(0, |c| c.offset);
     start::spawn(inner, driver, session, live, (handle, events), cursor, config, chain, false, witnesses);
     Ok(true)

@@ -78,9 +78,14 @@ impl Rules {
         self.list.iter().filter(|r| r.pending.is_none()).filter(holds).cloned().collect()
     }
 
-    /// What the chain of a session takes.
-    pub(super) fn for_session(&self, id: &SessionId, cwd: &str) -> Vec<RuntimeRule> {
-        self.list(Some((id, cwd))).into_iter().map(|r| RuntimeRule { effect: r.effect, rule: r.rule }).collect()
+    pub(super) fn all(&self) -> Vec<Rule> {
+        self.list.clone()
+    }
+
+    /// What the chain of a session takes. Where two persons must allow a call, one person's rule allows nothing.
+    pub(super) fn for_session(&self, id: &SessionId, cwd: &str, two_person: bool) -> Vec<RuntimeRule> {
+        let counts = |r: &Rule| !(two_person && r.effect == Effect::Allow);
+        self.list(Some((id, cwd))).into_iter().filter(counts).map(|r| RuntimeRule { effect: r.effect, rule: r.rule }).collect()
     }
 
     /// True when there were any.
@@ -224,7 +229,7 @@ async fn publish(inner: &Arc<Inner>, rule: &Rule, event: Event, host: HostEvent)
         inner.live().iter().filter(|(id, l)| holds(id, l)).map(|(id, l)| (id.clone(), l.clone())).collect();
     let manager = Manager { inner: inner.clone() };
     for (id, live) in concerned {
-        let rules = inner.rules().for_session(&id, &live.cwd.to_string_lossy());
+        let rules = inner.rules().for_session(&id, &live.cwd.to_string_lossy(), live.two_person);
         live.chain.send_replace(inner.chains.assemble_or_deny(&live.cwd, &rules).await);
         match manager.record(&id, vec![event.clone()]).await {
             // why: a session that ended meanwhile needs no rule, and must not undo it for the others.

@@ -88,7 +88,9 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
     let program = resolve(&launch, &cwd)?;
     let name = request.name.clone().unwrap_or_else(|| default_name(&request, &program));
     let id = SessionId::new(&name, inner.clock.as_ref(), inner.entropy.as_ref());
-    let rules = inner.rules().for_session(&id, &cwd.to_string_lossy());
+    // why only with labels: the configuration is read once more for this.
+    let two_person = !request.labels.is_empty() && inner.config_of(&cwd).needs_two(&request.labels);
+    let rules = inner.rules().for_session(&id, &cwd.to_string_lossy(), two_person);
     let assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
     required(driver, &request, &launch, assembled.config.require_mediation)?;
     let search = launch.env.get(OsStr::new("PATH")).cloned();
@@ -217,7 +219,13 @@ pub(super) fn spawn(
     let inbox = Inbox::open(&inner.run_dir(&session.id), cursor);
     let (mailbox, commands) = mpsc::channel(MAILBOX);
     let (chain, chains) = watch::channel(chain);
-    let entry = LiveSession { mailbox, chain, shim: shim.0.clone(), cwd: PathBuf::from(&session.cwd) };
+    let entry = LiveSession {
+        mailbox,
+        chain,
+        shim: shim.0.clone(),
+        cwd: PathBuf::from(&session.cwd),
+        two_person: config.needs_two(&session.labels),
+    };
     inner.live().insert(session.id.clone(), entry);
     let runner = Runner::new(inner.clone(), driver, session, live, shim, inbox, config, chains, commands, attach, witnesses);
     tokio::spawn(runner.run(inner.shutdown.subscribe()));

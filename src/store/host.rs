@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::model::{Actor, Attestation, BodyError, RuleAdded, RuleRevoked, SessionId, UnknownEvent};
+use crate::model::{Actor, Attestation, BodyError, OperatorKey, RuleAdded, RuleRevoked, SessionId, UnknownEvent};
 
 use super::chain::Hash;
 use super::seal::SignedHead;
@@ -44,6 +44,20 @@ pub struct ProjectTrusted {
     pub by: Actor,
 }
 
+/// An operator's key went out of use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OperatorKeyRemoved {
+    pub name: String,
+    pub by: Actor,
+}
+
+/// The daemon started with another `operator.confirm` than before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfirmChanged {
+    pub from: String,
+    pub to: String,
+}
+
 /// One event of the host chain. Kinds that this version does not know are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "body", rename_all = "snake_case")]
@@ -59,12 +73,15 @@ pub enum HostEvent {
     ProjectTrusted(ProjectTrusted),
     /// An agent's program was driven through the checks of `doctor`.
     AgentAttested(Box<Attestation>),
+    OperatorKeyAdded(OperatorKey),
+    OperatorKeyRemoved(OperatorKeyRemoved),
+    ConfirmChanged(ConfirmChanged),
     #[serde(skip)]
     Unknown(UnknownEvent),
 }
 
 impl HostEvent {
-    const KINDS: [&'static str; 9] = [
+    const KINDS: [&'static str; 12] = [
         "opened",
         "closed",
         "session_created",
@@ -74,6 +91,9 @@ impl HostEvent {
         "rule_revoked",
         "project_trusted",
         "agent_attested",
+        "operator_key_added",
+        "operator_key_removed",
+        "confirm_changed",
     ];
 
     pub fn kind(&self) -> &str {
@@ -87,6 +107,9 @@ impl HostEvent {
             Self::RuleRevoked(_) => Self::KINDS[6],
             Self::ProjectTrusted(_) => Self::KINDS[7],
             Self::AgentAttested(_) => Self::KINDS[8],
+            Self::OperatorKeyAdded(_) => Self::KINDS[9],
+            Self::OperatorKeyRemoved(_) => Self::KINDS[10],
+            Self::ConfirmChanged(_) => Self::KINDS[11],
             Self::Unknown(u) => &u.kind,
         }
     }
@@ -131,7 +154,15 @@ mod tests {
     fn every_kind_round_trips_under_its_own_name() -> Result<(), BodyError> {
         let opened = HostEvent::Opened(HostOpened { version: "0.1.0".to_owned(), pid: 7, key: "ab".to_owned() });
         let unknown = HostEvent::Unknown(UnknownEvent { kind: "tea_served".to_owned(), body: json!({ "cups": 2 }) });
-        for e in [opened, HostEvent::Closed(HostClosed {}), unknown] {
+        let by = Actor::host();
+        let derivation = crate::model::KeyDerivation { salt: "00".to_owned(), memory_kib: 1, passes: 1, lanes: 1 };
+        let key = OperatorKey { name: "alice".to_owned(), derivation, public: "ab".to_owned(), added_at: 1, by: by.clone() };
+        let keys = [
+            HostEvent::OperatorKeyAdded(key),
+            HostEvent::OperatorKeyRemoved(OperatorKeyRemoved { name: "alice".to_owned(), by }),
+            HostEvent::ConfirmChanged(ConfirmChanged { from: "none".to_owned(), to: "key".to_owned() }),
+        ];
+        for e in [opened, HostEvent::Closed(HostClosed {}), unknown].into_iter().chain(keys) {
             assert_eq!(HostEvent::from_parts(e.kind(), &e.body_bytes())?, e);
         }
         assert!(HostEvent::from_parts("opened", b"{}").is_err());

@@ -37,7 +37,10 @@ pub use blob::MAX_BLOB;
 pub use chain::Hash;
 pub use error::{Error, Result};
 pub use export::Export;
-pub use host::{HostClosed, HostEntry, HostEvent, HostOpened, HostSessionCreated, HostSessionRemoved, ProjectTrusted};
+pub use host::{
+    ConfirmChanged, HostClosed, HostEntry, HostEvent, HostOpened, HostSessionCreated, HostSessionRemoved, OperatorKeyRemoved,
+    ProjectTrusted,
+};
 pub use queue::{MAX_PENDING, MAX_PENDING_BYTES};
 pub use seal::{Checkpoint, Head, SignedHead};
 pub use sqlite::{ApprovalFilter, Engine, Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};

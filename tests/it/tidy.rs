@@ -22,10 +22,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("demo", &[]),
     ("policy", &["model", "shell", "agent", "plugin", "config"]),
     ("session", &["model", "metrics", "store", "process", "agent", "shell", "policy", "plugin", "config"]),
-    ("api", &["model", "metrics", "session", "store", "config", "process"]),
+    // why not `session`: who may loosen something is judged before any session is asked.
+    ("operator", &["model", "store", "process", "config"]),
+    // why not `session`: it is handed what changes, and can hold nothing up.
+    ("notify", &["model", "config"]),
+    ("api", &["model", "metrics", "session", "store", "config", "process", "operator", "notify"]),
     ("api/types", &["model"]),
     ("api/client", &["model", "config"]),
     ("cli", &["model", "config", "api"]),
+    // why: the passphrase becomes a key, and the key signs, in the caller's own process.
+    ("cli/confirm", &["model", "config", "api", "operator"]),
+    ("cli/operator", &["model", "config", "api", "operator"]),
     ("cli/policy", &["model", "config", "api", "policy", "plugin", "agent"]),
     ("cli/doctor", &["model", "config", "api", "gateway", "agent", "plugin"]),
     ("cli/demo", &["model", "config", "api", "gateway", "demo"]),

@@ -11,9 +11,9 @@ use hyper::{Response, header::HeaderMap};
 
 use super::super::types::{
     AccountDoc, AccountQuery, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttestationDoc, AttestationRequest,
-    AttestationsQuery, ENDED_HEADER, EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, Page, ProcessDoc, ProgramDoc,
-    ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StatsDoc, StatsQuery,
-    StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    AttestationsQuery, ENDED_HEADER, EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, OperatorDoc, OperatorKeyDoc,
+    OperatorKeyRequest, Page, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest,
+    SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -145,6 +145,18 @@ impl Client {
 
     pub async fn answer(&self, session: &str, call: u64, answer: &ApprovalAnswer) -> Result<ApprovalDoc> {
         self.post(&format!("/v1/approvals/{}/{call}", escape(session)), answer).await
+    }
+
+    pub async fn operator(&self) -> Result<OperatorDoc> {
+        self.get("/v1/operator").await
+    }
+
+    pub async fn add_operator_key(&self, request: &OperatorKeyRequest) -> Result<OperatorKeyDoc> {
+        self.post("/v1/operator/keys", request).await
+    }
+
+    pub async fn remove_operator_key(&self, name: &str) -> Result<OperatorKeyDoc> {
+        self.call(Method::DELETE, &format!("/v1/operator/keys/{}", escape(name)), Bytes::new()).await
     }
 
     pub async fn host(&self) -> Result<HostDoc> {

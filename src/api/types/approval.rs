@@ -81,8 +81,22 @@ pub struct ApprovalDoc {
     pub why: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// Two persons must allow it; one denies it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub two_person: bool,
+    /// Who of the two has allowed it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endorsed: Vec<EndorsementDoc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<AnswerDoc>,
+}
+
+/// One yes of two that are needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndorsementDoc {
+    pub at: String,
+    pub reason: String,
+    pub by: Actor,
 }
 
 /// The one answer that an approval got. The first holds; a later one gets 409.
@@ -112,6 +126,12 @@ impl From<&Approval> for ApprovalDoc {
             subject: a.subject.clone(),
             why: a.reason.clone(),
             rule: a.rule.clone(),
+            two_person: a.two_person,
+            endorsed: a
+                .endorsed
+                .iter()
+                .map(|e| EndorsementDoc { at: format_ms(e.at), reason: e.reason.clone(), by: e.by.clone() })
+                .collect(),
             answer: a.resolution.as_ref().map(AnswerDoc::from),
         }
     }

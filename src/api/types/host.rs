@@ -69,6 +69,23 @@ pub struct HostDoc {
     pub live_count: u64,
     pub rss_kb: u64,
     pub policies: Vec<PolicyDoc>,
+    /// Ways by which people are told of calls that wait.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<NoticesDoc>,
+}
+
+/// What became of notices since the daemon's start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticesDoc {
+    /// `webhook` or `desktop`.
+    pub channel: String,
+    pub delivered_count: u64,
+    /// Given up after all tries.
+    pub failed_count: u64,
+    /// Answered before they could be told, or long ago.
+    pub outdated_count: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// Pin a project's `beadle.toml` by its digest.

@@ -26,6 +26,17 @@ pub struct ApprovalRequested {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_input: Option<Value>,
     pub expires_at: i64,
+    /// Two persons must allow it; one denies it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub two_person: bool,
+}
+
+/// The first of two persons allowed it. Whose key that was is in `by`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalEndorsed {
+    pub call: u64,
+    pub reason: String,
+    pub by: Actor,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -88,7 +88,8 @@ fn allow(rule: &str) -> RuntimeRule {
 /// The chain with these rules, if it allows the call.
 async fn tried(inner: &Inner, session: &Session, call: &Call, rules: &[String]) -> Result<Arc<Chain>, String> {
     let cwd = Path::new(&session.cwd);
-    let mut all = inner.rules().for_session(&session.id, &session.cwd);
+    let two_person = inner.config_of(std::path::Path::new(&session.cwd)).needs_two(&session.labels);
+    let mut all = inner.rules().for_session(&session.id, &session.cwd, two_person);
     all.extend(rules.iter().map(|r| allow(r)));
     let chain = inner.chains.assemble(Some(cwd), &all).await.map_err(|e| e.to_string())?.chain;
     let again = |input: &Value| rebuild(inner, session, call, input);

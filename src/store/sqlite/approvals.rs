@@ -38,13 +38,14 @@ pub(super) fn fold(conn: &Connection, session_no: i64, row: u64, e: &Envelope) -
             let mut stmt = conn.prepare(SQL).doing(FOLDING)?;
             stmt.execute(params![int(row), session_no, int(a.call), begun.state.as_str(), doc(&begun)]).doing(FOLDING).map(drop)
         }
+        Event::ApprovalEndorsed(x) => answer(conn, session_no, row, Some(x.call), e),
         Event::ApprovalResolved(r) => answer(conn, session_no, row, Some(r.call), e),
         Event::SessionEnded(_) => answer(conn, session_no, row, None, e),
         _ => Ok(()),
     }
 }
 
-/// Folds an answer into the one that waits under `call`, or into all that wait.
+/// Folds an answer, or a half of one, into the one that waits under `call`, or into all that wait.
 fn answer(conn: &Connection, session_no: i64, row: u64, call: Option<u64>, e: &Envelope) -> Result<()> {
     const FIND: &str = "SELECT no, doc FROM approvals WHERE session_no = ?1 AND state = ?2 AND (?3 IS NULL OR call = ?3)";
     const CHANGE: &str = "UPDATE approvals SET state = ?2, changed = ?3, doc = ?4 WHERE no = ?1";
@@ -67,7 +68,7 @@ fn answer(conn: &Connection, session_no: i64, row: u64, call: Option<u64>, e: &E
 /// Makes a session's rows anew from its log.
 pub(super) fn refold(conn: &Connection, row: &SessionRow) -> Result<()> {
     const SQL: &str = "SELECT id, seq, at, attempt, kind, body FROM events WHERE session_no = ?1 \
-                       AND kind IN ('approval_requested', 'approval_resolved', 'session_ended') ORDER BY seq";
+                       AND kind IN ('approval_requested', 'approval_endorsed', 'approval_resolved', 'session_ended') ORDER BY seq";
     conn.execute("DELETE FROM approvals WHERE session_no = ?1", [row.no]).doing(FOLDING)?;
     let mut stmt = conn.prepare(SQL).doing(FOLDING)?;
     let mut rows = stmt.query([row.no]).doing(FOLDING)?;
