@@ -81,7 +81,9 @@ impl From<session::Error> for ApiError {
             | E::NothingWaits { .. }
             | E::Answered { .. }
             | E::RuleLost { .. }
-            | E::NotAttested { .. } => StatusCode::CONFLICT,
+            | E::NotAttested { .. }
+            | E::NotOurs(_)
+            | E::OtherProcess { .. } => StatusCode::CONFLICT,
             E::NoRule(_) => StatusCode::NOT_FOUND,
             E::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             E::Busy | E::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,

@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! - every request has a role before it reaches a handler (`role`): what changes anything, and what shows other sessions, needs `operator`;
+//!   a hook (`hooks`) speaks for the session that its process belongs to, and for no other;
 //! - bodies, pages and streams are capped; an error is a problem document with a stable code;
 //! - handlers translate and call `session`; they hold no state.
 //!
@@ -20,6 +21,7 @@ mod attestations;
 pub mod client;
 mod error;
 mod events;
+mod hooks;
 mod host;
 mod records;
 mod role;
@@ -57,6 +59,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/rules/{id}", delete(rules::revoke))
         .route("/v1/approvals", get(approvals::list))
         .route("/v1/approvals/{session}/{call}", get(approvals::show).post(approvals::answer))
+        .route("/v1/hooks", get(hooks::list).post(hooks::set))
         .route("/v1/host", get(host::show))
         .route("/v1/host/shutdown", post(host::shutdown))
         .route("/v1/programs", get(attestations::program))
@@ -65,6 +68,8 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), role::operator_only));
     Router::new()
         .merge(operator)
+        // why apart: hooks are posted by agents, whose role is their session's.
+        .route("/v1/hooks/{agent}", post(hooks::post).layer(DefaultBodyLimit::max(types::HOOK_MAX)))
         .route("/healthz", get(|| async { "ok" }))
         .fallback(error::no_route)
         .layer(DefaultBodyLimit::max(types::REQUEST_MAX))

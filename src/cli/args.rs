@@ -10,6 +10,9 @@ mod doctor;
 
 pub use account::AccountArgs;
 pub use doctor::DoctorArgs;
+mod hook;
+
+pub use hook::*;
 
 use super::args_check::{environment, label, session_id};
 use crate::model::Status;
@@ -76,6 +79,9 @@ pub enum Verb {
     /// Rules added at run time
     #[command(subcommand)]
     Rule(RuleVerb),
+    /// Hooks for sessions that were not started here
+    #[command(subcommand)]
+    Hook(HookVerb),
     /// Policies
     #[command(subcommand)]
     Policy(PolicyVerb),

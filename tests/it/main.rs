@@ -12,6 +12,7 @@ mod client;
 mod doctor;
 mod gate;
 mod gateway;
+mod hooks;
 mod plugin;
 mod policy;
 mod process;

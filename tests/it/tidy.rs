@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api/types", &["model"]),
     ("api/client", &["model", "config"]),
     ("cli", &["model", "config", "api"]),
+    ("cli/hook", &["model", "config", "api", "agent"]),
     ("cli/policy", &["model", "config", "api", "policy", "plugin", "agent"]),
     ("cli/doctor", &["model", "config", "api", "gateway", "agent", "plugin"]),
     ("cli/demo", &["model", "config", "api", "gateway", "demo"]),
