@@ -30,13 +30,13 @@ fn main() -> ExitCode {
     let verb = args.next().unwrap_or_default();
     match (verb.to_str(), args.next(), args.next()) {
         (Some("session"), None, _) => session::main(),
-        (Some("hook"), Some(agent), None) => hook::main(&agent),
+        (Some("hook"), Some(agent), option) => hook::main(&agent, option.into_iter().chain(args)),
         (Some("--version"), None, _) => {
             sys::write_all_to(1, concat!("beadle-shim ", env!("CARGO_PKG_VERSION"), "\n").as_bytes());
             ExitCode::SUCCESS
         }
         _ => {
-            sys::write_all_to(2, b"beadle-shim: usage: beadle-shim hook <agent>  (`session` is for the daemon)\n");
+            sys::write_all_to(2, b"beadle-shim: usage: beadle-shim hook <agent> [--socket PATH] [--deadline-ms N] [--wait-ms N] [--observe]  (`session` is for the daemon)\n");
             ExitCode::from(2)
         }
     }

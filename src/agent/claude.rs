@@ -9,10 +9,13 @@
 //! Each measure was checked against release 2.1.197. Called by `session` through [`Driver`]; `demo` shares the codec.
 
 mod answer;
+mod hook;
 mod json;
 mod read;
 mod recipe;
+pub mod settings;
 
+use super::hook::{Hook, HookAnswer, HookReply};
 use super::{Answer, Driver, Error, Launch, LaunchRequest, Output, ReadState};
 use crate::model::Mediation;
 
@@ -46,6 +49,14 @@ impl Driver for Claude {
 
     fn prompt(&self, text: &str) -> Option<Vec<u8>> {
         Some(answer::prompt(text))
+    }
+
+    fn hook(&self, payload: &[u8]) -> Result<Hook, Error> {
+        hook::read(payload).map_err(|why| Error::BadHook { agent: self.name(), why })
+    }
+
+    fn hook_answer(&self, answer: HookAnswer<'_>) -> HookReply {
+        hook::answer(answer)
     }
 }
 

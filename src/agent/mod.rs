@@ -20,9 +20,12 @@ use serde_json::Value;
 
 use crate::model::{Mediation, Nanousd, TranscriptNamed, Usage};
 
+use hook::{Hook, HookAnswer, HookReply};
+
 pub mod claude;
 pub mod demo;
 pub mod generic;
+pub mod hook;
 pub mod tools;
 
 /// What the caller wants started.
@@ -242,6 +245,10 @@ pub enum Error {
     RefusedEnvironment { agent: &'static str, name: String, why: &'static str },
     #[error("no command was given; write it after `--`, as in `beadle run -- make test`")]
     NoCommand,
+    #[error("{0} has no hooks that are understood here; known are those of claude")]
+    NoHooks(&'static str),
+    #[error("a hook of {agent} sent what is not understood: {why}; is its version one that `beadle hook status` knows?")]
+    BadHook { agent: &'static str, why: String },
 }
 
 impl Error {
@@ -251,6 +258,8 @@ impl Error {
             Self::RefusedArgument { .. } => "BDL-AGENT-002",
             Self::RefusedEnvironment { .. } => "BDL-AGENT-003",
             Self::NoCommand => "BDL-AGENT-004",
+            Self::NoHooks(_) => "BDL-AGENT-005",
+            Self::BadHook { .. } => "BDL-AGENT-006",
         }
     }
 }
@@ -276,6 +285,14 @@ pub trait Driver: Send + Sync {
     fn answer(&self, request_id: &str, answer: Answer<'_>) -> Vec<u8>;
     /// The frame that gives a further prompt, or `None` where the agent takes none.
     fn prompt(&self, text: &str) -> Option<Vec<u8>>;
+    /// Reads what a hook of the agent was given on its standard input.
+    fn hook(&self, _payload: &[u8]) -> Result<Hook, Error> {
+        Err(Error::NoHooks(self.name()))
+    }
+    /// How the hook command ends so that the agent understands the answer. Where there are no hooks, it blocks.
+    fn hook_answer(&self, _answer: HookAnswer<'_>) -> HookReply {
+        HookReply { exit: 2, body: vec![] }
+    }
 }
 
 /// Names how this version starts an agent: what `doctor` checked holds for this recipe only.

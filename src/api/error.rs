@@ -83,7 +83,9 @@ impl From<session::Error> for ApiError {
             | E::RuleLost { .. }
             | E::NotAttested { .. }
             | E::Endorsed { .. }
-            | E::Unnamed { .. } => StatusCode::CONFLICT,
+            | E::Unnamed { .. }
+            | E::NotOurs(_)
+            | E::OtherProcess { .. } => StatusCode::CONFLICT,
             E::NoRule(_) => StatusCode::NOT_FOUND,
             E::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             E::Busy | E::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,

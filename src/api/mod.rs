@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! - every request has a role before it reaches a handler (`role`): what changes anything, and what shows other sessions, needs `operator`;
+//!   a hook (`hooks`) speaks for the session that its process belongs to, and for no other;
 //! - bodies, pages and streams are capped; an error is a problem document with a stable code;
 //! - handlers translate and call `session`; they hold no state.
 //!
@@ -21,6 +22,7 @@ pub mod client;
 mod confirm;
 mod error;
 mod events;
+mod hooks;
 mod host;
 mod numbers;
 mod operator;
@@ -64,6 +66,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/approvals/{session}/{call}", get(approvals::show).post(approvals::answer))
         .route("/v1/stats", get(numbers::stats))
         .route("/metrics", get(numbers::metrics))
+        .route("/v1/hooks", get(hooks::list).post(hooks::set))
         .route("/v1/host", get(host::show))
         .route("/v1/host/shutdown", post(host::shutdown))
         .route("/v1/programs", get(attestations::program))
@@ -75,6 +78,8 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), role::operator_only));
     Router::new()
         .merge(operator)
+        // why apart: hooks are posted by agents, whose role is their session's.
+        .route("/v1/hooks/{agent}", post(hooks::post).layer(DefaultBodyLimit::max(types::HOOK_MAX)))
         .route("/healthz", get(|| async { "ok" }))
         .fallback(error::no_route)
         .layer(DefaultBodyLimit::max(types::REQUEST_MAX))

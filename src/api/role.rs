@@ -38,6 +38,9 @@ pub enum Role {
     Nobody(&'static str),
 }
 
+/// Why a process of a session that is not live yet has no role.
+pub(super) const STARTING: &str = "its session is only just starting";
+
 impl Role {
     pub fn name(&self) -> String {
         match self {
@@ -56,14 +59,22 @@ impl Peer {
         }
         let shims = manager.shims();
         let ids: Vec<_> = shims.iter().map(|(p, _)| *p).collect();
-        match process::descends_from(peer, &ids) {
-            Ok(None) => Role::Operator,
-            Ok(Some(shim)) => {
-                let owner = shims.into_iter().find(|(p, _)| *p == shim);
-                owner.map_or(Role::Nobody("the peer is unknown"), |(_, id)| Role::Session(id))
-            }
-            Err(_) => Role::Nobody("the peer has ended"),
+        let Ok(chain) = process::chain_of(peer) else { return Role::Nobody("the peer has ended") };
+        let mut owners = chain.iter().filter_map(|p| ids.iter().position(|shim| shim == p));
+        if let Some((_, id)) = owners.next().and_then(|i| shims.get(i)) {
+            return Role::Session(id.clone());
         }
+        // why: a session's first process runs before its session is in that list; it is below this daemon all the same.
+        if chain.iter().skip(1).any(|p| p.pid == std::process::id()) {
+            return Role::Nobody(STARTING);
+        }
+        Role::Operator
+    }
+
+    /// Its user, and itself with its parents, nearest first.
+    pub fn chain(&self) -> process::Result<(u32, Vec<process::ProcessId>)> {
+        let peer = self.0.as_ref().ok_or(process::Error::Peer("the socket tells nothing of it"))?;
+        Ok((peer.uid, process::chain_of(peer)?))
     }
 
     /// The process itself; `None` when the kernel did not tell.

@@ -135,7 +135,8 @@ pub async fn processes(State(app): State<App>, Path(key): Path<String>) -> Answe
     let session = app.manager.find(&key)?;
     let list = app.manager.processes(&session.id).await?;
     let shims = app.manager.shims();
-    let shim = shims.iter().find(|(_, id)| *id == session.id).map(|(p, _)| p.pid);
+    // why: an agent that the host did not start stands for itself in that list.
+    let shim = shims.iter().find(|(_, id)| *id == session.id).map(|(p, _)| p.pid).filter(|p| Some(*p) != session.pid);
     let items = list
         .into_iter()
         .map(|p| {

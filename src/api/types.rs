@@ -24,6 +24,9 @@
 //! | `GET /v1/approvals` | [`ApprovalsQuery`] | [`Page`]`<`[`ApprovalDoc`]`>`, or SSE when `Accept: text/event-stream` |
 //! | `GET /v1/approvals/{session}/{call}` | | [`ApprovalDetailDoc`] |
 //! | `POST /v1/approvals/{session}/{call}` | [`ApprovalAnswer`] | [`ApprovalDoc`]; 409 when it was answered before |
+//! | `POST /v1/hooks/{agent}` | what the agent's hook was given | 200 with [`EXIT_HEADER`] and the hook's output, or 202: post it again |
+//! | `GET /v1/hooks` | | [`HooksDoc`] |
+//! | `POST /v1/hooks` | [`HookedRequest`] | [`HooksDoc`] |
 //! | `GET /v1/host` | | [`HostDoc`] |
 //! | `POST /v1/host/shutdown` | | 202 [`HostDoc`]; sessions go on, the daemon ends |
 //! | `GET /v1/programs` | [`ProgramQuery`] | [`ProgramDoc`]: what would run, and whether it is attested |
@@ -60,6 +63,7 @@ use serde::{Deserialize, Serialize};
 mod account;
 mod approval;
 mod attestation;
+mod hook;
 mod host;
 mod operator;
 mod record;
@@ -69,6 +73,7 @@ mod stats;
 pub use account::*;
 pub use approval::*;
 pub use attestation::*;
+pub use hook::*;
 pub use host::*;
 pub use operator::*;
 pub use record::*;

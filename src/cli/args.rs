@@ -7,12 +7,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod account;
 pub mod approvals;
 mod doctor;
+mod hook;
 mod operator;
 mod stats;
 mod top;
 
 pub use account::AccountArgs;
 pub use doctor::DoctorArgs;
+pub use hook::*;
 pub use operator::{KeyVerb, OperatorVerb};
 pub use stats::StatsArgs;
 pub use top::TopArgs;
@@ -82,6 +84,9 @@ pub enum Verb {
     /// Rules added at run time
     #[command(subcommand)]
     Rule(RuleVerb),
+    /// Hooks for sessions that were not started here
+    #[command(subcommand)]
+    Hook(HookVerb),
     /// Policies
     #[command(subcommand)]
     Policy(PolicyVerb),

@@ -21,6 +21,7 @@ mod demo;
 mod doctor;
 mod events;
 mod exit;
+mod hook;
 mod host;
 mod logs;
 mod model;
@@ -47,7 +48,7 @@ use clap::Parser;
 
 use crate::api::client::Client;
 use crate::config::Folders;
-use args::{Cli, ConfigVerb, HostVerb, PolicyVerb, RuleVerb, Verb};
+use args::{Cli, ConfigVerb, HookVerb, HostVerb, PolicyVerb, RuleVerb, Verb};
 use exit::{Exit, classify};
 use printer::{Printer, Style};
 
@@ -139,6 +140,10 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Rule(RuleVerb::Add { effect, rule, session }) => rule::add(cx, effect, rule, session).await,
         Verb::Rule(RuleVerb::Revoke { id }) => rule::revoke(cx, &id).await,
         Verb::Rule(RuleVerb::Ls { session }) => rule::ls(cx, session.as_deref()).await,
+        Verb::Hook(HookVerb::Install(args)) => hook::install(cx, args).await,
+        Verb::Hook(HookVerb::Uninstall(args)) => hook::uninstall(cx, args).await,
+        Verb::Hook(HookVerb::Status(args)) => hook::status(cx, args).await,
+        Verb::Hook(HookVerb::Begin { home, .. }) => hook::begin(cx, home).await,
         Verb::Policy(PolicyVerb::Explain(args)) => policy::explain(cx, args).await,
         Verb::Config(ConfigVerb::Show(args)) => config::show(cx, args).await,
         Verb::Config(ConfigVerb::Check(args)) => config::check(cx, args).await,

@@ -210,6 +210,7 @@ impl Timeline {
         match (d.effect, &d.updated_input) {
             (Effect::Allow, None) => line(Tone::Good, format!("{lead}✓ allowed  {what}  — {why} · {latency}")),
             (Effect::Allow, Some(new)) => line(Tone::Changed, format!("{lead}~ changed  {what}  → {}  — {why} · {latency}", summary(new))),
+            (Effect::Ask, _) => line(Tone::Question, format!("{lead}? ask      {what}  — {why} · {latency}")),
             _ => {
                 // A denied call has no end to wait for.
                 self.open.remove(&d.call);
@@ -231,6 +232,7 @@ fn because(d: &ToolDecided) -> String {
         }
         By::Default => format!("default{said}"),
         By::Approval => format!("a person{said}"),
+        By::Agent => format!("the agent's own prompt{said}"),
         By::Unattended => format!("nobody could answer{said}"),
         By::Expired => format!("nobody answered in time{said}"),
         By::Withdrawn => format!("the question went away{said}"),

@@ -59,6 +59,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "session.on_breach", kind: Kind::Words(&["alert", "stop"]), scope: Scope::Tighten },
     Key { name: "approvals.timeout_ms", kind: Kind::Number { min: 0, max: 30 * 24 * HOUR_MS }, scope: Scope::Tighten },
     Key { name: "approvals.unattended", kind: Kind::Words(&["wait", "deny"]), scope: Scope::Tighten },
+    Key { name: "hooks.ask", kind: Kind::Words(&["agent", "wait", "deny"]), scope: Scope::Tighten },
     Key { name: "limits.live_sessions", kind: Kind::Number { min: 1, max: 100_000 }, scope: Scope::Host },
     Key { name: "limits.waiting_asks", kind: Kind::Number { min: 0, max: 4096 }, scope: Scope::Tighten },
     Key { name: "usage.prices", kind: Kind::Text, scope: Scope::Host },
@@ -72,7 +73,8 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The tables at the top of a file, for the text of errors.
-pub const SECTIONS: &[&str] = &["default", "host", "session", "approvals", "operator", "notify", "limits", "usage", "rules", "policy"];
+pub const SECTIONS: &[&str] =
+    &["default", "host", "session", "approvals", "hooks", "operator", "notify", "limits", "usage", "rules", "policy"];
 
 /// A setting by its full name.
 pub fn find(name: &str) -> Option<&'static Key> {

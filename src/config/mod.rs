@@ -84,6 +84,26 @@ pub enum Unattended {
     Deny,
 }
 
+/// What an ask becomes that reaches the host through an agent's hook. Ordered by strictness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HooksAsk {
+    /// The agent's own prompt asks its user.
+    Agent,
+    /// The hook waits for a person to answer here.
+    Wait,
+    Deny,
+}
+
+impl HooksAsk {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Wait => "wait",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 /// Everything resolved. Times in milliseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -102,6 +122,7 @@ pub struct Config {
     pub on_breach: OnBreach,
     pub approval_timeout_ms: u64,
     pub unattended: Unattended,
+    pub hooks_ask: HooksAsk,
     pub live_sessions: u64,
     pub waiting_asks: u64,
     /// Absolute path of a price table that replaces the embedded one.
@@ -295,6 +316,11 @@ fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
         unattended: match text("approvals.unattended")? {
             "deny" => Unattended::Deny,
             _ => Unattended::Wait,
+        },
+        hooks_ask: match text("hooks.ask")? {
+            "agent" => HooksAsk::Agent,
+            "wait" => HooksAsk::Wait,
+            _ => HooksAsk::Deny,
         },
         live_sessions: number("limits.live_sessions")?,
         waiting_asks: number("limits.waiting_asks")?,

@@ -89,6 +89,7 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     let bin = folders.data.join("bin");
     config::create_private(&bin)?;
     let shim_bin = process::install(&bin)?;
+    process::install_stable(&bin)?;
     let plugins = Host::new(HostOptions {
         cache: Some(CacheOptions { dir: folders.cache.join("plugins"), key: cache_key(&folders.data, entropy.as_ref())? }),
         ..HostOptions::default()
@@ -197,13 +198,21 @@ async fn signal() -> &'static str {
 async fn unused(manager: &Manager, linger_ms: Option<u64>) {
     let Some(linger) = linger_ms.map(Duration::from_millis) else { return std::future::pending().await };
     let mut since = tokio::time::Instant::now();
+    let mut stayed = false;
     loop {
         tokio::time::sleep(LINGER_POLL.min(linger.max(Duration::from_millis(10)))).await;
         if manager.live_count() > 0 {
             since = tokio::time::Instant::now();
         }
         if since.elapsed() >= linger {
-            return;
+            // why: an agent whose hooks find no daemon runs nothing.
+            if manager.hooked().is_empty() {
+                return;
+            }
+            if !stayed {
+                tracing::info!("no session for a while; hooks are installed, so it stays");
+                stayed = true;
+            }
         }
     }
 }

@@ -136,6 +136,8 @@ pub enum By {
     Default,
     /// A person.
     Approval,
+    /// The agent's own prompt: the ask was handed to its user.
+    Agent,
     /// An ask that nobody could answer.
     Unattended,
     /// An ask that nobody answered in time.

@@ -229,7 +229,11 @@ pub struct AttemptStarted {
     /// What was really executed, after the agent's recipe. Secrets in arguments are replaced.
     pub argv: Vec<String>,
     pub pid: u32,
+    /// 0 where the host did not start the agent.
     pub shim_pid: u32,
+    /// Start time of the agent's process, where no shim holds it: with the pid it names the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_start: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -298,7 +302,7 @@ pub struct ToolRequested {
 pub struct ToolDecided {
     /// seq of the `tool_requested` event.
     pub call: u64,
-    /// `allow` or `deny`: what the agent was told.
+    /// `allow` or `deny`: what the agent was told; `ask` where its own prompt was told to ask its user.
     pub effect: Effect,
     pub by: By,
     pub reason: String,

@@ -300,6 +300,8 @@ impl Session {
             Event::ToolDecided(d) => {
                 match d.effect {
                     super::Effect::Allow => self.allowed += 1,
+                    // Handed to the agent's own user: what came of it shows in the call's result.
+                    super::Effect::Ask => self.asked += 1,
                     _ => self.denied += 1,
                 }
                 if d.effect == super::Effect::Allow && d.updated_input.is_some() {

@@ -109,6 +109,17 @@ pub fn kill_leftovers(marker: &str) -> Vec<u32> {
     hit.into_iter().map(|id| id.pid).collect()
 }
 
+/// KILL to a process and everything below it, as it stands now.
+pub(super) fn kill_family(root: ProcessId) {
+    if tree::identify(root.pid) != Some(root) {
+        return;
+    }
+    let all = tree::snapshot();
+    for id in tree::family_of(&all, [root.pid]).iter().filter_map(|pid| all.get(pid)).map(|s| s.id) {
+        signal(id, Signal::KILL);
+    }
+}
+
 fn leftovers(entry: &[u8], ours: &BTreeSet<u32>) -> Vec<ProcessId> {
     let all = tree::snapshot();
     let marked = all.values().filter(|s| !ours.contains(&s.id.pid) && has_entry(s.id.pid, entry)).map(|s| s.id.pid);

@@ -90,13 +90,18 @@ pub fn ancestors(pid: u32) -> Result<Vec<ProcessId>> {
     Err(Error::Peer("its chain of parents does not hold still"))
 }
 
-/// The first of `shims` that the peer descends from (or is); `None` when it descends from none of them.
-pub fn descends_from(peer: &Peer, shims: &[ProcessId]) -> Result<Option<ProcessId>> {
+/// The peer and its parents, nearest first; an error when it has ended meanwhile.
+pub fn chain_of(peer: &Peer) -> Result<Vec<ProcessId>> {
     let chain = ancestors(peer.pid)?;
     if !peer.is_alive() {
         return Err(Error::Peer("it is gone"));
     }
-    Ok(chain.into_iter().find(|id| shims.contains(id)))
+    Ok(chain)
+}
+
+/// The first of `shims` that the peer descends from (or is); `None` when it descends from none of them.
+pub fn descends_from(peer: &Peer, shims: &[ProcessId]) -> Result<Option<ProcessId>> {
+    Ok(chain_of(peer)?.into_iter().find(|id| shims.contains(id)))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! Puts the shim that this executable carries into the data folder, named by its digest: an upgrade never touches a running one.
+//! Under a second name that never changes lies the same file, for settings of agents that name it: replaced whole, at each start.
 //!
 //! Called by the daemon at start.
 
@@ -21,8 +22,30 @@ pub fn install(dir: &Path) -> Result<PathBuf> {
 pub fn install_bytes(dir: &Path, shim: &[u8]) -> Result<PathBuf> {
     let digest = blake3::hash(shim);
     let path = dir.join(format!("beadle-shim-{}", &digest.to_hex()[..16]));
-    if is_same(&path, shim) {
-        return Ok(path);
+    write(dir, &path, shim)?;
+    Ok(path)
+}
+
+/// The name under which agents' hooks call it.
+pub const STABLE: &str = "beadle-shim";
+
+/// Puts our shim in `dir` under [`STABLE`], replacing an older one in one step; calls that run keep theirs.
+pub fn install_stable(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join(STABLE);
+    write(dir, &path, SHIM)?;
+    Ok(path)
+}
+
+/// Whether the file at `path` is our shim, byte for byte, and may be executed.
+pub fn is_installed(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    is_same(path, SHIM) && std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o100 != 0)
+}
+
+fn write(dir: &Path, path: &Path, shim: &[u8]) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if is_same(path, shim) && std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o100 != 0) {
+        return Ok(());
     }
     // Named by pid: two daemons that start at once each rename a whole file.
     let tmp = dir.join(format!(".beadle-shim-{}", std::process::id()));
@@ -36,11 +59,10 @@ pub fn install_bytes(dir: &Path, shim: &[u8]) -> Result<PathBuf> {
         f.write_all(shim)?;
         f.sync_all()?;
         drop(f);
-        std::fs::rename(&tmp, &path)?;
+        std::fs::rename(&tmp, path)?;
         File::open(dir)?.sync_all()
     })();
-    written.map_err(Error::file("write the shim to", &path))?;
-    Ok(path)
+    written.map_err(Error::file("write the shim to", path))
 }
 
 fn is_same(path: &Path, shim: &[u8]) -> bool {

@@ -20,6 +20,7 @@ mod logs;
 mod program;
 mod terminal;
 mod tree;
+mod watch;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -27,15 +28,16 @@ use std::path::{Path, PathBuf};
 
 pub use crate::wire::{EndedBy, ExitRecord, Limits, MAX_INPUT, ProcessId, Stage, Status};
 pub use adopt::{Adopted, kill_leftovers};
-pub use ancestry::{Peer, ancestors, descends_from};
+pub use ancestry::{Peer, ancestors, chain_of, descends_from};
 pub use client::{MAX_COMMANDS, ShimEvent, ShimEvents, ShimHandle};
 pub use exit::read as read_exit;
 pub use inbox::{Inbox, Line, MAX_LINE};
-pub use install::{install, install_bytes};
+pub use install::{STABLE, install, install_bytes, install_stable, is_installed};
 pub use logs::{LogChunk, MAX_CHUNK, Stream, read_log, read_tail};
 pub use program::{FileId, Inspected, Kind as ProgramKind, ProgramFile, Programs};
 pub use terminal::{Terminal, terminal_of};
-pub use tree::{ProcessInfo, identify, processes_of};
+pub use tree::{ProcessInfo, command_line, identify, processes_of};
+pub use watch::Watch;
 
 /// Output kept for `logs` of an ungated agent, and unread output at which a gated one blocks, in bytes.
 pub const UNREAD_CAP: u64 = 128 << 20;

@@ -43,6 +43,19 @@ pub fn processes_of(root: ProcessId) -> Vec<ProcessInfo> {
     family.iter().filter_map(|pid| all.get(pid)).filter(|s| !s.is_zombie()).take(MAX_LISTED).map(info).collect()
 }
 
+/// Its arguments, cut to 4 KiB in all; empty when it is gone or hidden. Untrusted text.
+pub fn command_line(id: ProcessId) -> Vec<String> {
+    let mut raw = Vec::new();
+    if let Ok(f) = File::open(format!("/proc/{}/cmdline", id.pid)) {
+        // A process that just ended has no command line any more.
+        let _ = f.take(MAX_CMDLINE).read_to_end(&mut raw);
+    }
+    if identify(id.pid) != Some(id) {
+        return Vec::new();
+    }
+    raw.split(|b| *b == 0).filter(|w| !w.is_empty()).map(|w| String::from_utf8_lossy(w).into_owned()).collect()
+}
+
 /// Every process, by pid. One that is born meanwhile may be missing.
 pub(super) fn snapshot() -> BTreeMap<u32, Stat> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };

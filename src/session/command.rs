@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::hook::{Tell, Told};
 use super::live::Report;
 use super::run::{Ending, Runner, told};
 use super::{Error, live, mask};
@@ -48,6 +49,11 @@ pub enum Command {
     },
     /// A terminal that can answer came or went.
     Attached(bool),
+    /// An agent's hook tells or asks something.
+    Hook {
+        tell: Box<Tell>,
+        reply: oneshot::Sender<Option<Told>>,
+    },
     /// Events from elsewhere that belong into this log (rules).
     Record {
         events: Vec<Event>,
@@ -67,8 +73,10 @@ pub struct Resolve {
 }
 
 impl Runner {
-    pub(super) async fn command(&mut self, command: Command) {
+    /// `Some` when an agent that the host did not start says that its session is over.
+    pub(super) async fn command(&mut self, command: Command) -> Option<String> {
         match command {
+            Command::Hook { tell, reply } => return self.hook(*tell, reply).await,
             Command::Prompt { text, by, reply } => {
                 let answer = self.prompt(text, by).await;
                 let _ = reply.send(answer);
@@ -83,7 +91,9 @@ impl Runner {
                     self.pending.events.push(SessionStopping { by, how: how.to_owned(), grace_ms }.into());
                     self.commit().await;
                 }
-                if kill {
+                if self.external.is_some() {
+                    self.stop_process(kill);
+                } else if kill {
                     told(&self.id, self.shim.kill().await);
                 } else {
                     told(&self.id, self.shim.stop(grace).await);
@@ -103,7 +113,7 @@ impl Runner {
             }
             Command::Attached(false) => {
                 self.attached = self.attached.saturating_sub(1);
-                if self.attached == 0 {
+                if self.attached == 0 && self.external.is_none() {
                     self.unattended_since = Some(Instant::now());
                 }
             }
@@ -121,9 +131,13 @@ impl Runner {
                 let _ = reply.send(Ok(self.session.clone()));
             }
         }
+        None
     }
 
     async fn prompt(&mut self, text: String, by: Actor) -> Result<Session, Error> {
+        if self.external.is_some() {
+            return Err(Error::NotOurs(self.id.clone()));
+        }
         let Some(bytes) = self.driver.prompt(&text) else { return Err(Error::NoPrompts(self.session.agent.clone())) };
         if self.input_closed || self.ending.is_some() {
             return Err(Error::InputClosed(self.id.clone()));

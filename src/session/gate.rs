@@ -128,11 +128,11 @@ impl Runner {
     }
 
     /// seq that the next collected event will have.
-    fn next_seq(&self) -> u64 {
+    pub(super) fn next_seq(&self) -> u64 {
         self.session.last_seq + self.pending.events.len() as u64 + 1
     }
 
-    fn requested(&mut self, asked: &Asked, call: &Arc<Call>, failures: Vec<(String, Failure, OnFailure)>) -> u64 {
+    pub(super) fn requested(&mut self, asked: &Asked, call: &Arc<Call>, failures: Vec<(String, Failure, OnFailure)>) -> u64 {
         let seq = self.next_seq();
         self.live.account.requested(seq, asked.call_id.as_deref(), &asked.tool);
         self.pending.events.push(ToolRequested { request_id: Some(asked.request_id.clone()), call: (**call).clone() }.into());
@@ -153,11 +153,20 @@ impl Runner {
     }
 
     #[allow(clippy::too_many_arguments)] // why: the fields of one record; a struct of them would be `ToolDecided` again.
-    fn settle(&mut self, seq: u64, request_id: &str, call: &Call, judged: Judged, approver: Option<Actor>, latency_us: u64, answer: bool) {
+    pub(super) fn settle(
+        &mut self,
+        seq: u64,
+        request_id: &str,
+        call: &Call,
+        judged: Judged,
+        approver: Option<Actor>,
+        latency_us: u64,
+        answer: bool,
+    ) {
         let effect = if judged.effect == Effect::Allow { Effect::Allow } else { Effect::Deny };
         let reason = or(&judged.reason, if effect == Effect::Allow { "allowed" } else { "denied" });
         let input = judged.updated_input.as_ref().unwrap_or(&call.input);
-        let frame = answer.then(|| self.live.next_frame());
+        let frame = (answer && !self.live.hooks.has(seq)).then(|| self.live.next_frame());
         if let Some(no) = frame {
             let told = match effect {
                 Effect::Allow => agent::Answer::Allow { input },
@@ -183,10 +192,11 @@ impl Runner {
             frame,
         };
         self.live.decided(&decided, call.call_id.as_deref());
+        self.live.hooks.told(seq, effect, &decided.reason, decided.updated_input.as_ref());
         self.pending.events.push(decided.into());
     }
 
-    fn ask(&mut self, asked: &Asked, call: Arc<Call>, judged: Judged) {
+    pub(super) fn ask(&mut self, asked: &Asked, call: Arc<Call>, judged: Judged) {
         let seq = self.requested(asked, &call, judged.failures);
         let expires_at = self.inner.clock.wall_ms().saturating_add(i64::try_from(self.config.approval_timeout_ms).unwrap_or(i64::MAX));
         let request = ApprovalRequested {

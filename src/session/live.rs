@@ -97,6 +97,8 @@ pub struct Live {
     pub untaken: BTreeMap<u64, u64>,
     /// Calls that wait for a person, by seq.
     pub waiting: BTreeMap<u64, Waiting>,
+    /// Calls that came through hooks and wait for their answer or their result.
+    pub(super) hooks: super::hook::HookCalls,
     /// Number of the newest frame.
     pub last_frame: u64,
     /// Prompts given, and turns that ended.
@@ -120,6 +122,7 @@ impl Live {
     /// Rebuilds from one event of the log, oldest first.
     pub fn replay(&mut self, e: &Envelope) {
         self.account.apply(e);
+        self.hooks.replay(e);
         match &e.event {
             Event::PromptSubmitted(_) => self.prompts += 1,
             Event::ToolRequested(r) => {

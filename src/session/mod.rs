@@ -20,15 +20,18 @@ use crate::model::account::Account;
 use crate::model::{Actor, ApprovalId, Clock, Entropy, Event, PriceTable, RuleId, Session, SessionId, Status};
 use crate::policy::own::OwnFolders;
 use crate::policy::{Chain, Chains};
-use crate::process::{ProcessInfo, ShimHandle};
+use crate::process::{self, ProcessInfo, ShimHandle};
 use crate::store::Store;
 
 mod approvals;
 mod attest;
 mod command;
+mod external;
 mod failpoint;
 mod finish;
 mod gate;
+mod hook;
+mod hooked;
 pub mod instructions;
 mod live;
 mod mask;
@@ -42,6 +45,8 @@ mod words;
 
 pub use approvals::{Always, Answer, ApprovalChanges, ApprovalDetail, REASON_MAX, Reach};
 pub use attest::{AttestRequest, Attested, ProgramSeen};
+pub use hook::{HookCall, HookOutcome};
+pub use hooked::{HOOKS_MAX, Installed};
 pub use recovery::Recovered;
 pub use rules::{NewRule, Rule};
 pub use start::StartRequest;
@@ -98,6 +103,10 @@ pub enum Error {
     Config(#[from] crate::config::Error),
     #[error("the session's task did not answer within {} s; see `beadle host logs`", COMMAND_TIMEOUT.as_secs())]
     Busy,
+    #[error("session {0} was not started by the host: it takes prompts in its own terminal only")]
+    NotOurs(SessionId),
+    #[error("the conversation is session {session}, which belongs to process {pid}; that process lives, so no other may speak for it")]
+    OtherProcess { session: SessionId, pid: u32 },
     #[error("the host is shutting down; try again in a moment")]
     ShuttingDown,
     #[error(transparent)]
@@ -129,6 +138,8 @@ impl Error {
             Self::RuleLost { .. } => "BDL-SESSION-017",
             Self::Unnamed { .. } => "BDL-SESSION-032",
             Self::Endorsed { .. } => "BDL-SESSION-033",
+            Self::NotOurs(_) => "BDL-SESSION-020",
+            Self::OtherProcess { .. } => "BDL-SESSION-021",
             Self::Config(e) => e.code(),
             Self::Busy => "BDL-SESSION-012",
             Self::ShuttingDown => "BDL-SESSION-013",
@@ -177,6 +188,10 @@ pub struct Inner {
     attested: Mutex<Vec<attest::Attested>>,
     /// Held while an attestation is written: list and document change together.
     attesting: tokio::sync::Mutex<()>,
+    /// Held while a session that the host did not start is put on record: one conversation is one session.
+    externals: tokio::sync::Mutex<()>,
+    /// Settings files of agents that hold our hooks.
+    pub(super) hooked: hooked::Hooked,
     shutdown: watch::Sender<bool>,
 }
 
@@ -190,6 +205,9 @@ struct LiveSession {
     cwd: PathBuf,
     /// Two persons must allow its calls: rules added at run time allow nothing there.
     two_person: bool,
+    agent: &'static str,
+    /// Set where there is no shim.
+    external: Option<external::External>,
 }
 
 impl Inner {
@@ -247,6 +265,7 @@ impl Manager {
     pub fn new(parts: Parts) -> Result<Self, Error> {
         let rules = rules::Rules::load(&parts.store)?;
         let attested = attest::load(&parts.store)?;
+        let hooked = hooked::Hooked::load(&parts.store)?;
         let (shutdown, _) = watch::channel(false);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -266,6 +285,8 @@ impl Manager {
                 programs: crate::process::Programs::default(),
                 attested: Mutex::new(attested),
                 attesting: tokio::sync::Mutex::new(()),
+                externals: tokio::sync::Mutex::new(()),
+                hooked,
                 shutdown,
             }),
         })
@@ -306,6 +327,21 @@ impl Manager {
     /// Ends a session: TERM to the whole tree, `grace` (default: configured), then KILL; `kill` skips TERM and grace.
     pub async fn stop(&self, id: &SessionId, grace: Option<Duration>, kill: bool, by: Actor) -> Result<Session, Error> {
         self.command(id, |reply| Command::Stop { grace, kill, by, reply }).await?
+    }
+
+    /// One call of an agent's hook.
+    pub async fn hook(&self, call: HookCall) -> Result<HookOutcome, Error> {
+        external::hook(&self.inner, call).await
+    }
+
+    /// Settings files of agents that hold our hooks, by path.
+    pub fn hooked(&self) -> Vec<Installed> {
+        self.inner.hooked.list()
+    }
+
+    /// Notes that a settings file now holds our hooks (`None`: no more).
+    pub async fn set_hooked(&self, path: PathBuf, installed: Option<Installed>) -> Result<(), Error> {
+        self.inner.hooked.set(&self.inner.store, path, installed).await
     }
 
     /// Marks a terminal that can answer approvals; `None` when the session is not live.
@@ -390,9 +426,12 @@ impl Manager {
 
     /// The session's tree, parents before children; empty when it is not live.
     pub async fn processes(&self, id: &SessionId) -> Result<Vec<ProcessInfo>, Error> {
-        let shim = self.inner.live().get(id).map(|l| l.shim.clone());
-        Ok(match shim {
-            Some(shim) => shim.processes().await?,
+        let found = self.inner.live().get(id).map(|l| (l.shim.clone(), l.external.as_ref().map(|e| e.process)));
+        Ok(match found {
+            Some((_, Some(agent))) => {
+                tokio::task::spawn_blocking(move || process::processes_of(agent)).await.map_err(|_| process::Error::Disconnected)?
+            }
+            Some((shim, None)) => shim.processes().await?,
             None => vec![],
         })
     }
@@ -402,9 +441,11 @@ impl Manager {
         self.inner.run_dir(id)
     }
 
-    /// Live sessions by the identity of their shim: whoever descends from one has that session's role.
+    /// Live sessions by the identity of their shim, or of the agent where there is none: whoever descends from it has that
+    /// session's role.
     pub fn shims(&self) -> Vec<(crate::process::ProcessId, SessionId)> {
-        self.inner.live().iter().map(|(id, l)| (l.shim.shim(), id.clone())).collect()
+        let root = |l: &LiveSession| l.external.as_ref().map_or_else(|| l.shim.shim(), |e| e.process);
+        self.inner.live().iter().map(|(id, l)| (root(l), id.clone())).collect()
     }
 
     pub fn live_count(&self) -> usize {

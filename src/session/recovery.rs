@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::live::Live;
 use super::witness::Witnesses;
-use super::{Error, Inner, rules, start};
+use super::{Error, Inner, external, rules, start};
 use crate::agent;
 use crate::model::{Effect, Session, Status};
 use crate::policy::Chain;
@@ -69,6 +69,9 @@ pub(super) async fn recover(inner: &Arc<Inner>) -> Result<Recovered, Error> {
 
 /// True when the session goes on.
 async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
+    if let Some(process) = external::process_of(inner, session)? {
+        return external::adopt(inner, session, process).await;
+    }
     let driver = agent::driver(&session.agent)?;
     let adopted = Shim::adopt(&inner.run_dir(&session.id), session.id.as_str()).await?;
     let (handle, events, status) = match adopted {
@@ -98,7 +101,7 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
 }
 
 /// A session whose agent ended while no daemon was there: what it still said is read, then its end recorded.
-async fn settle_end(inner: &Arc<Inner>, session: &Session, gone: Gone) -> Result<(), Error> {
+pub(super) async fn settle_end(inner: &Arc<Inner>, session: &Session, gone: Gone) -> Result<(), Error> {
     let driver = agent::driver(&session.agent)?;
     let run_dir = inner.run_dir(&session.id);
     let (live, witnesses) = rebuild(inner, session)?;
@@ -117,7 +120,7 @@ async fn settle_end(inner: &Arc<Inner>, session: &Session, gone: Gone) -> Result
 }
 
 /// Folds the joins of a session from its log, and how far its other witnesses were heard.
-fn rebuild(inner: &Inner, session: &Session) -> Result<(Live, Witnesses), Error> {
+pub(super) fn rebuild(inner: &Inner, session: &Session) -> Result<(Live, Witnesses), Error> {
     let mut live = Live::default();
     let mut witnesses = Witnesses::new(None, session);
     let mut from = 1;

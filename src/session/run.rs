@@ -21,7 +21,7 @@ use crate::agent::{Driver, Output, ReadState};
 use crate::config::{Config, OnBreach, Unattended};
 use crate::model::{Actor, By, Effect, Event, MediationBreached, Session, SessionId, SessionStopping, ToolStarted};
 use crate::policy::Chain;
-use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle};
+use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle, Watch};
 use crate::store::{Batch, Frame};
 
 /// Commands that may wait for one session.
@@ -73,6 +73,8 @@ pub struct Runner {
     pub chain: watch::Receiver<Arc<Chain>>,
     pub mailbox: mpsc::Receiver<Command>,
     pub(super) pending: Pending,
+    /// The agent's process where there is no shim: the host did not start it.
+    pub(super) external: Option<Watch>,
     pub(super) attached: usize,
     pub(super) unattended_since: Option<Instant>,
     pub(super) ending: Option<Ending>,
@@ -118,6 +120,7 @@ impl Runner {
             chain,
             mailbox,
             pending: Pending::default(),
+            external: None,
             attached: 0,
             unattended_since,
             ending: None,
@@ -134,10 +137,11 @@ impl Runner {
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         if self.session.status == crate::model::Status::Stopping {
             self.ending = Some(Ending::Stop);
+            self.stop_process(false);
             told(&self.id, self.shim.stop(Duration::from_millis(self.config.grace_ms)).await);
         }
         loop {
-            if self.driver.speaks() {
+            if self.driver.speaks() && self.external.is_none() {
                 self.drain().await;
                 self.consult().await;
             }
@@ -146,7 +150,8 @@ impl Runner {
             tokio::select! {
                 biased;
                 _ = shutdown.changed() => return,
-                got = self.shim_events.recv() => match got {
+                () = gone(self.external.as_ref()) => return self.finish_external(None).await,
+                got = self.shim_events.recv(), if self.external.is_none() => match got {
                     Some(ShimEvent::Written { .. }) => {}
                     Some(ShimEvent::Refused { no, last }) => tracing::warn!(session = %self.id, no, last, "a frame was refused"),
                     Some(ShimEvent::Blocked(errno)) => tracing::warn!(session = %self.id, errno, "the agent's output cannot be written; it waits"),
@@ -158,7 +163,9 @@ impl Runner {
                         }
                     }
                 },
-                Some(command) = self.mailbox.recv() => self.command(command).await,
+                Some(command) = self.mailbox.recv() => if let Some(reason) = self.command(command).await {
+                    return self.finish_external(Some(reason)).await;
+                },
                 () = sleep_until(timer) => self.timer().await,
             }
         }
@@ -241,12 +248,22 @@ impl Runner {
             self.live.account.contradicted(call, what);
         }
         let stop = self.config.on_breach != OnBreach::Alert;
-        let action = if stop { "stop" } else { "alert" };
+        // why: an agent that the host did not start is not the host's to end; it runs no further call instead.
+        let ours = self.external.is_none();
+        let action = if stop && ours {
+            "stop"
+        } else if stop {
+            "deny"
+        } else {
+            "alert"
+        };
         self.pending
             .events
             .push(MediationBreached { what: what.to_owned(), detail: live::cut(&detail, 1024), call, action: action.to_owned() }.into());
-        if stop && self.ending.is_none() {
+        if stop && self.ending.is_none() && ours {
             self.end(Ending::Breach, "breach").await;
+        } else if stop && !ours {
+            self.ending = Some(Ending::Breach);
         }
     }
 
@@ -348,6 +365,7 @@ impl Runner {
         if decides {
             failpoint::hit("synced");
         }
+        self.live.hooks.answer(self.session.last_seq);
         for f in &p.frames {
             send(&self.shim, f).await;
             if decides {
@@ -390,11 +408,12 @@ impl Runner {
         let reattach = self.unattended_since.filter(|_| waiting && self.config.unattended == Unattended::Deny).map(|t| t + REATTACH);
         // why: an answer can still come for what waits, and needs the input.
         let close = self.close_at.filter(|_| !waiting);
-        [expiry, reattach, close, self.witnesses.due()].into_iter().flatten().min()
+        [expiry, reattach, close, self.witnesses.due(), self.live.hooks.next_gone()].into_iter().flatten().min()
     }
 
     async fn timer(&mut self) {
         let now = Instant::now();
+        self.withdraw_gone(now);
         let wall = self.inner.clock.wall_ms();
         let expired: Vec<u64> = self.live.waiting.iter().filter(|(_, w)| w.asked.expires_at <= wall).map(|(s, _)| *s).collect();
         for seq in expired {
@@ -435,6 +454,14 @@ pub(super) async fn send(shim: &ShimHandle, frame: &Frame) {
 pub(super) fn told(id: &SessionId, sent: crate::process::Result<()>) {
     if let Err(e) = sent {
         tracing::debug!(session = %id, error = %e, "the shim could not be told");
+    }
+}
+
+/// Ends when the agent's process has; never where a shim tells.
+async fn gone(process: Option<&Watch>) {
+    match process {
+        Some(p) => p.gone().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -177,7 +177,7 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
 
 /// Records that the agent runs.
 pub(super) async fn started(inner: &Arc<Inner>, session: &Session, argv: &[String], shim: &ShimHandle) -> Result<Session, Error> {
-    let event = AttemptStarted { argv: argv.to_vec(), pid: shim.agent().pid, shim_pid: shim.shim().pid };
+    let event = AttemptStarted { argv: argv.to_vec(), pid: shim.agent().pid, shim_pid: shim.shim().pid, agent_start: None };
     Ok((*inner.store.append(batch(inner, session, vec![mask::event(event.into())])).await?.session).clone())
 }
 
@@ -219,13 +219,9 @@ pub(super) fn spawn(
     let inbox = Inbox::open(&inner.run_dir(&session.id), cursor);
     let (mailbox, commands) = mpsc::channel(MAILBOX);
     let (chain, chains) = watch::channel(chain);
-    let entry = LiveSession {
-        mailbox,
-        chain,
-        shim: shim.0.clone(),
-        cwd: PathBuf::from(&session.cwd),
-        two_person: config.needs_two(&session.labels),
-    };
+    let cwd = PathBuf::from(&session.cwd);
+    let two_person = config.needs_two(&session.labels);
+    let entry = LiveSession { mailbox, chain, shim: shim.0.clone(), cwd, two_person, agent: driver.name(), external: None };
     inner.live().insert(session.id.clone(), entry);
     let runner = Runner::new(inner.clone(), driver, session, live, shim, inbox, config, chains, commands, attach, witnesses);
     tokio::spawn(runner.run(inner.shutdown.subscribe()));

@@ -688,7 +688,7 @@ fn the_hook_client_takes_the_exit_code_and_long_paths_and_inputs() {
     std::os::unix::fs::symlink(&folder, dir.path().join("short")).unwrap();
     let server = answer_once(&dir.path().join("short/d"), b"HTTP/1.1 200 OK\r\nX-Beadle-Exit: 2\r\nContent-Length: 2\r\n\r\nno".to_vec());
     let h = hook(&folder.join("d"), "20000", &vec![b'z'; 3 << 20]);
-    assert_eq!((h.code, h.out.as_slice()), (Some(2), &b"no"[..]), "{}", h.err);
+    assert_eq!((h.code, h.out.as_slice(), h.err.as_str()), (Some(2), &b""[..], "no"), "a denial's reason is on stderr");
     assert!(server.join().unwrap().len() > 3 << 20);
 }
 
@@ -701,7 +701,7 @@ fn a_hook_without_a_sound_answer_blocks() {
         b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"allow\":true}",
         b"HTTP/1.1 200 OK\r\n\r\n{\"allow\":true}",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 2000000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 20000000\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx-beadle-exit: yes\r\ncontent-length: 2\r\n\r\n{}",
         b"\x00\x01\x02\x03\r\n\r\n",
     ];
@@ -717,7 +717,7 @@ fn a_hook_without_a_sound_answer_blocks() {
     assert_blocked(&hook(&silent, "150", b"{}"), "a silent daemon");
     assert!(begin.elapsed() < PATIENCE);
     assert_blocked(&hook(&silent, "soon", b"{}"), "a deadline that is no number");
-    assert_blocked(&hook(&silent, "20000", &vec![b'x'; (16 << 20) + 1]), "an input over the cap");
+    assert_blocked(&hook(&silent, "20000", &vec![b'x'; (18 << 20) + 1]), "an input over the cap");
 }
 
 #[test]

@@ -33,6 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // why: the passphrase becomes a key, and the key signs, in the caller's own process.
     ("cli/confirm", &["model", "config", "api", "operator"]),
     ("cli/operator", &["model", "config", "api", "operator"]),
+    ("cli/hook", &["model", "config", "api", "agent"]),
     ("cli/policy", &["model", "config", "api", "policy", "plugin", "agent"]),
     ("cli/doctor", &["model", "config", "api", "gateway", "agent", "plugin"]),
     ("cli/demo", &["model", "config", "api", "gateway", "demo"]),

@@ -316,14 +316,19 @@ fn user(v: &Map<String, Value>) -> Vec<Output> {
         };
         let content = block.get("content").map(plain).unwrap_or_default();
         // why: a shell's exit code comes from nowhere but a run; a denied or malformed call is an error in other words.
-        let ran = !is_error || content.starts_with("Exit code ");
+        let ran = ran(is_error, &content);
         out.push(Output::ToolResult { call_id, is_error, ran, content, parent_call_id: parent_call_id.clone() });
     }
     out
 }
 
+/// Whether a result shows that something was executed: every success does, and an error that only an execution gives.
+pub(super) fn ran(is_error: bool, content: &str) -> bool {
+    !is_error || content.starts_with("Exit code ")
+}
+
 /// A result's content as text: text blocks joined by newlines, others by their type in brackets.
-fn plain(content: &Value) -> String {
+pub(super) fn plain(content: &Value) -> String {
     match content {
         Value::String(s) => s.clone(),
         Value::Array(blocks) => {
@@ -393,11 +398,11 @@ fn usage(u: &Map<String, Value>) -> Usage {
 }
 
 /// A non-empty string of at most [`ID_MAX`] bytes.
-fn id(v: &Map<String, Value>, key: &str) -> Option<String> {
+pub(super) fn id(v: &Map<String, Value>, key: &str) -> Option<String> {
     text(v, key).filter(|s| !s.is_empty() && s.len() <= ID_MAX)
 }
 
-fn text(v: &Map<String, Value>, key: &str) -> Option<String> {
+pub(super) fn text(v: &Map<String, Value>, key: &str) -> Option<String> {
     v.get(key).and_then(Value::as_str).map(str::to_owned)
 }
 

@@ -11,9 +11,10 @@ use hyper::{Response, header::HeaderMap};
 
 use super::super::types::{
     AccountDoc, AccountQuery, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttestationDoc, AttestationRequest,
-    AttestationsQuery, ENDED_HEADER, EventDoc, EventsQuery, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER, OperatorDoc, OperatorKeyDoc,
-    OperatorKeyRequest, Page, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest,
-    SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    AttestationsQuery, ENDED_HEADER, EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER,
+    OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc, RuleRequest,
+    RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc,
+    VerifyRequest, WAIT_MAX_MS, WaitQuery,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -157,6 +158,19 @@ impl Client {
 
     pub async fn remove_operator_key(&self, name: &str) -> Result<OperatorKeyDoc> {
         self.call(Method::DELETE, &format!("/v1/operator/keys/{}", escape(name)), Bytes::new()).await
+    }
+
+    /// Tells what an agent's hook was given; the answer is of no use to who calls this.
+    pub async fn hook(&self, agent: &str, payload: Bytes) -> Result<()> {
+        self.send(Method::POST, &format!("/v1/hooks/{}", escape(agent)), payload, None, None).await.map(drop)
+    }
+
+    pub async fn hooks(&self) -> Result<HooksDoc> {
+        self.get("/v1/hooks").await
+    }
+
+    pub async fn set_hooked(&self, request: &HookedRequest) -> Result<HooksDoc> {
+        self.post("/v1/hooks", request).await
     }
 
     pub async fn host(&self) -> Result<HostDoc> {
