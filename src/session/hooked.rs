@@ -67,8 +67,8 @@ impl Hooked {
         if list.is_empty() {
             return None;
         }
-        let written = call.paths.iter().filter(|p| p.access != Access::Read);
-        let hit = written.filter(|p| list.iter().any(|i| [&p.absolute, &p.resolved].iter().any(|c| Path::new(c) == i.path))).next()?;
+        let mut written = call.paths.iter().filter(|p| p.access != Access::Read);
+        let hit = written.find(|p| list.iter().any(|i| [&p.absolute, &p.resolved].iter().any(|c| Path::new(c) == i.path)))?;
         Some(format!("{} holds the hooks by which this call is judged; change it outside of the agent", hit.written))
     }
 }

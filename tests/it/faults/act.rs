@@ -199,12 +199,25 @@ fn shim(c: Cell, what: &str) {
     }
 }
 
-/// The hook client as an agent starts it.
+/// The hook client itself, for cells that stop or kill it.
 fn hook_client(rig: &Rig, deadline: Duration) -> Command {
+    hook_command(rig, deadline, Command::new(shim_of(rig)), &["hook", "claude"])
+}
+
+/// The same below a shell of its own. Who starts a hook client is the agent to the host, and what that starts has the role of
+/// its session: that must not be this test.
+fn hook_client_of_an_agent(rig: &Rig, deadline: Duration) -> Command {
+    let shim = shim_of(rig).display().to_string();
+    hook_command(rig, deadline, Command::new("/bin/sh"), &["-c", "\"$0\" hook claude; exit $?", &shim])
+}
+
+fn shim_of(rig: &Rig) -> std::path::PathBuf {
     let bin = rig.host.data().join("bin");
-    let shim = std::fs::read_dir(bin).expect("the daemon's programs").flatten().next().expect("a shim").path();
-    let mut c = Command::new(shim);
-    c.args(["hook", "claude"])
+    std::fs::read_dir(bin).expect("the daemon's programs").flatten().next().expect("a shim").path()
+}
+
+fn hook_command(rig: &Rig, deadline: Duration, mut c: Command, args: &[&str]) -> Command {
+    c.args(args)
         .env_clear()
         .env("BEADLE_SOCKET", rig.host.beadle_home().join("run/beadle.sock"))
         .env("BEADLE_HOOK_DEADLINE_MS", deadline.as_millis().to_string())
@@ -217,7 +230,7 @@ fn hook_client(rig: &Rig, deadline: Duration) -> Command {
 
 /// A hook client asks about a call and is not answered in time: blocked, and nothing on its standard output.
 fn refused(rig: &Rig, deadline: Duration) {
-    let mut child = hook_client(rig, deadline).spawn().expect("the hook client starts");
+    let mut child = hook_client_of_an_agent(rig, deadline).spawn().expect("the hook client starts");
     child.stdin.take().expect("a pipe").write_all(QUESTION).expect("written");
     let out = child.wait_with_output().expect("a child");
     assert_eq!((out.status.code(), out.stdout.as_slice()), (Some(2), &b""[..]), "{}", String::from_utf8_lossy(&out.stderr));
@@ -268,7 +281,7 @@ fn hook(c: Cell, what: &str) {
         }
         "full disk" => {
             let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
-            let mut child = hook_client(&rig, Duration::from_secs(5)).stdout(full).spawn().expect("the hook client starts");
+            let mut child = hook_client_of_an_agent(&rig, Duration::from_secs(5)).stdout(full).spawn().expect("the hook client starts");
             child.stdin.take().expect("a pipe").write_all(QUESTION).expect("written");
             let out = child.wait_with_output().expect("a child");
             assert_eq!(out.status.code(), Some(2), "{what}: {out:?}");
