@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use beadle_fuzz::api::client::sse::{Message, SseReader};
 use beadle_fuzz::api::types::{
-    ApprovalAnswer, EventsQuery, LogsQuery, RuleRequest, RunRequest, SendRequest, SessionsQuery, StopRequest, TrustRequest,
+    AccountQuery, ApprovalAnswer, ApprovalsQuery, EventsQuery, HookedRequest, LogsQuery, OperatorKeyRequest, RuleRequest, RunRequest, SendRequest, SessionsQuery, StatsQuery, StopRequest, TrustRequest,
 };
 use beadle_fuzz::model::{ApprovalId, Session, SessionId};
 use beadle_fuzz::take::Take;
@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
     let mut take = Take(data);
     let (kind, piece) = (take.byte(), usize::from(take.byte()));
     let body = take.0;
-    match kind % 12 {
+    match kind % 17 {
         0 => read::<RunRequest>(body),
         1 => read::<SessionsQuery>(body),
         2 => read::<RuleRequest>(body),
@@ -49,6 +49,11 @@ fuzz_target!(|data: &[u8]| {
         7 => read::<StopRequest>(body),
         8 => read::<TrustRequest>(body),
         9 => read::<Session>(body),
+        11 => read::<AccountQuery>(body),
+        12 => read::<ApprovalsQuery>(body),
+        13 => read::<HookedRequest>(body),
+        14 => read::<OperatorKeyRequest>(body),
+        15 => read::<StatsQuery>(body),
         10 => assert_eq!(stream(body, piece), stream(body, body.len())),
         _ => {
             let text = String::from_utf8_lossy(body);
