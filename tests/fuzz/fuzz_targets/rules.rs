@@ -1,0 +1,138 @@
+//! From a command to its decision by the standard rules: a denied program that the parser sees is never allowed, and what is
+//! allowed consists of what the rules allow.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use beadle_fuzz::model::{Access, Call, Channel, Parse, ToolKind, Word};
+use beadle_fuzz::policy::call::{CallInput, explain};
+use beadle_fuzz::policy::paths::{Entry, Paths};
+use beadle_plugin as wit;
+use libfuzzer_sys::fuzz_target;
+use policy_rules::Policy;
+use serde_json::{Value, json};
+
+/// A file system where everything stands and nothing is a link.
+struct Plain;
+
+impl Paths for Plain {
+    fn entry(&self, _path: &str) -> Entry {
+        Entry::Other
+    }
+}
+
+const CONFIG: &str = r#"{"allow": ["Bash(echo:*)", "Bash(git status:*)", "Read(./**)", "Edit(./src/**)"], "ask": ["Bash(curl:*)"],
+    "deny": ["Bash(rm:*)", "Bash(git push:*)", "Read(./.env)"], "root": "/home/dev/project", "home": "/home/dev"}"#;
+
+static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy::compile(CONFIG).unwrap_or_else(|e| panic!("{e}")));
+
+/// Programs that an allowed command may have: allowed ones, wrappers that only run their command, and what rides along.
+const MAY: [&str; 24] = [
+    "echo", "git", "timeout", "nice", "nohup", "time", "stdbuf", "ionice", "env", "sh", "bash", "dash", "zsh", "ksh", "cd", "test", "[",
+    "true", "false", ":", "pwd", "exit", "command", "builtin",
+];
+
+fn base(word: &str) -> &str {
+    word.rsplit('/').next().unwrap_or(word)
+}
+
+fuzz_target!(|data: &[u8]| {
+    let (tool, input) = match data.split_first() {
+        Some((b'R', rest)) => ("Read", json!({"file_path": String::from_utf8_lossy(rest)})),
+        Some((b'E', rest)) => ("Edit", json!({"file_path": String::from_utf8_lossy(rest), "old_string": "a", "new_string": "b"})),
+        Some((b'J', rest)) => match serde_json::from_slice::<Value>(rest) {
+            Ok(v @ Value::Object(_)) => ("Bash", v),
+            _ => return,
+        },
+        _ => ("Bash", json!({"command": String::from_utf8_lossy(data)})),
+    };
+    let given = CallInput {
+        agent: "claude",
+        tool,
+        input: &input,
+        cwd: "/home/dev/project",
+        write_root: None,
+        home: Some("/home/dev"),
+        call_id: None,
+        parent_call_id: None,
+        sub_agent: None,
+        channel: Channel::Driver,
+    };
+    let built = explain(&given, &Plain);
+    let call = built.call;
+    assert_eq!(call.parse == Parse::Complete, built.reason.is_none());
+    let decision = POLICY.decide(&policy_rules::bench::sample_session(), &to_wit(&call));
+    assert!(decision.reason.len() <= 4 << 10 && decision.rule.as_ref().is_none_or(|r| r.len() <= 1 << 10), "over the contract's limits");
+    let first = |c: &beadle_fuzz::model::Command| c.argv.first().map(|w| base(&w.text).to_owned()).unwrap_or_default();
+    if decision.effect == wit::Effect::Allow {
+        assert_eq!(call.parse, Parse::Complete, "{call:?}");
+        for c in &call.commands {
+            assert!(MAY.contains(&first(c).as_str()), "{c:?} is let through by {:?}", decision.rule);
+        }
+    }
+    if call.commands.iter().any(|c| c.argv[0].exact && first(c) == "rm") {
+        assert_eq!(decision.effect, wit::Effect::Deny, "{call:?}");
+    }
+});
+
+fn to_wit(c: &Call) -> wit::Call {
+    let word = |w: &Word| wit::Word { text: w.text.clone(), exact: w.exact };
+    let access = |a| match a {
+        Access::Read => wit::Access::Read,
+        Access::Write => wit::Access::Write,
+        Access::ReadWrite => wit::Access::ReadWrite,
+    };
+    wit::Call {
+        agent: c.agent.clone(),
+        tool: c.tool.clone(),
+        kind: match c.kind {
+            ToolKind::Read => wit::ToolKind::Read,
+            ToolKind::Edit => wit::ToolKind::Edit,
+            ToolKind::Delete => wit::ToolKind::Delete,
+            ToolKind::Move => wit::ToolKind::Move,
+            ToolKind::Search => wit::ToolKind::Search,
+            ToolKind::Execute => wit::ToolKind::Execute,
+            ToolKind::Think => wit::ToolKind::Think,
+            ToolKind::Fetch => wit::ToolKind::Fetch,
+            ToolKind::Other => wit::ToolKind::Other,
+        },
+        input: c.input.to_string(),
+        cwd: c.cwd.clone(),
+        write_root: c.write_root.clone(),
+        paths: c
+            .paths
+            .iter()
+            .map(|p| wit::PathUse {
+                written: p.written.clone(),
+                absolute: p.absolute.clone(),
+                resolved: p.resolved.clone(),
+                access: access(p.access),
+                exact: p.exact,
+            })
+            .collect(),
+        urls: c.urls.clone(),
+        commands: c
+            .commands
+            .iter()
+            .map(|c| wit::Command {
+                argv: c.argv.iter().map(word).collect(),
+                env: c.env.iter().map(word).collect(),
+                redirects: c.redirects.iter().map(|r| wit::Redirect { target: word(&r.target), access: access(r.access) }).collect(),
+                origin: c.origin.clone(),
+                exact: c.exact,
+            })
+            .collect(),
+        parse: match c.parse {
+            Parse::Complete => wit::Parse::Complete,
+            Parse::Partial => wit::Parse::Partial,
+            Parse::Failed => wit::Parse::Failed,
+        },
+        parse_reason: c.parse_reason.clone(),
+        call_id: None,
+        parent_call_id: None,
+        sub_agent: None,
+        channel: wit::Channel::Driver,
+        at_ms: 0,
+    }
+}
