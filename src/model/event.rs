@@ -7,16 +7,18 @@ use serde_json::Value;
 
 use super::attestation::SessionProgram;
 use super::call::Call;
-use super::decision::{Answer, By, Effect, FailureCause, Mode, OnFailure};
+use super::decision::{Answer, By, Effect};
 use super::id::{RuleId, SessionId};
 use super::session::{Mediation, Outcome};
 use super::usage::{Nanousd, Usage};
 
 mod account;
 mod approval;
+mod plugin;
 
 pub use account::{EffectSeen, EffectsObserved, TranscriptNamed, Witness};
 pub use approval::{ApprovalEndorsed, ApprovalRequested, ApprovalResolved};
+pub use plugin::{PluginFailed, PluginLoaded, PluginReplaced};
 
 /// One event as appended: gapless `seq` from 1 in its session, wall time in milliseconds, the attempt it belongs to.
 #[derive(Debug, Clone, PartialEq)]
@@ -422,40 +424,6 @@ pub struct SubAgentInvoked {
     pub call_id: Option<String>,
     pub agent_type: String,
     pub description: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PluginLoaded {
-    pub policy: String,
-    pub plugin: String,
-    pub version: String,
-    pub digest: String,
-    /// BLAKE3 of the config bytes, hex.
-    pub config_digest: String,
-    pub mode: Mode,
-    pub on_failure: OnFailure,
-    pub deadline_ms: u64,
-    /// Calls start from a snapshot taken after `configure`; else each is configured anew.
-    pub snapshotted: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PluginFailed {
-    pub policy: String,
-    pub cause: FailureCause,
-    pub detail: String,
-    pub on_failure: OnFailure,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub call: Option<u64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PluginReplaced {
-    pub policy: String,
-    pub old_digest: String,
-    pub digest: String,
-    pub config_digest: String,
-    pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

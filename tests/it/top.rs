@@ -20,6 +20,13 @@ fn questions_are_answered_by_key_and_the_terminal_is_given_back() {
     top.wait_for("touch a");
     top.wait_for("asked");
     assert!(!host.work().join("a").exists(), "nothing runs before the answer");
+    // A key before the question's story is read is no answer.
+    let mut width = 0;
+    until("its story is read", || {
+        width += 1;
+        top.resize(30, 118 + width % 2);
+        top.screen().contains("demo, in ").then_some(())
+    });
     top.press("y");
     // Another size makes it draw the whole screen, so that each text stands there in one piece.
     top.resize(31, 121);
