@@ -1,7 +1,7 @@
 //! Confirmation of what loosens: handlers say what exactly is asked for, `operator` says whether a person did.
 //!
 //! A request that must be confirmed is answered 428 with a [`ChallengeDoc`]; the peer sends the same request again with the answer in the
-//! header [`CONFIRM_HEADER`](super::types::CONFIRM_HEADER). Denying, stopping and tightening never come here.
+//! header [`CONFIRM_HEADER`]. Denying, stopping and tightening never come here.
 
 use std::convert::Infallible;
 

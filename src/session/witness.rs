@@ -1,7 +1,7 @@
 //! Other witnesses of a session than its own stream: the agent's transcript, and reports of its hooks.
 //!
 //! Invariants:
-//! - a breach that a witness shows is recorded and acted on like any other, within [`transcript::LOOK`] and one append;
+//! - a breach that a witness shows is recorded and acted on like any other, within `transcript::LOOK` and one append;
 //! - what a witness adds without a breach waits for the next event, so it costs a call no append of its own.
 //!
 //! Called by `run`, `finish` and `command`.
