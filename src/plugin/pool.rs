@@ -301,6 +301,12 @@ mod tests {
         Job { standing: Arc::clone(standing), work: Box::new(work) }
     }
 
+    /// Calls of it that wait, and that run.
+    fn counts(of: &Standing) -> (usize, usize) {
+        let of = of.lock();
+        (of.waiting, of.running)
+    }
+
     /// Looks as often as the ticker does, until `done`.
     fn look_until(pool: &Pool, done: impl Fn() -> bool) {
         let end = Instant::now() + LONG;
@@ -350,9 +356,9 @@ mod tests {
         }
         assert!(!good.is_slow());
         // The second calls waited: one core at most for each.
-        assert!(spinning.iter().all(|s| s.lock().waiting == 1 && s.running() == 1));
+        assert!(spinning.iter().all(|s| counts(s) == (1, 1)));
         stop.store(true, Ordering::Relaxed);
-        look_until(&pool, || spinning.iter().all(|s| s.running() == 0 && s.lock().waiting == 0));
+        look_until(&pool, || spinning.iter().all(|s| counts(s) == (0, 0)));
         assert_eq!(pool.0.lock().moved, 0);
     }
 
@@ -398,6 +404,6 @@ mod tests {
         assert!(!pool.submit(job(&full, || {})), "one plugin has its own bound");
         assert!(pool.submit(job(&other, || {})), "and the others still find room");
         drop(go);
-        look_until(&pool, || full.lock().waiting == 0 && full.running() == 0);
+        look_until(&pool, || counts(&full) == (0, 0));
     }
 }
