@@ -199,16 +199,21 @@ fn shim(c: Cell, what: &str) {
     }
 }
 
-/// The hook client itself, for cells that stop or kill it.
-fn hook_client(rig: &Rig, deadline: Duration) -> Command {
-    hook_command(rig, deadline, Command::new(shim_of(rig)), &["hook", "claude"])
-}
-
-/// The same below a shell of its own. Who starts a hook client is the agent to the host, and what that starts has the role of
+/// A hook client below a shell of its own. Who starts a hook client is the agent to the host, and what that starts has the role of
 /// its session: that must not be this test.
-fn hook_client_of_an_agent(rig: &Rig, deadline: Duration) -> Command {
+fn hook_client(rig: &Rig, deadline: Duration) -> Command {
     let shim = shim_of(rig).display().to_string();
     hook_command(rig, deadline, Command::new("/bin/sh"), &["-c", "\"$0\" hook claude; exit $?", &shim])
+}
+
+/// The hook client's own number, below the shell `parent`; it runs its program by then.
+fn client_below(rig: &Rig, parent: u32) -> u32 {
+    let shim = shim_of(rig);
+    until("the shell has started the hook client", || {
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+        let child: u32 = children.split_whitespace().next()?.parse().ok()?;
+        (std::fs::read_link(format!("/proc/{child}/exe")).ok()? == shim).then_some(child)
+    })
 }
 
 fn shim_of(rig: &Rig) -> std::path::PathBuf {
@@ -230,7 +235,7 @@ fn hook_command(rig: &Rig, deadline: Duration, mut c: Command, args: &[&str]) ->
 
 /// A hook client asks about a call and is not answered in time: blocked, and nothing on its standard output.
 fn refused(rig: &Rig, deadline: Duration) {
-    let mut child = hook_client_of_an_agent(rig, deadline).spawn().expect("the hook client starts");
+    let mut child = hook_client(rig, deadline).spawn().expect("the hook client starts");
     child.stdin.take().expect("a pipe").write_all(QUESTION).expect("written");
     let out = child.wait_with_output().expect("a child");
     assert_eq!((out.status.code(), out.stdout.as_slice()), (Some(2), &b""[..]), "{}", String::from_utf8_lossy(&out.stderr));
@@ -246,7 +251,7 @@ fn hook(c: Cell, what: &str) {
         "killed" | "restarted" => {
             let mut child = hook_client(&rig, Duration::from_secs(30)).spawn().expect("the hook client starts");
             child.stdin.as_mut().expect("a pipe").write_all(&QUESTION[..40]).expect("written");
-            child.kill().expect("killed");
+            signal(client_below(&rig, child.id()), Signal::KILL);
             let out = child.wait_with_output().expect("a child");
             assert!(!out.status.success() && out.stdout.is_empty(), "{what}: {out:?}");
             if c.state() == "restarted" {
@@ -257,11 +262,12 @@ fn hook(c: Cell, what: &str) {
         }
         "hung" => {
             let mut child = hook_client(&rig, short).spawn().expect("the hook client starts");
-            signal(child.id(), Signal::STOP);
+            let client = client_below(&rig, child.id());
+            signal(client, Signal::STOP);
             child.stdin.take().expect("a pipe").write_all(QUESTION).expect("written");
             rig.only(may_run(c.point()));
             std::thread::sleep(short);
-            signal(child.id(), Signal::CONT);
+            signal(client, Signal::CONT);
             let out = child.wait_with_output().expect("a child");
             assert_eq!((out.status.code(), out.stdout.as_slice()), (Some(2), &b""[..]), "{what}: {out:?}");
         }
@@ -281,7 +287,7 @@ fn hook(c: Cell, what: &str) {
         }
         "full disk" => {
             let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
-            let mut child = hook_client_of_an_agent(&rig, Duration::from_secs(5)).stdout(full).spawn().expect("the hook client starts");
+            let mut child = hook_client(&rig, Duration::from_secs(5)).stdout(full).spawn().expect("the hook client starts");
             child.stdin.take().expect("a pipe").write_all(QUESTION).expect("written");
             let out = child.wait_with_output().expect("a child");
             assert_eq!(out.status.code(), Some(2), "{what}: {out:?}");
