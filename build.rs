@@ -6,7 +6,7 @@
 //! - nothing of the outer build's flags, wrappers or job server reaches them;
 //! - a target that is missing is added through rustup; where that fails, the error names the one command to run.
 //!
-//! Results, in `OUT_DIR`: `rules.wasm`, `hello.wasm`, `hostile.wasm` and `liar.wasm` (for the tests) and `beadle-shim`.
+//! Results, in `OUT_DIR`: `rules.wasm`, `hello.wasm`, those of the tests (`hostile`, `liar`, `moments_*`) and `beadle-shim`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -18,15 +18,23 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// Package, its module as cargo names it, and the file that `src/plugin/standard.rs` and the tests embed.
-const GUESTS: [(&str, &str, &str); 4] = [
+const GUESTS: [(&str, &str, &str); 12] = [
     ("policy-rules", "policy_rules.wasm", "rules.wasm"),
     ("hello-policy", "hello_policy.wasm", "hello.wasm"),
     ("hostile-guest", "hostile_guest.wasm", "hostile.wasm"),
     ("liar-guest", "liar_guest.wasm", "liar.wasm"),
+    ("moment-guests", "examples/moments_base.wasm", "moments_base.wasm"),
+    ("moment-guests", "examples/moments_session.wasm", "moments_session.wasm"),
+    ("moment-guests", "examples/moments_prompt.wasm", "moments_prompt.wasm"),
+    ("moment-guests", "examples/moments_result.wasm", "moments_result.wasm"),
+    ("moment-guests", "examples/moments_attempt.wasm", "moments_attempt.wasm"),
+    ("moment-guests", "examples/moments_all.wasm", "moments_all.wasm"),
+    ("moment-guests", "examples/moments_strategy.wasm", "moments_strategy.wasm"),
+    ("moment-guests", "examples/moments_sink.wasm", "moments_sink.wasm"),
 ];
 
 /// What the results depend on; folders are watched whole.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "build.rs",
     "Cargo.toml",
     "Cargo.lock",
@@ -35,6 +43,7 @@ const SOURCES: [&str; 11] = [
     "examples/hello-policy",
     "tests/guests/hostile",
     "tests/guests/liar",
+    "tests/guests/moments",
     "shim",
     "src/wire.rs",
     "src/wire",
@@ -85,6 +94,7 @@ fn guests(root: &Path, target: &Path, out: &Path) -> Result<()> {
     for (package, _, _) in GUESTS {
         cargo.args(["-p", package]);
     }
+    cargo.args(["--lib", "--examples"]);
     finish(cargo, "the plugins")?;
     for (package, module, file) in GUESTS {
         let path = target.join(WASM).join("guest").join(module);

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
-use crate::model::{Decision, FailureCause};
+use crate::model::FailureCause;
 
 use super::engine::Engines;
 use super::state::State;
-use super::v0_1::{Exports, Question};
+use super::v0_1::{Ask, Exports};
 
 /// Longest detail of a failure, in bytes.
 const MAX_DETAIL: usize = 1 << 10;
@@ -50,22 +50,22 @@ pub(super) enum From<'a> {
 }
 
 /// Puts the question to an instance that no call has used. The store is the caller's to throw away.
-pub(super) fn decide(
+pub(super) fn put<Q: Ask>(
     engines: &Engines,
     store: &mut Store<State>,
     from: From<'_>,
     exports: &Exports,
-    question: &Question,
-) -> Result<Decision, CallFailure> {
+    question: &Q,
+) -> Result<Q::Answer, CallFailure> {
     let _ticking = engines.ticker.enter();
     match ask(store, from, exports, question) {
-        Ok(Ok(decision)) => Ok(decision),
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(detail)) => Err(CallFailure::new(FailureCause::BadAnswer, detail)),
         Err(e) => Err(failure(store, &e)),
     }
 }
 
-fn ask(store: &mut Store<State>, from: From<'_>, exports: &Exports, question: &Question) -> wasmtime::Result<Result<Decision, String>> {
+fn ask<Q: Ask>(store: &mut Store<State>, from: From<'_>, exports: &Exports, question: &Q) -> wasmtime::Result<Result<Q::Answer, String>> {
     let (instance, config) = match from {
         From::Ready(instance) => (instance, None),
         From::New { pre, config } => (pre.instantiate(&mut *store)?, config),
@@ -75,7 +75,8 @@ fn ask(store: &mut Store<State>, from: From<'_>, exports: &Exports, question: &Q
     {
         return Ok(Err(format!("`configure` accepted its configuration at load and refuses it now: {reason}")));
     }
-    exports.decide(store, &instance, question)
+    question.prepare(store);
+    question.put(exports, store, &instance)
 }
 
 /// Runs one of the functions of loading in a fresh instance, under the ticker.

@@ -24,16 +24,22 @@ pub enum Error {
     Invalid { plugin: String, detail: String },
 
     #[error(
-        "plugin {plugin}: imports {imports}, which the host does not give to policies; only `beadle:plugin/log` and WASI \
-         0.2 (inert) can be imported"
+        "plugin {plugin}: imports {imports}, which the host does not give to its kind of plugin; only `beadle:plugin/log`, \
+         for compaction strategies `beadle:plugin/transcript`, and WASI 0.2 (inert) can be imported"
     )]
     ForbiddenImport { plugin: String, imports: String },
 
     #[error(
-        "plugin {plugin}: not a permission policy: it lacks the exports {missing} (it has: {found}); build it for the \
-         world `permission-policy` of `beadle:plugin@0.1`"
+        "plugin {plugin}: not a {world}: it lacks the exports {missing} (it has: {found}); build it for the world \
+         `{world}` of `beadle:plugin@0.1`"
     )]
-    WrongWorld { plugin: String, missing: String, found: String },
+    WrongWorld { plugin: String, world: &'static str, missing: String, found: String },
+
+    #[error("plugin {plugin}: it is a {kind} and is named where a {wanted} is needed; give the path of another component")]
+    OtherKind { plugin: String, kind: &'static str, wanted: &'static str },
+
+    #[error("plugin {plugin}: it exports the interfaces of {kinds}; a component is of one kind, so build one for each")]
+    SeveralKinds { plugin: String, kinds: String },
 
     #[error("plugin {plugin}: its exports do not have the shapes of `beadle:plugin@0.1`: {detail}; build it against that WIT")]
     WrongShape { plugin: String, detail: String },
@@ -77,6 +83,8 @@ impl Error {
             Self::CompileBudget { .. } => "BDL-PLUGIN-012",
             Self::Engine { .. } => "BDL-PLUGIN-013",
             Self::Start { .. } => "BDL-PLUGIN-014",
+            Self::OtherKind { .. } => "BDL-PLUGIN-015",
+            Self::SeveralKinds { .. } => "BDL-PLUGIN-016",
         }
     }
 

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use wasmtime::Store;
 
-use crate::model::{Clock, Decision, FailureCause, SystemClock};
+use crate::model::moment::{PromptAnswer, ResultAnswer, SessionAnswer};
+use crate::model::{Clock, Decision, Delivery, Edit, FailureCause, Moment, SystemClock, Verdict};
 
 use super::cache::{CacheOptions, Name};
 use super::call::{self, CallFailure};
@@ -26,7 +27,9 @@ use super::pool::{Job, Pool, Standing};
 use super::quarantine::{Quarantine, QuarantineOptions};
 use super::ready::{Ready, Spare};
 use super::state::State;
-use super::v0_1::{Description, Question};
+use super::v0_1::{
+    Ask, AttemptQuestion, Batch, Description, PlanQuestion, PluginKind, PromptQuestion, Question, ResultQuestion, SessionQuestion,
+};
 
 /// How long after its deadline a running call is waited for; stopping a guest takes a few milliseconds.
 const STOPPING: Duration = Duration::from_millis(100);
@@ -84,10 +87,17 @@ impl Host {
 
     /// Loads a component: from the cache in well under a millisecond, else compiling it, which takes 0.1 to 30 seconds.
     /// Blocks; never call it from an asynchronous task.
+    ///
+    /// The component must be a permission policy.
     pub fn load(&self, spec: LoadSpec) -> Result<Arc<Plugin>> {
+        self.load_kind(spec, Some(PluginKind::PermissionPolicy))
+    }
+
+    /// The same for a component of this kind, or of whatever kind it is.
+    pub fn load_kind(&self, spec: LoadSpec, wanted: Option<PluginKind>) -> Result<Arc<Plugin>> {
         let log = Arc::new(PluginLog::new(Arc::clone(&self.0.options.clock)));
         let LoadSpec { name, wasm, config, limits } = spec;
-        let source = Source { plugin: name.clone(), wasm, config, limits: limits.clone(), log: Arc::clone(&log) };
+        let source = Source { plugin: name.clone(), wasm, config, limits: limits.clone(), log: Arc::clone(&log), wanted };
         source.check()?;
         let digest = blake3::hash(&source.wasm);
         let config_digest = blake3::hash(source.config.as_bytes());
@@ -114,10 +124,13 @@ impl Host {
 
     fn open(&self, source: &Source, key: &Name) -> Result<Loaded> {
         let cache = self.0.options.cache.as_ref();
-        if let Some(artefact) = cache.and_then(|c| c.get(key))
-            && let Ok(loaded) = source.open(&self.0.engines, artefact)
-        {
-            return Ok(loaded);
+        if let Some(artefact) = cache.and_then(|c| c.get(key)) {
+            match source.open(&self.0.engines, artefact) {
+                Ok(loaded) => return Ok(loaded),
+                // The artefact is sound, and of another kind.
+                Err(e @ Error::OtherKind { .. }) => return Err(e),
+                Err(_) => {}
+            }
         }
         let (inner, mine) = (Arc::clone(&self.0), source.clone());
         let built = self.0.compiler.run(source.limits.compile, move || mine.build(&inner.engines));
@@ -158,6 +171,16 @@ impl Plugin {
     /// Who the component says it is.
     pub const fn describe(&self) -> &Description {
         &self.loaded.meta.description
+    }
+
+    /// What it is, by its exports.
+    pub const fn kind(&self) -> PluginKind {
+        self.loaded.exports.kind
+    }
+
+    /// The optional moments that it takes part in.
+    pub fn moments(&self) -> Vec<Moment> {
+        self.loaded.exports.moments()
     }
 
     /// BLAKE3 of the component, hex.
@@ -203,8 +226,17 @@ impl Plugin {
         &self.log
     }
 
-    /// Asks on one of the host's threads, and answers by the deadline and a few milliseconds.
+    /// Asks about a tool call.
     pub async fn decide(self: &Arc<Self>, question: &Arc<Question>, deadline: Duration) -> Outcome {
+        self.put(question, deadline).await
+    }
+
+    /// Asks on one of the host's threads, and answers by the deadline and a few milliseconds.
+    pub(super) async fn put<Q>(self: &Arc<Self>, question: &Arc<Q>, deadline: Duration) -> Answered<Q::Answer>
+    where
+        Q: Ask + Send + Sync + 'static,
+        Q::Answer: Send,
+    {
         self.admit()?;
         let until = Instant::now() + deadline;
         let began = Arc::new(AtomicBool::new(false));
@@ -214,7 +246,7 @@ impl Plugin {
             // Nobody waits any more: then it is not worth a core.
             if !answer.is_closed() {
                 starts.store(true, Ordering::Release);
-                let (outcome, used) = plugin.ask(&question, call::left(until));
+                let (outcome, used) = plugin.ask(&*question, call::left(until));
                 let _ = answer.send(outcome);
                 drop(used);
                 plugin.make_ahead();
@@ -261,7 +293,7 @@ impl Plugin {
         })
     }
 
-    fn ask(&self, question: &Question, ahead: Duration) -> (Outcome, Used) {
+    fn ask<Q: Ask>(&self, question: &Q, ahead: Duration) -> (Answered<Q::Answer>, Used) {
         if ahead.is_zero() {
             return (Err(busy("its deadline was over before it began")), Used(None));
         }
@@ -276,7 +308,7 @@ impl Plugin {
                 call::From::New { pre: &self.loaded.pre, config: self.config.as_deref() },
             ),
         };
-        let outcome = call::decide(engines, &mut store, from, &self.loaded.exports, question);
+        let outcome = call::put(engines, &mut store, from, &self.loaded.exports, question);
         match &outcome {
             Ok(_) => self.quarantine.succeeded(),
             Err(f) if f.is_plugins_own() => self.quarantine.failed(self.host.options.clock.boot_ms()),
@@ -286,11 +318,66 @@ impl Plugin {
     }
 }
 
+impl Plugin {
+    /// Asks about a session that is about to start.
+    pub async fn judge_session(self: &Arc<Self>, question: &Arc<SessionQuestion>, deadline: Duration) -> Answered<SessionAnswer> {
+        self.takes_part(Moment::JudgeSession)?;
+        self.put(question, deadline).await
+    }
+
+    /// Asks about a prompt.
+    pub async fn judge_prompt(self: &Arc<Self>, question: &Arc<PromptQuestion>, deadline: Duration) -> Answered<PromptAnswer> {
+        self.takes_part(Moment::JudgePrompt)?;
+        self.put(question, deadline).await
+    }
+
+    /// Asks about a tool's result.
+    pub async fn judge_result(self: &Arc<Self>, question: &Arc<ResultQuestion>, deadline: Duration) -> Answered<ResultAnswer> {
+        self.takes_part(Moment::JudgeResult)?;
+        self.put(question, deadline).await
+    }
+
+    /// Asks about an attempt.
+    pub async fn judge_attempt(self: &Arc<Self>, question: &Arc<AttemptQuestion>, deadline: Duration) -> Answered<Verdict> {
+        self.takes_part(Moment::JudgeAttempt)?;
+        self.put(question, deadline).await
+    }
+
+    /// Asks a compaction strategy for its plan.
+    pub async fn plan(self: &Arc<Self>, question: &Arc<PlanQuestion>, deadline: Duration) -> Answered<Vec<Edit>> {
+        self.is(PluginKind::CompactionStrategy)?;
+        self.put(question, deadline).await
+    }
+
+    /// Gives an audit sink a batch.
+    pub async fn write(self: &Arc<Self>, batch: &Arc<Batch>, deadline: Duration) -> Answered<Delivery> {
+        self.is(PluginKind::AuditSink)?;
+        self.put(batch, deadline).await
+    }
+
+    fn takes_part(&self, moment: Moment) -> Answered<()> {
+        if self.loaded.exports.has(moment) {
+            return Ok(());
+        }
+        Err(CallFailure::new(FailureCause::Load, format!("it does not export `{}`", moment.as_str())))
+    }
+
+    fn is(&self, kind: PluginKind) -> Answered<()> {
+        if self.kind() == kind {
+            return Ok(());
+        }
+        Err(CallFailure::new(FailureCause::Load, format!("it is a {}, not a {}", self.kind().as_str(), kind.as_str())))
+    }
+}
+
+/// An answer, or why there is none.
+pub type Answered<T> = std::result::Result<T, CallFailure>;
+
 /// The instance of an answered call. Dropping it gives its memory back.
 pub struct Used(#[allow(dead_code, reason = "held to be dropped later")] Option<Store<State>>);
 
 /// A decision, or why there is none.
-pub type Outcome = std::result::Result<Decision, CallFailure>;
+pub type Outcome = Answered<Decision>;
 
 fn busy(detail: &str) -> CallFailure {
     CallFailure::new(FailureCause::Busy, detail)

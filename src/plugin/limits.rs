@@ -14,6 +14,20 @@ pub const MAX_REASON: usize = 4 << 10;
 pub const MAX_RULE: usize = 1 << 10;
 /// Longest updated input of a decision, in bytes of JSON.
 pub const MAX_INPUT: usize = 1 << 20;
+/// Longest context that a policy adds to a prompt, in bytes.
+pub const MAX_CONTEXT: usize = 16 << 10;
+/// Longest feedback on an attempt, in bytes.
+pub const MAX_WORDS: usize = 16 << 10;
+/// Longest flag of a result, in bytes.
+pub const MAX_FLAG: usize = 1 << 10;
+/// Most labels, and most tightened settings, of one answer.
+pub const MAX_LABELS: usize = 32;
+/// Longest key of a label, in bytes; a value may have four times as many.
+pub const MAX_LABEL: usize = 64;
+/// Most edits of a compaction plan.
+pub const MAX_EDITS: usize = 10_000;
+/// Text that the edits of one plan may have together, in bytes.
+pub const MAX_PLAN: usize = 4 << 20;
 /// What a guest may hand to the host in one call, in bytes: the longest answer and some room for its frame.
 pub(super) const MAX_LIFT: usize = MAX_INPUT + MAX_REASON + MAX_RULE + (64 << 10);
 /// Memory that a slot of the pool can have, so also the most that `Limits::memory` can allow in the small engine.

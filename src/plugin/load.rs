@@ -23,7 +23,7 @@ use super::log::PluginLog;
 use super::ready::Spare;
 use super::snapshot;
 use super::state::{self, State};
-use super::v0_1::{self, Description, Exports};
+use super::v0_1::{self, Ask, Description, Exports, Missing, PluginKind};
 use super::wasi::Inert;
 
 /// What is known of a compiled plugin; kept in the cache beside the code.
@@ -53,6 +53,8 @@ pub(super) struct Source {
     pub(super) config: String,
     pub(super) limits: Limits,
     pub(super) log: Arc<PluginLog>,
+    /// What it should be; `None` where any kind will do.
+    pub(super) wanted: Option<PluginKind>,
 }
 
 impl Source {
@@ -151,23 +153,46 @@ impl Source {
     /// Whether it imports WASI; refuses foreign imports and other worlds.
     fn check_names(&self, engine: &Engine, component: &Component) -> Result<bool> {
         let (imports, exports) = v0_1::names(component, engine);
-        let ours = |n: &str| [v0_1::LOG, v0_1::TYPES].iter().any(|i| n.strip_prefix(i).is_some_and(|v| v.starts_with(v0_1::TRACK)));
+        let kind = self.exports(component, &exports).map(|e| e.kind);
+        let may = |i: &str| match &kind {
+            Ok(k) => k.imports(i),
+            // Refused below, for what it lacks.
+            Err(_) => PluginKind::ALL.iter().any(|k| k.imports(i)),
+        };
+        let ours = |n: &str| n.split_once('@').is_some_and(|(i, v)| may(i) && format!("@{v}").starts_with(v0_1::TRACK));
         let is_wasi = |n: &str| n.starts_with("wasi:") && n.rsplit('@').next().is_some_and(|v| v.starts_with("0.2."));
         let foreign: Vec<&str> = imports.iter().map(String::as_str).filter(|n| !ours(n) && !is_wasi(n)).collect();
         if !foreign.is_empty() {
             return Err(Error::ForbiddenImport { plugin: self.plugin.clone(), imports: list(&foreign) });
         }
-        if let Err(missing) = Exports::find(component) {
-            let found: Vec<&str> = exports.iter().map(String::as_str).collect();
-            return Err(Error::WrongWorld { plugin: self.plugin.clone(), missing: list(&missing), found: list(&found) });
-        }
+        kind?;
         Ok(imports.iter().any(|n| is_wasi(n)))
+    }
+
+    /// What it exports of the contract; refuses a component that is not of the wanted kind, of none, or of several.
+    fn exports(&self, component: &Component, names: &[String]) -> Result<Exports> {
+        let plugin = || self.plugin.clone();
+        let wanted = self.wanted.unwrap_or(PluginKind::PermissionPolicy);
+        match Exports::find(component, wanted) {
+            Ok(e) if self.wanted.is_some_and(|w| w != e.kind) => {
+                Err(Error::OtherKind { plugin: plugin(), kind: e.kind.as_str(), wanted: wanted.as_str() })
+            }
+            Ok(e) => Ok(e),
+            Err(Missing::OneKind(kinds)) => {
+                let kinds: Vec<&str> = kinds.iter().map(|k| k.as_str()).collect();
+                Err(Error::SeveralKinds { plugin: plugin(), kinds: list(&kinds) })
+            }
+            Err(Missing::Names(kind, missing)) => {
+                let found: Vec<&str> = names.iter().map(String::as_str).collect();
+                Err(Error::WrongWorld { plugin: plugin(), world: kind.as_str(), missing: list(&missing), found: list(&found) })
+            }
+        }
     }
 
     fn link(&self, engine: &Engine, component: &Component, wasi: bool) -> Result<(InstancePre<State>, Exports)> {
         let shape = |detail: String| Error::WrongShape { plugin: self.plugin.clone(), detail };
         let pre = state::linker(engine, component, wasi).and_then(|l| l.instantiate_pre(component)).map_err(|e| shape(format!("{e:#}")))?;
-        let exports = Exports::find(component).map_err(|missing| shape(format!("no {}", list(&missing))))?;
+        let exports = self.exports(component, &[])?;
         Ok((pre, exports))
     }
 
@@ -217,7 +242,7 @@ impl Loaded {
         engines: &Engines,
         limits: &Limits,
         log: &Arc<PluginLog>,
-        question: &v0_1::Question,
+        question: &impl Ask,
         ahead: Duration,
     ) -> Store<State> {
         let inert = self.meta.wasi.then(|| Inert::new(question.at_ms(), &question.seed(), log));
@@ -234,7 +259,7 @@ impl Loaded {
     }
 
     /// The same question and time for an instance that was made ahead.
-    pub(super) fn meet(&self, store: &mut Store<State>, log: &Arc<PluginLog>, question: &v0_1::Question, ahead: Duration) {
+    pub(super) fn meet(&self, store: &mut Store<State>, log: &Arc<PluginLog>, question: &impl Ask, ahead: Duration) {
         if self.meta.wasi {
             store.data_mut().wasi = Some(Box::new(Inert::new(question.at_ms(), &question.seed(), log)));
         }
@@ -259,7 +284,7 @@ mod tests {
 
     fn source(wasm: &'static [u8]) -> Source {
         let log = Arc::new(PluginLog::new(Arc::new(SystemClock)));
-        Source { plugin: "p".to_owned(), wasm: wasm.into(), config: String::new(), limits: Limits::default(), log }
+        Source { plugin: "p".to_owned(), wasm: wasm.into(), config: String::new(), limits: Limits::default(), log, wanted: None }
     }
 
     /// A component of one core instance whose module has a table of this many elements (as a two-byte number).

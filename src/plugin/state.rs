@@ -7,6 +7,8 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
+use crate::model::Transcript;
+
 use super::limits::{Limits, MAX_HANDLES, MAX_LIFT, Meter};
 use super::log::PluginLog;
 use super::wasi::Inert;
@@ -17,6 +19,8 @@ pub(super) struct State {
     pub(super) log: Arc<PluginLog>,
     /// There for components that import WASI, and for no others.
     pub(super) wasi: Option<Box<Inert>>,
+    /// The conversation that a compaction strategy reads during its call.
+    pub(super) lent: Option<Arc<dyn Transcript>>,
 }
 
 impl WasiView for State {
@@ -38,7 +42,7 @@ pub(super) fn store(engine: &Engine, state: State, ahead: Duration) -> Store<Sta
 
 /// State for a component that imports WASI (`inert` is some) or not.
 pub(super) fn state(limits: &Limits, log: &Arc<PluginLog>, inert: Option<Inert>) -> State {
-    State { meter: Meter::new(limits), log: Arc::clone(log), wasi: inert.map(Box::new) }
+    State { meter: Meter::new(limits), log: Arc::clone(log), wasi: inert.map(Box::new), lent: None }
 }
 
 /// Everything that this component may call. Its imports were checked before.

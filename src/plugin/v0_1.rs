@@ -1,5 +1,8 @@
 //! `beadle:plugin@0.1`: the generated bindings and every conversion between them and the model, and nothing else.
 //!
+//! Invariants: what a guest answers is checked against its limits here, before anyone else sees it; a component is of one kind, and
+//! is asked only for what it exports. The optional moments, strategies and sinks have their own files below this one.
+//!
 //! Called by `call` and `load`. A later track gets a file of its own beside this one.
 
 use serde::{Deserialize, Serialize};
@@ -7,24 +10,56 @@ use wasmtime::component::{Component, ComponentExportIndex, HasSelf, Instance, Li
 use wasmtime::{Engine, Store};
 
 use crate::model;
+use crate::model::Moment;
 
 use super::limits::{MAX_INPUT, MAX_REASON, MAX_RULE};
 use super::log::Level;
 use super::state::State;
 
+mod audit;
+mod compaction;
+mod moments;
+
+pub use audit::Batch;
+pub use compaction::PlanQuestion;
+pub use moments::{AttemptQuestion, PromptQuestion, ResultQuestion, SessionQuestion};
+
 mod bindings {
-    wasmtime::component::bindgen!({ path: "wit/v0.1", world: "permission-policy" });
+    wasmtime::component::bindgen!({
+        // Everything of the contract at once, so that all kinds and moments share one set of types.
+        inline: "
+            package beadle:host;
+            world everything {
+                include beadle:plugin/permission-policy@0.1.0;
+                import beadle:plugin/transcript@0.1.0;
+                export beadle:plugin/judge-session@0.1.0;
+                export beadle:plugin/judge-prompt@0.1.0;
+                export beadle:plugin/judge-result@0.1.0;
+                export beadle:plugin/judge-attempt@0.1.0;
+                export beadle:plugin/compaction@0.1.0;
+                export beadle:plugin/audit@0.1.0;
+            }
+        ",
+        path: "wit/v0.1",
+        world: "beadle:host/everything",
+        with: { "beadle:plugin/transcript.transcript": super::compaction::Lent },
+    });
 }
 
-use bindings::beadle::plugin::{log, types};
+use bindings::beadle::plugin::{log, transcript, types};
+use bindings::exports::beadle::plugin as exported;
 
 /// The package as imports and exports name it, up to the last number of its version.
 pub(super) const TRACK: &str = "@0.1.";
-/// The only interface of ours that a policy may call.
+/// The only interface of ours that every kind may call.
 pub(super) const LOG: &str = "beadle:plugin/log";
 /// Types alone: nothing to call.
 pub(super) const TYPES: &str = "beadle:plugin/types";
+/// What a compaction strategy may call besides.
+pub(super) const TRANSCRIPT: &str = "beadle:plugin/transcript";
 const POLICY: &str = "beadle:plugin/policy@0.1.0";
+const COMPACTION: &str = "beadle:plugin/compaction@0.1.0";
+const AUDIT: &str = "beadle:plugin/audit@0.1.0";
 
 /// Longest field of a description, in bytes, and most capabilities wanted.
 const MAX_TEXT: usize = 4 << 10;
@@ -32,6 +67,42 @@ const MAX_SCHEMA: usize = 256 << 10;
 const MAX_WANTS: usize = 64;
 
 type DecideParams<'a> = (&'a types::Session, &'a types::Call);
+
+/// What a component is, by its exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginKind {
+    PermissionPolicy,
+    CompactionStrategy,
+    AuditSink,
+}
+
+impl PluginKind {
+    pub const ALL: [Self; 3] = [Self::PermissionPolicy, Self::CompactionStrategy, Self::AuditSink];
+
+    /// The name of its world.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PermissionPolicy => "permission-policy",
+            Self::CompactionStrategy => "compaction-strategy",
+            Self::AuditSink => "audit-sink",
+        }
+    }
+
+    /// Its own interface, and the function in it.
+    const fn export(self) -> (&'static str, &'static str) {
+        match self {
+            Self::PermissionPolicy => (POLICY, "decide"),
+            Self::CompactionStrategy => (COMPACTION, "plan"),
+            Self::AuditSink => (AUDIT, "write"),
+        }
+    }
+
+    /// Whether it may import an interface of ours, given without its version.
+    pub(super) fn imports(self, interface: &str) -> bool {
+        [LOG, TYPES].contains(&interface) || (self == Self::CompactionStrategy && interface == TRANSCRIPT)
+    }
+}
 
 /// Who a plugin says it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,49 +133,117 @@ impl Question {
     pub fn new(session: &model::Session, call: &model::Call, at_ms: i64) -> Self {
         Self { session: of_session(session), call: of_call(call, at_ms) }
     }
+}
 
-    pub(super) const fn at_ms(&self) -> u64 {
+/// Something that a plugin can be asked, once in an instance of its own.
+pub(super) trait Ask {
+    type Answer;
+
+    /// Wall time of the question: the plugin's clock.
+    fn at_ms(&self) -> u64;
+
+    /// Seed of the randomness that inert WASI gives: the same question gets the same numbers.
+    fn seed(&self) -> [u8; 32];
+
+    /// Gives the store what the question lends.
+    fn prepare(&self, _store: &mut Store<State>) {}
+
+    /// Puts the question; the inner error says which limit the answer broke.
+    fn put(&self, exports: &Exports, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Result<Self::Answer, String>>;
+}
+
+/// The seed of a question by what tells it apart.
+fn seed(session: &str, at_ms: u64, what: &str) -> [u8; 32] {
+    let mut h = blake3::Hasher::new_derive_key("beadle 2026 plugin random v1");
+    h.update(session.as_bytes()).update(&at_ms.to_le_bytes());
+    h.update(what.as_bytes());
+    *h.finalize().as_bytes()
+}
+
+impl Ask for Question {
+    type Answer = model::Decision;
+
+    fn at_ms(&self) -> u64 {
         self.call.at_ms
     }
 
-    /// Seed of the randomness that inert WASI gives: the same question gets the same numbers.
-    pub(super) fn seed(&self) -> [u8; 32] {
-        let mut h = blake3::Hasher::new_derive_key("beadle 2026 plugin random v1");
-        h.update(self.session.id.as_bytes()).update(&self.call.at_ms.to_le_bytes());
-        h.update(self.call.call_id.as_deref().unwrap_or_default().as_bytes());
-        *h.finalize().as_bytes()
+    fn seed(&self) -> [u8; 32] {
+        seed(&self.session.id, self.call.at_ms, self.call.call_id.as_deref().unwrap_or_default())
+    }
+
+    fn put(&self, exports: &Exports, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Result<model::Decision, String>> {
+        if exports.kind != PluginKind::PermissionPolicy {
+            wasmtime::bail!("it is a {}, and only policies are asked about calls", exports.kind.as_str());
+        }
+        let Some(f) = instance.get_func(&mut *store, exports.main) else {
+            wasmtime::bail!("the export `decide` is gone");
+        };
+        // SAFETY: `check` compared this export of this component, a policy, with the same types when it was loaded, and a component's
+        // types never change. Comparing them in every instance would cost as much as the call.
+        let f = unsafe { TypedFunc::<DecideParams<'_>, (types::Decision,)>::new_unchecked(f) };
+        Ok(to_decision(f.call(store, (&self.session, &self.call))?.0))
     }
 }
 
-/// Where a component has the three functions of the world.
+/// What a component exports of the contract.
 #[derive(Clone)]
 pub(super) struct Exports {
+    pub(super) kind: PluginKind,
     describe: ComponentExportIndex,
     configure: ComponentExportIndex,
-    decide: ComponentExportIndex,
+    /// The function of its kind: `decide`, `plan` or `write`.
+    main: ComponentExportIndex,
+    /// In the order of [`Moment::ALL`]; only policies have any.
+    moments: [Option<ComponentExportIndex>; 4],
 }
 
 impl Exports {
-    /// The names that are missing, when some are.
-    pub(super) fn find(component: &Component) -> Result<Self, Vec<&'static str>> {
-        let describe = component.get_export_index(None, "describe");
-        let configure = component.get_export_index(None, "configure");
-        let decide = component.get_export_index(None, POLICY).and_then(|i| component.get_export_index(Some(&i), "decide"));
-        match (describe, configure, decide) {
-            (Some(describe), Some(configure), Some(decide)) => Ok(Self { describe, configure, decide }),
-            (d, c, p) => {
-                let named = [("describe", d.is_none()), ("configure", c.is_none()), (POLICY, p.is_none())];
-                Err(named.into_iter().filter_map(|(name, missing)| missing.then_some(name)).collect())
-            }
+    /// Finds the exports of the kind that the component is. The error has the names that are missing, of `wanted` when it is of no kind,
+    /// or the kinds when it is of several.
+    pub(super) fn find(component: &Component, wanted: PluginKind) -> Result<Self, Missing> {
+        let function = |interface: &str, name: &str| {
+            component.get_export_index(None, interface).and_then(|i| component.get_export_index(Some(&i), name))
+        };
+        let own = |k: PluginKind| function(k.export().0, k.export().1);
+        let kinds: Vec<PluginKind> = PluginKind::ALL.into_iter().filter(|k| own(*k).is_some()).collect();
+        if kinds.len() > 1 {
+            return Err(Missing::OneKind(kinds));
         }
+        let kind = kinds.first().copied().unwrap_or(wanted);
+        let found = (component.get_export_index(None, "describe"), component.get_export_index(None, "configure"), own(kind));
+        let (Some(describe), Some(configure), Some(main)) = found else {
+            let named = [("describe", found.0.is_none()), ("configure", found.1.is_none()), (kind.export().0, found.2.is_none())];
+            return Err(Missing::Names(kind, named.into_iter().filter_map(|(name, missing)| missing.then_some(name)).collect()));
+        };
+        let moments = Moment::ALL.map(|m| function(&interface(m), "judge").filter(|_| kind == PluginKind::PermissionPolicy));
+        Ok(Self { kind, describe, configure, main, moments })
     }
 
-    /// Whether all three have the shapes of the world; [`Exports::decide`] may be used only on components that passed.
+    /// The optional moments that it takes part in.
+    pub(super) fn moments(&self) -> Vec<Moment> {
+        Moment::ALL.into_iter().zip(&self.moments).filter(|(_, i)| i.is_some()).map(|(m, _)| m).collect()
+    }
+
+    pub(super) fn has(&self, moment: Moment) -> bool {
+        self.moment(moment).is_some()
+    }
+
+    fn moment(&self, moment: Moment) -> Option<ComponentExportIndex> {
+        Moment::ALL.iter().zip(&self.moments).find(|(m, _)| **m == moment).and_then(|(_, i)| *i)
+    }
+
+    /// Whether all have the shapes of the contract; a policy may be asked only when its component passed.
     pub(super) fn check(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<()> {
         instance.get_typed_func::<(), (types::Description,)>(&mut *store, self.describe)?;
         instance.get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, self.configure)?;
-        instance.get_typed_func::<DecideParams<'_>, (types::Decision,)>(&mut *store, self.decide)?;
-        Ok(())
+        match self.kind {
+            PluginKind::PermissionPolicy => {
+                instance.get_typed_func::<DecideParams<'_>, (types::Decision,)>(&mut *store, self.main)?;
+                moments::check(self, store, instance)
+            }
+            PluginKind::CompactionStrategy => compaction::check(self.main, store, instance),
+            PluginKind::AuditSink => audit::check(self.main, store, instance),
+        }
     }
 
     /// Asks who the plugin is; the inner error says which limit the answer broke.
@@ -118,27 +257,24 @@ impl Exports {
         let f = instance.get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, self.configure)?;
         Ok(f.call(store, (config,))?.0)
     }
-
-    /// Puts a question; the inner error says which limit the answer broke.
-    pub(super) fn decide(
-        &self,
-        store: &mut Store<State>,
-        instance: &Instance,
-        question: &Question,
-    ) -> wasmtime::Result<Result<model::Decision, String>> {
-        let Some(f) = instance.get_func(&mut *store, self.decide) else {
-            wasmtime::bail!("the export `decide` is gone");
-        };
-        // SAFETY: `check` compared this export of this component with the same types when the plugin was loaded, and a
-        // component's types never change. Comparing them in every instance would cost as much as the call.
-        let f = unsafe { TypedFunc::<DecideParams<'_>, (types::Decision,)>::new_unchecked(f) };
-        Ok(to_decision(f.call(store, (&question.session, &question.call))?.0))
-    }
 }
 
-/// Gives the log, all that a policy can call.
+/// Why a component's exports are not those of a plugin.
+pub(super) enum Missing {
+    /// It exports the interfaces of several kinds.
+    OneKind(Vec<PluginKind>),
+    Names(PluginKind, Vec<&'static str>),
+}
+
+/// The full name of a moment's interface.
+fn interface(moment: Moment) -> String {
+    format!("beadle:plugin/{}@0.1.0", moment.as_str())
+}
+
+/// Gives everything that plugins can call; which kind may import what was checked before.
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    log::add_to_linker::<State, HasSelf<State>>(linker, |s| s)
+    log::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
+    transcript::add_to_linker::<State, HasSelf<State>>(linker, |s| s)
 }
 
 /// Names of a component's imports and of its exports.
@@ -181,23 +317,40 @@ fn to_decision(d: types::Decision) -> Result<model::Decision, String> {
         types::Effect::Ask => model::Effect::Ask,
         types::Effect::Deny => model::Effect::Deny,
     };
-    let over = |what: &str, len: usize, max: usize| format!("{what} of {len} bytes; the limit is {max}");
-    if d.reason.len() > MAX_REASON {
-        return Err(over("a reason", d.reason.len(), MAX_REASON));
-    }
-    if let Some(rule) = d.rule.as_ref().filter(|r| r.len() > MAX_RULE) {
-        return Err(over("a rule", rule.len(), MAX_RULE));
+    within("a reason", &d.reason, MAX_REASON)?;
+    if let Some(rule) = &d.rule {
+        within("a rule", rule, MAX_RULE)?;
     }
     let updated_input = match d.updated_input {
         None => None,
-        Some(text) if text.len() > MAX_INPUT => return Err(over("an updated input", text.len(), MAX_INPUT)),
-        Some(text) => match serde_json::from_str(&text) {
-            Ok(v @ serde_json::Value::Object(_)) => Some(v),
-            Ok(_) => return Err("an updated input that is not a JSON object".to_owned()),
-            Err(e) => return Err(format!("an updated input that is not JSON: {e}")),
-        },
+        Some(text) => {
+            within("an updated input", &text, MAX_INPUT)?;
+            match serde_json::from_str(&text) {
+                Ok(v @ serde_json::Value::Object(_)) => Some(v),
+                Ok(_) => return Err("an updated input that is not a JSON object".to_owned()),
+                Err(e) => return Err(format!("an updated input that is not JSON: {e}")),
+            }
+        }
     };
     Ok(model::Decision { effect, reason: d.reason, rule: d.rule, updated_input })
+}
+
+/// Checks a text of a guest against its limit.
+fn within(what: &str, text: &str, max: usize) -> Result<(), String> {
+    if text.len() > max {
+        return Err(format!("{what} of {} bytes; the limit is {max}", text.len()));
+    }
+    Ok(())
+}
+
+/// The same for one that may be missing.
+fn within_any(what: &str, text: Option<&String>, max: usize) -> Result<(), String> {
+    text.map_or(Ok(()), |t| within(what, t, max))
+}
+
+/// Wall time as guests know it.
+fn at(ms: i64) -> u64 {
+    u64::try_from(ms).unwrap_or(0)
 }
 
 fn of_session(s: &model::Session) -> types::Session {
@@ -216,7 +369,7 @@ fn of_session(s: &model::Session) -> types::Session {
             model::Mediation::Hooks => types::Mediation::Hooks,
             model::Mediation::Gate => types::Mediation::Gate,
         },
-        created_at_ms: u64::try_from(s.created_at).unwrap_or(0),
+        created_at_ms: at(s.created_at),
         calls: s.calls,
         denied: s.denied,
         sub_agents: s.sub_agents,
@@ -258,7 +411,7 @@ fn of_call(c: &model::Call, at_ms: i64) -> types::Call {
             model::Channel::Hook => types::Channel::Hook,
             model::Channel::Proxy => types::Channel::Proxy,
         },
-        at_ms: u64::try_from(at_ms).unwrap_or(0),
+        at_ms: at(at_ms),
     }
 }
 

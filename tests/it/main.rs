@@ -10,6 +10,7 @@ mod claude;
 mod claude_codec;
 mod cli;
 mod client;
+mod contract;
 mod doctor;
 mod faults;
 mod gate;

@@ -1,0 +1,3 @@
+//! An audit sink.
+
+beadle_plugin::export_sink!(moment_guests::Drain);

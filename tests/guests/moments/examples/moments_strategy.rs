@@ -1,0 +1,3 @@
+//! A compaction strategy.
+
+beadle_plugin::export_strategy!(moment_guests::Masks);
