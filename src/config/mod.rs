@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::Value as Json;
 
@@ -174,23 +175,27 @@ pub struct Sources<'a> {
     pub trusted: &'a dyn Fn(&Path, &str) -> bool,
 }
 
+/// The files of [`Sources`] as they were read.
+pub struct Files<'a> {
+    pub user: Option<(&'a Path, &'a str)>,
+    pub project: Option<&'a Found>,
+}
+
 type Settings = BTreeMap<&'static str, (Json, Origin)>;
 
-/// Resolves all layers.
+/// Reads the files and resolves all layers.
 pub fn load(sources: &Sources<'_>) -> Result<Loaded, Error> {
-    let mut settings = Settings::new();
-    let mut chain = Vec::new();
-    let embedded = value::Source::new(Path::new("defaults.toml"), DEFAULTS);
-    let top = embedded.parse()?;
-    for (key, value, _) in read_settings(&embedded, &top)? {
-        settings.insert(key.name, (value, Origin::Embedded));
-    }
-    policies::layer(&mut chain, policies::read(&embedded, &top, &|_| Origin::Embedded)?);
+    let user = sources.user.map(|path| Ok::<_, Error>((path, project::read_text(path, rustix::fs::OFlags::empty())?))).transpose()?;
+    let user = user.as_ref().and_then(|(path, text)| Some((*path, text.as_deref()?)));
+    let project = sources.cwd.map(project::find).transpose()?.flatten();
+    resolve(&Files { user, project: project.as_ref() }, sources.env, sources.trusted)
+}
 
-    if let Some(path) = sources.user
-        && let Some(text) = project::read_text(path, rustix::fs::OFlags::empty())?
-    {
-        let source = value::Source::new(path, &text);
+/// Resolves all layers of what was read; touches nothing but its arguments.
+pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, trusted: &dyn Fn(&Path, &str) -> bool) -> Result<Loaded, Error> {
+    let (mut settings, mut chain) = embedded()?.clone();
+    if let Some((path, text)) = files.user {
+        let source = value::Source::new(path, text);
         let top = source.parse()?;
         let origin = |line| Origin::User { path: path.to_owned(), line };
         for (key, value, line) in read_settings(&source, &top)? {
@@ -198,11 +203,10 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Error> {
         }
         policies::layer(&mut chain, policies::read(&source, &top, &origin)?);
     }
-    let found = sources.cwd.map(project::find).transpose()?.flatten();
-    let project = found.map(|f| layer_project(&f, sources.trusted, &mut settings, &mut chain)).transpose()?;
+    let project = files.project.map(|f| layer_project(f, trusted, &mut settings, &mut chain)).transpose()?;
     for key in KEYS {
         let name = key.variable();
-        if let Some(text) = (sources.env)(&name) {
+        if let Some(text) = env(&name) {
             let value = key.read_variable(&text.to_string_lossy())?;
             if key.scope == Scope::Guard
                 && let Some((old, _)) = settings.get(key.name)
@@ -215,7 +219,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Error> {
         }
     }
     if chain.len() > POLICIES_MAX {
-        let path = project.map(|p| p.path).or(sources.user.map(Path::to_owned)).unwrap_or_default();
+        let path = project.map(|p| p.path).or(files.user.map(|(path, _)| path.to_owned())).unwrap_or_default();
         return Err(Error::TooManyPolicies { path, count: chain.len(), max: POLICIES_MAX });
     }
     let shown = settings.iter().map(|(k, (v, o))| Shown { key: (*k).to_owned(), value: v.clone(), origin: o.clone() });
@@ -226,6 +230,20 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Error> {
 pub fn load_for(folders: &Folders, cwd: Option<&Path>, trusted: &dyn Fn(&Path, &str) -> bool) -> Result<Loaded, Error> {
     let user = folders.config_file();
     load(&Sources { user: Some(&user), cwd, env: &|name| std::env::var_os(name), trusted })
+}
+
+/// The lowest layer, read once: it is part of the binary.
+fn embedded() -> Result<&'static (Settings, Vec<Entry>), Error> {
+    static EMBEDDED: OnceLock<(Settings, Vec<Entry>)> = OnceLock::new();
+    if let Some(read) = EMBEDDED.get() {
+        return Ok(read);
+    }
+    let source = value::Source::new(Path::new("defaults.toml"), DEFAULTS);
+    let top = source.parse()?;
+    let settings = read_settings(&source, &top)?.into_iter().map(|(key, value, _)| (key.name, (value, Origin::Embedded))).collect();
+    let mut chain = Vec::new();
+    policies::layer(&mut chain, policies::read(&source, &top, &|_| Origin::Embedded)?);
+    Ok(EMBEDDED.get_or_init(|| (settings, chain)))
 }
 
 fn layer_project(

@@ -4,16 +4,12 @@ use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 
+pub use super::answer::{MAX_INPUT, MAX_REASON, MAX_RULE};
+
 /// Largest component, in bytes. JavaScript and Python guests have 12 to 19 MB.
 pub const MAX_COMPONENT: usize = 32 << 20;
 /// Longest configuration, in bytes of JSON.
 pub const MAX_CONFIG: usize = 1 << 20;
-/// Longest reason of a decision, in bytes.
-pub const MAX_REASON: usize = 4 << 10;
-/// Longest rule of a decision, in bytes.
-pub const MAX_RULE: usize = 1 << 10;
-/// Longest updated input of a decision, in bytes of JSON.
-pub const MAX_INPUT: usize = 1 << 20;
 /// Longest context that a policy adds to a prompt, in bytes.
 pub const MAX_CONTEXT: usize = 16 << 10;
 /// Longest feedback on an attempt, in bytes.

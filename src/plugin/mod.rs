@@ -13,6 +13,7 @@
 //!
 //! Called by `policy` (the chain), by `daemon` and by the CLI verbs that work without a daemon.
 
+mod answer;
 mod cache;
 mod call;
 mod compile;

@@ -12,7 +12,7 @@ use wasmtime::{Engine, Store};
 use crate::model;
 use crate::model::Moment;
 
-use super::limits::{MAX_INPUT, MAX_REASON, MAX_RULE};
+use super::answer::{self, within};
 use super::log::Level;
 use super::state::State;
 
@@ -317,33 +317,10 @@ fn to_decision(d: types::Decision) -> Result<model::Decision, String> {
         types::Effect::Ask => model::Effect::Ask,
         types::Effect::Deny => model::Effect::Deny,
     };
-    within("a reason", &d.reason, MAX_REASON)?;
-    if let Some(rule) = &d.rule {
-        within("a rule", rule, MAX_RULE)?;
-    }
-    let updated_input = match d.updated_input {
-        None => None,
-        Some(text) => {
-            within("an updated input", &text, MAX_INPUT)?;
-            match serde_json::from_str(&text) {
-                Ok(v @ serde_json::Value::Object(_)) => Some(v),
-                Ok(_) => return Err("an updated input that is not a JSON object".to_owned()),
-                Err(e) => return Err(format!("an updated input that is not JSON: {e}")),
-            }
-        }
-    };
-    Ok(model::Decision { effect, reason: d.reason, rule: d.rule, updated_input })
+    answer::read(effect, d.reason, d.rule, d.updated_input.as_deref())
 }
 
-/// Checks a text of a guest against its limit.
-fn within(what: &str, text: &str, max: usize) -> Result<(), String> {
-    if text.len() > max {
-        return Err(format!("{what} of {} bytes; the limit is {max}", text.len()));
-    }
-    Ok(())
-}
-
-/// The same for one that may be missing.
+/// The same as [`within`] for a text that may be missing.
 fn within_any(what: &str, text: Option<&String>, max: usize) -> Result<(), String> {
     text.map_or(Ok(()), |t| within(what, t, max))
 }

@@ -1,4 +1,5 @@
-//! Answers of several policies through the chain: the strictest holds, a failure counts as the operator said, one rewrite at most.
+//! What policies answer, from the fields that the engine decoded: the host reads each within its limits or as a failure, and
+//! through the chain the strictest holds, a failure counts as the operator said, and there is one rewrite at most.
 
 #![no_main]
 
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use beadle_fuzz::model::{By, Call, Channel, Decision, Effect, FailureCause, Mode, OnFailure, Session};
+use beadle_fuzz::plugin::answer::{MAX_REASON, MAX_RULE, read};
 use beadle_fuzz::policy::call::{CallInput, build};
 use beadle_fuzz::policy::chain::{Chain, Failure, Policy, PolicySlot, Subject};
 use beadle_fuzz::policy::paths::{Entry, Paths};
@@ -47,20 +49,24 @@ fn effect(n: u8) -> Effect {
     [Effect::Abstain, Effect::Allow, Effect::Ask, Effect::Deny][usize::from(n % 4)]
 }
 
-/// As the host reads an answer: a replacement is a JSON object, else the answer is a failure.
+/// An answer as the engine decoded it, read by the host: `kind` is its effect, and what else it has.
 fn answer(kind: u8, text: String) -> Result<Decision, Failure> {
-    let failure = |cause| Err(Failure { cause, detail: "said so".to_owned() });
+    let failure = |cause, detail| Failure { cause, detail };
     if kind & 0x80 != 0 {
-        return failure(FailureCause::Trap);
+        return Err(failure(FailureCause::Trap, "said so".to_owned()));
     }
-    let mut decision = Decision::new(effect(kind), text.clone());
-    if kind & 0x40 != 0 {
-        match serde_json::from_str(&text) {
-            Ok(v @ Value::Object(_)) => decision.updated_input = Some(v),
-            _ => return failure(FailureCause::BadAnswer),
-        }
+    // Longer than its limit, now and then: an input of the fuzzer is short.
+    let text = if kind & 0x08 != 0 { text.repeat(1 + MAX_RULE / 16) } else { text };
+    let input = (kind & 0x40 != 0).then_some(text.as_str());
+    let rule = (kind & 0x20 != 0).then(|| text.clone());
+    let reason = if kind & 0x10 != 0 { text.clone() } else { String::new() };
+    let read = read(effect(kind), reason, rule, input);
+    if let Ok(d) = &read {
+        assert!(d.reason.len() <= MAX_REASON && d.rule.as_ref().is_none_or(|r| r.len() <= MAX_RULE));
+        assert!(d.effect == effect(kind) && d.updated_input.is_some() == input.is_some());
+        assert!(d.updated_input.as_ref().is_none_or(Value::is_object));
     }
-    Ok(decision)
+    read.map_err(|why| failure(FailureCause::BadAnswer, why))
 }
 
 fn call(input: &Value) -> Call {

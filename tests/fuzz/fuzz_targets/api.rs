@@ -7,7 +7,8 @@ use std::fmt::Debug;
 
 use beadle_fuzz::api::client::sse::{Message, SseReader};
 use beadle_fuzz::api::types::{
-    AccountQuery, ApprovalAnswer, ApprovalsQuery, EventsQuery, HookedRequest, LogsQuery, OperatorKeyRequest, RuleRequest, RunRequest, SendRequest, SessionsQuery, StatsQuery, StopRequest, TrustRequest,
+    AccountQuery, ApprovalAnswer, ApprovalsQuery, EventsQuery, HookedRequest, LogsQuery, OperatorKeyRequest, RuleRequest, RunRequest,
+    SendRequest, SessionsQuery, StatsQuery, StopRequest, TrustRequest,
 };
 use beadle_fuzz::model::{ApprovalId, Session, SessionId};
 use beadle_fuzz::take::Take;

@@ -2,28 +2,14 @@
 
 #![no_main]
 
-use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::path::{Path, PathBuf};
 
-use beadle_fuzz::config::{Loaded, PROJECT_RULES, Sources, load};
+use beadle_fuzz::config::{Files, Found, Loaded, PROJECT_RULES, resolve};
 use beadle_fuzz::take::Take;
 use libfuzzer_sys::fuzz_target;
 
-struct Dir {
-    user: PathBuf,
-    work: PathBuf,
-}
-
-static DIR: LazyLock<Dir> = LazyLock::new(|| {
-    let root = std::env::temp_dir().join(format!("beadle-fuzz-config-{}", std::process::id()));
-    let work = root.join("work");
-    std::fs::create_dir_all(&work).unwrap_or_else(|e| panic!("{e}"));
-    Dir { user: root.join("user.toml"), work }
-});
-
-fn resolve(with_project: bool) -> Option<Loaded> {
-    let sources = Sources { user: Some(&DIR.user), cwd: with_project.then_some(&DIR.work), env: &|_| None, trusted: &|_, _| false };
-    match load(&sources) {
+fn resolved(user: &str, project: Option<&Found>) -> Option<Loaded> {
+    match resolve(&Files { user: Some((Path::new("/home/dev/beadle.toml"), user)), project }, &|_| None, &|_, _| false) {
         Ok(l) => Some(l),
         Err(e) => {
             assert!(!e.to_string().is_empty() && e.code().starts_with("BDL-"));
@@ -34,11 +20,15 @@ fn resolve(with_project: bool) -> Option<Loaded> {
 
 fuzz_target!(|data: &[u8]| {
     let mut take = Take(data);
-    let (project, user) = (take.text(), take.text());
-    std::fs::write(&DIR.user, user).unwrap_or_else(|e| panic!("{e}"));
-    std::fs::write(DIR.work.join("beadle.toml"), project).unwrap_or_else(|e| panic!("{e}"));
-    let Some(base) = resolve(false) else { return };
-    let Some(with) = resolve(true) else { return };
+    let (text, user) = (take.text(), take.text());
+    let project = Found {
+        dir: PathBuf::from("/home/dev/project"),
+        path: PathBuf::from("/home/dev/project/beadle.toml"),
+        text,
+        digest: String::new(),
+    };
+    let Some(base) = resolved(&user, None) else { return };
+    let Some(with) = resolved(&user, Some(&project)) else { return };
     let (a, b) = (&base.config, &with.config);
     // Every policy of the operator stands as it was, in its place; what came is marked, and allows nothing.
     assert!(b.policies.len() >= a.policies.len() && b.policies[..a.policies.len()] == a.policies[..], "{a:?} {b:?}");

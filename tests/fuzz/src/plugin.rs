@@ -1,9 +1,12 @@
-//! Stands for the plugin engine, of which the chain names two types: nobody makes them here.
+//! The engine's reader of answers; for the engine itself, of which the chain names two types, nobody makes any here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Call, Decision, FailureCause, Session};
+
+#[path = "../../../src/plugin/answer.rs"]
+pub mod answer;
 
 /// The form of a question that plugins take.
 pub struct Question;
