@@ -1,26 +1,30 @@
 //! Questions to the person at the terminal.
 //!
 //! - what was typed before a question was shown never answers it;
-//! - a process in the background, or without a terminal, does not ask.
+//! - a process in the background, or without a terminal, does not ask;
+//! - who stops asking takes nothing of what is typed afterwards.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::io::{ErrorKind, IsTerminal, PipeReader, PipeWriter, Read};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::thread::JoinHandle;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc;
 
 use crate::api::types::{AlwaysReach, AlwaysRequest, ApprovalAnswer};
 use crate::model::Effect;
 
 /// Longest line read from the terminal, in bytes.
-const LINE_MAX: u64 = 4096;
+const LINE_MAX: usize = 4096;
 /// Lines that may wait to be read.
 const QUEUE: usize = 16;
 
 /// Lines typed at the controlling terminal.
 pub struct Terminal {
     tty: File,
-    lines: Option<mpsc::Receiver<String>>,
+    reader: Option<Reader>,
 }
 
 impl Terminal {
@@ -29,28 +33,28 @@ impl Terminal {
         if !std::io::stderr().is_terminal() {
             return None;
         }
-        let tty = File::open("/dev/tty").ok()?;
+        let tty = File::options().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/tty").ok()?;
         // SAFETY: both calls read kernel state; the descriptor is open for the call.
         let (front, own) = unsafe { (libc::tcgetpgrp(tty.as_raw_fd()), libc::getpgrp()) };
-        (front == own).then_some(Self { tty, lines: None })
+        (front == own).then_some(Self { tty, reader: None })
     }
 
     /// Forgets what was typed so far; call it when a question has been shown.
     pub fn forget(&mut self) {
         // SAFETY: discards input of a terminal that we hold open; failure changes nothing.
         unsafe { libc::tcflush(self.tty.as_raw_fd(), libc::TCIFLUSH) };
-        if let Some(lines) = &mut self.lines {
-            while lines.try_recv().is_ok() {}
+        if let Some(reader) = &mut self.reader {
+            while reader.lines.try_recv().is_ok() {}
         }
     }
 
     /// The next line; `None` when the terminal is gone. Dropping the future loses nothing.
     pub async fn line(&mut self) -> Option<String> {
-        if self.lines.is_none() {
-            self.lines = self.read();
+        if self.reader.is_none() {
+            self.reader = Reader::start(self.tty.try_clone().ok()?);
         }
-        match &mut self.lines {
-            Some(lines) => lines.recv().await,
+        match &mut self.reader {
+            Some(reader) => reader.lines.recv().await,
             None => None,
         }
     }
@@ -70,24 +74,67 @@ impl Terminal {
             _ = interrupt.recv() => None,
         }
     }
+}
 
-    /// A thread of its own: a read of a terminal cannot be cancelled, and must not hold the runtime.
-    fn read(&self) -> Option<mpsc::Receiver<String>> {
-        let mut reader = BufReader::new(self.tty.try_clone().ok()?);
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        std::thread::spawn(move || {
-            loop {
-                let mut line = Vec::new();
-                match (&mut reader).take(LINE_MAX).read_until(b'\n', &mut line) {
-                    Ok(n) if n > 0 => {}
-                    _ => return,
-                }
-                if sender.blocking_send(String::from_utf8_lossy(&line).trim().to_owned()).is_err() {
-                    return;
-                }
+/// Reads lines on a thread of its own, which has ended once this is dropped.
+struct Reader {
+    lines: mpsc::Receiver<String>,
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    fn start(tty: File) -> Option<Self> {
+        let (stopped, stop) = std::io::pipe().ok()?;
+        let (sender, lines) = mpsc::channel(QUEUE);
+        let thread = std::thread::spawn(move || read(tty, &stopped, &sender));
+        Some(Self { lines, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // Closed before the pipe: a full queue must not hold the thread that is waited for.
+        self.lines.close();
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // why ignore: a reader that panicked reads no more either.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Reads until the other end of `stopped` is closed. The terminal is open without blocking, so between two lines it only waits in `poll`.
+fn read(mut tty: File, stopped: &PipeReader, lines: &mpsc::Sender<String>) {
+    let send = |line: &[u8]| lines.blocking_send(String::from_utf8_lossy(line).trim().to_owned()).is_ok();
+    let mut held = Vec::new();
+    let mut buf = [0u8; LINE_MAX];
+    loop {
+        let mut fds = [PollFd::new(&tty, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return,
+        }
+        if !fds[1].revents().is_empty() {
+            return;
+        }
+        match tty.read(&mut buf) {
+            Ok(n @ 1..) => held.extend_from_slice(buf.get(..n).unwrap_or_default()),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
+            // The end of input ends the line that was begun.
+            Ok(_) if !held.is_empty() => {
+                send(&held);
+                return;
             }
-        });
-        Some(receiver)
+            _ => return,
+        }
+        while let Some(end) = held.iter().position(|b| *b == b'\n').map(|i| i + 1).or((held.len() >= LINE_MAX).then_some(LINE_MAX)) {
+            let line: Vec<u8> = held.drain(..end).collect();
+            if !send(&line) {
+                return;
+            }
+        }
     }
 }
 

@@ -1,29 +1,35 @@
 //! `beadle top`: live sessions and the questions that wait, on a whole screen, answered by key.
 //!
-//! Invariants: at most the caps of `look` are fetched at a time; the terminal is put back on every way out, a panic included; nothing is
-//! answered that was not on the screen.
+//! Invariants: at most the caps of `look` are fetched at a time; the terminal is put back on every way out, a panic included (`screen`);
+//! nothing is answered that was not on the screen; a yes takes the same road as `beadle approve`: where `operator.confirm` wants a proof,
+//! the ordinary screen comes back for it, and nobody but that question reads the keys meanwhile.
 
 mod look;
+mod screen;
 mod state;
 mod view;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::approvals::second;
 use super::args::TopArgs;
+use super::confirm::confirmed;
 use super::exit::{Exit, UsageError};
 use super::{Context, Outcome};
 use crate::api::client::Client;
-use crate::api::types::ApprovalAnswer;
-use crate::model::{Clock, SystemClock};
+use crate::api::types::{ApprovalAnswer, ApprovalDoc};
+use crate::model::{Clock, Effect, SystemClock};
 use look::Look;
+use screen::Screen;
 use state::{Act, State};
 
 /// Keys that may wait.
@@ -46,17 +52,16 @@ pub async fn top(cx: &mut Context, args: TopArgs) -> Outcome {
         .into());
     }
     let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    // It also puts the terminal back when something panics.
-    let mut terminal = ratatui::try_init()?;
-    let outcome = watch(&mut terminal, &client, first, Duration::from_secs(args.interval), view::Look { colour }).await;
-    ratatui::restore();
-    outcome.map(|()| Exit::Done)
+    let mut screen = Screen::take()?;
+    watch(cx, &mut screen, &client, first, Duration::from_secs(args.interval), view::Look { colour }).await?;
+    Ok(Exit::Done)
 }
 
 /// Reads keys and resizes on a thread of its own; ends soon after this is dropped.
 struct Keys {
     events: mpsc::Receiver<Event>,
     over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Keys {
@@ -64,7 +69,7 @@ impl Keys {
         let (send, events) = mpsc::channel(KEYS);
         let over = Arc::new(AtomicBool::new(false));
         let ended = over.clone();
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 match event::poll(POLL) {
                     Ok(false) => {}
@@ -78,7 +83,17 @@ impl Keys {
                 }
             }
         });
-        Self { events, over }
+        Self { events, over, thread: Some(thread) }
+    }
+
+    /// From here on nothing that is typed goes to this reader.
+    async fn stop(mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.events.close();
+        if let Some(thread) = self.thread.take() {
+            // why ignore: a reader that panicked reads no more either.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
     }
 }
 
@@ -88,7 +103,14 @@ impl Drop for Keys {
     }
 }
 
-async fn watch(terminal: &mut DefaultTerminal, client: &Client, first: Look, every: Duration, look: view::Look) -> anyhow::Result<()> {
+async fn watch(
+    cx: &mut Context,
+    screen: &mut Screen,
+    client: &Client,
+    first: Look,
+    every: Duration,
+    look: view::Look,
+) -> anyhow::Result<()> {
     let mut keys = Keys::start();
     let mut state = State::default();
     state.seen(first);
@@ -96,7 +118,7 @@ async fn watch(terminal: &mut DefaultTerminal, client: &Client, first: Look, eve
     let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        terminal.draw(|f| view::draw(f, &state, look, SystemClock.wall_ms()))?;
+        screen.draw(|f| view::draw(f, &state, look, SystemClock.wall_ms()))?;
         let refresh = tokio::select! {
             key = keys.events.recv() => match key {
                 // The terminal is gone.
@@ -109,10 +131,21 @@ async fn watch(terminal: &mut DefaultTerminal, client: &Client, first: Look, eve
                         false
                     }
                     Act::Answer { session, call, effect, reason } => {
-                        let done = client.answer(&session, call, &ApprovalAnswer::new(effect, reason)).await;
+                        let answer = ApprovalAnswer::new(effect, reason);
+                        let done = if effect == Effect::Allow && proof_is_wanted(client).await {
+                            keys.stop().await;
+                            screen.lend()?;
+                            let done = prove(cx, &session, call, &answer).await;
+                            screen.back()?;
+                            keys = Keys::start();
+                            done
+                        } else {
+                            client.answer(&session, call, &answer).await.map_err(Into::into)
+                        };
                         state.message = Some(match done {
+                            Ok(d) if d.answer.is_none() => format!("{} {}", d.id, second(&d)),
                             Ok(d) => format!("{} {}", d.id, d.state.as_str()),
-                            Err(e) => e.to_string(),
+                            Err(e) => format!("{e:#}"),
                         });
                         true
                     }
@@ -130,6 +163,21 @@ async fn watch(terminal: &mut DefaultTerminal, client: &Client, first: Look, eve
                 Err(e) => state.trouble = Some(e.to_string()),
             }
         }
+    }
+}
+
+/// Whether a yes must be proved. Asked before it is sent: the daemon writes its code on the screen that is there then.
+async fn proof_is_wanted(client: &Client) -> bool {
+    // why: who cannot be asked for it gives its own error to the answer, too.
+    client.operator().await.is_ok_and(|o| o.confirm != "none")
+}
+
+/// A yes with its proof, on the ordinary screen; Ctrl-C takes it back.
+async fn prove(cx: &mut Context, session: &str, call: u64, answer: &ApprovalAnswer) -> anyhow::Result<ApprovalDoc> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        done = confirmed(cx, None, async |client| client.answer(session, call, answer).await) => done,
+        _ = interrupt.recv() => Err(UsageError("nothing was sent".to_owned()).into()),
     }
 }
 

@@ -13,10 +13,10 @@ use crate::support::{Model, Said, Terminal, TestHost, alive, bash, lines_of, rul
 
 /// Set for the copy of this test binary that plays a terminal from inside a session: where it writes the terminal's name.
 const PLAYS: &str = "BEADLE_TEST_PLAYS";
-const ALICE: &str = "alice has a long one";
+pub const ALICE: &str = "alice has a long one";
 const BOB: &str = "bob has another one";
 
-fn host(confirm: &str, more: &str) -> TestHost {
+pub fn host(confirm: &str, more: &str) -> TestHost {
     let host = TestHost::new();
     host.config(&format!("[operator]\nconfirm = \"{confirm}\"\n{more}\n{}", rules(&["Edit(./**)"], &[], &[])));
     host
@@ -29,7 +29,7 @@ fn asking(host: &mut TestHost, model: &Model, more: &[&str]) -> (String, String)
     (id, approval)
 }
 
-fn waiting(host: &TestHost, id: &str) -> String {
+pub fn waiting(host: &TestHost, id: &str) -> String {
     until("a call waits", || {
         let asked = host.events_of(id, "approval_requested");
         asked.first().map(|e| format!("{id}:{}", e["body"]["call"]))
@@ -45,7 +45,7 @@ fn ran(host: &TestHost) -> bool {
 }
 
 /// The newest code on a screen.
-fn code_on(screen: &str) -> Option<String> {
+pub fn code_on(screen: &str) -> Option<String> {
     let at = screen.rfind("good for 60 s: ")? + "good for 60 s: ".len();
     screen.get(at..at + 6).filter(|c| c.bytes().all(|b| b.is_ascii_digit())).map(str::to_owned)
 }
@@ -85,7 +85,7 @@ fn two_keys(host: &TestHost) {
     assert_eq!(said.out, "key bob added\n");
 }
 
-fn first_key(host: &TestHost) {
+pub fn first_key(host: &TestHost) {
     let mut t = Terminal::start(host.command(["operator", "key", "add", "alice"]));
     t.wait_for("a new passphrase for alice");
     t.type_line(ALICE);

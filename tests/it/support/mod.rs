@@ -1,6 +1,7 @@
 //! A host of one's own for each test: temporary folders, the real binary, the scripted model, ways to break things.
 
 pub mod knock;
+mod screen;
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -350,16 +351,22 @@ pub struct Terminal {
     keys: std::fs::File,
     screen: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
     reader: std::thread::JoinHandle<()>,
+    size: (u16, u16),
 }
 
 impl Terminal {
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::sized(command, 24, 80)
+    }
+
+    pub fn sized(mut command: Command, rows: u16, columns: u16) -> Self {
         use std::os::fd::{AsRawFd, FromRawFd};
         use std::os::unix::process::CommandExt;
         let (mut master, mut slave) = (-1, -1);
-        // SAFETY: both descriptors are written by the call and owned by the files below; the other arguments may be null.
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: both descriptors are written by the call and owned by the files below; name and settings may be null.
         let (master, slave) = unsafe {
-            assert_eq!(libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null(), std::ptr::null()), 0, "a pty");
+            assert_eq!(libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null(), &raw const size), 0, "a pty");
             libc::fcntl(master, libc::F_SETFD, libc::FD_CLOEXEC);
             libc::fcntl(slave, libc::F_SETFD, libc::FD_CLOEXEC);
             (std::fs::File::from_raw_fd(master), std::fs::File::from_raw_fd(slave))
@@ -387,12 +394,38 @@ impl Terminal {
                 shown.lock().expect("no panic holds it").extend_from_slice(&buf[..n]);
             }
         });
-        Self { child, keys, screen, reader }
+        Self { child, keys, screen, reader, size: (rows, columns) }
     }
 
     /// What stands on the screen so far.
     pub fn screen(&self) -> String {
         String::from_utf8_lossy(&self.screen.lock().expect("no panic holds it")).into_owned()
+    }
+
+    /// The lines that a person sees now, of the whole screen.
+    pub fn seen(&self) -> String {
+        screen::lines(&self.screen(), self.size.0.into(), self.size.1.into()).join("\n")
+    }
+
+    /// Waits until a person sees this text.
+    pub fn wait_seen(&self, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !self.seen().contains(text) {
+            assert!(Instant::now() < end, "gave up waiting until one sees {text:?}; there stands\n{}", self.seen());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether typed keys are shown and come line by line, as in a shell.
+    pub fn takes_lines(&self) -> bool {
+        use std::os::fd::AsRawFd;
+        // SAFETY: plain data that the call fills; the descriptor is open.
+        let flags = unsafe {
+            let mut t: libc::termios = std::mem::zeroed();
+            assert_eq!(libc::tcgetattr(self.keys.as_raw_fd(), &mut t), 0, "settings");
+            t.c_lflag
+        };
+        flags & (libc::ICANON | libc::ECHO | libc::ISIG) == libc::ICANON | libc::ECHO | libc::ISIG
     }
 
     pub fn wait_for(&self, text: &str) {
@@ -413,11 +446,19 @@ impl Terminal {
     }
 
     /// Gives the terminal another size; programs that fill it draw all of it anew.
-    pub fn resize(&self, rows: u16, columns: u16) {
+    pub fn resize(&mut self, rows: u16, columns: u16) {
         use std::os::fd::AsRawFd;
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the descriptor is open and the argument valid for the call.
         assert_eq!(unsafe { libc::ioctl(self.keys.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, 0, "a size");
+        self.size = (rows, columns);
+    }
+
+    /// Waits for the command, and whether the terminal takes lines then; gives what stood on the screen.
+    pub fn finish_as_before(mut self) -> (String, bool) {
+        until("the command on the terminal ends", || self.child.try_wait().ok().flatten());
+        let as_before = self.takes_lines();
+        (self.finish(), as_before)
     }
 
     /// Waits for the command and gives what stood on the screen.
