@@ -91,6 +91,8 @@ pub struct Metrics {
     append: Histogram,
     /// From reading a question until the frame with its answer is handed to the shim; calls that a person answers are not in it.
     gate: Histogram,
+    /// From the arrival of a hook until its answer; those that hold for a person are not in it.
+    hook: Histogram,
     breaches: Counter,
     tokens: Family<Labels, Counter>,
     models: RwLock<HashMap<String, OfModel>>,
@@ -148,6 +150,7 @@ impl Metrics {
         let decide = histogram("decide", "Time of a whole judgement: record, host rules, all policies");
         let append = histogram("append", "Time until an append is synced");
         let gate = histogram("gate", "Time from reading a question until its answer is handed to the agent, where no person was asked");
+        let hook = histogram("hook", "Time from a hook's arrival until its answer, where no person was asked");
         let breaches = Counter::default();
         r.register("breaches", "Tools that ran without, or against, a decision", breaches.clone());
         let tokens = Family::default();
@@ -169,6 +172,7 @@ impl Metrics {
             decide,
             append,
             gate,
+            hook,
             breaches,
             tokens,
             models: RwLock::default(),
@@ -221,6 +225,10 @@ impl Metrics {
 
     pub fn answered(&self, took: Duration) {
         self.gate.observe(took.as_secs_f64());
+    }
+
+    pub fn hooked(&self, took: Duration) {
+        self.hook.observe(took.as_secs_f64());
     }
 
     fn responded(&self, model: &str, usage: Usage, cost: Option<Nanousd>) {

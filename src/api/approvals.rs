@@ -16,8 +16,8 @@ use super::types::{
     AlwaysDoc, AlwaysReach, AlwaysRequest, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, PAGE_DEFAULT, PAGE_MAX, Page,
     PolicyAnswerDoc,
 };
-use crate::model::{Approval, SessionId};
-use crate::session::{Always, Answer, ApprovalChanges, ApprovalDetail, Manager, Reach};
+use crate::model::{Approval, ApprovalState, SessionId};
+use crate::session::{Always, Answer, ApprovalChanges, ApprovalDetail, Reach};
 
 /// Largest input that is shown with an approval, in bytes of JSON.
 const INPUT_MAX: usize = 256 << 10;
@@ -33,7 +33,8 @@ pub async fn list(
     if !wants_stream(&headers) {
         let limit = q.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
         let page = app.manager.approvals(session, !q.all, limit, q.cursor)?;
-        return Ok(Json(Page { items: page.items.iter().map(ApprovalDoc::from).collect(), next: page.next }).into_response());
+        let keys = keys(&app);
+        return Ok(Json(Page { items: page.items.into_iter().map(|a| shown(a, &keys)).collect(), next: page.next }).into_response());
     }
     let after = match last_event_id(&headers) {
         Some(id) => Some(id.parse().map_err(|_| ApiError::malformed(format!("Last-Event-ID {id:?} is not a cursor of this stream")))?),
@@ -42,12 +43,12 @@ pub async fn list(
     // why before the snapshot: what changes while it is read comes again as a change, and nothing is missed.
     let changes = app.manager.approval_changes(after)?;
     let snapshot = after.is_none().then(Snapshot::default);
-    let reader = Reader { manager: app.manager.clone(), session, changes, snapshot, done: false };
+    let reader = Reader { app: app.clone(), session, changes, snapshot, done: false };
     Ok(sse(stream::unfold(reader, |mut r| async move { r.message().await.map(|m| (Ok(m), r)) })))
 }
 
 pub async fn show(State(app): State<App>, Path((key, call)): Path<(String, u64)>) -> Result<Json<ApprovalDetailDoc>, ApiError> {
-    Ok(Json(detail(app.manager.approval_detail(&key, call).await?)))
+    Ok(Json(detail(app.manager.approval_detail(&key, call).await?, &keys(&app))))
 }
 
 pub async fn answer(
@@ -72,8 +73,8 @@ pub async fn answer(
             AlwaysReach::All => Reach::All,
         },
     });
-    let a = app.manager.answer(&id, Answer { effect: r.effect, reason: r.reason, always, actor }).await?;
-    Ok(Json(ApprovalDoc::from(&a)))
+    let a = app.manager.answer(&id, Answer { effect: r.effect, reason: r.reason, always, actor, keys: keys(&app) }).await?;
+    Ok(Json(shown(a, &keys(&app))))
 }
 
 /// Which rules an answer would add, and where they would hold.
@@ -94,7 +95,20 @@ async fn always_words(app: &App, key: &str, call: u64, always: &AlwaysRequest) -
     Ok(format!("{rules}, for {reach}"))
 }
 
-fn detail(d: ApprovalDetail) -> ApprovalDetailDoc {
+/// Public keys of the operators there are.
+fn keys(app: &App) -> Vec<String> {
+    app.operators.keys().into_iter().map(|k| k.public).collect()
+}
+
+/// As it stands: while it waits, only a yes by a key that is still there counts as one.
+fn shown(mut a: Approval, keys: &[String]) -> ApprovalDoc {
+    if a.state == ApprovalState::Waiting {
+        a.endorsed.retain(|e| e.by.key.as_ref().is_some_and(|k| keys.contains(k)));
+    }
+    ApprovalDoc::from(&a)
+}
+
+fn detail(d: ApprovalDetail, keys: &[String]) -> ApprovalDetailDoc {
     let policies = d.asked.answers.into_iter().map(|a| PolicyAnswerDoc {
         policy: a.policy,
         effect: a.decision.effect,
@@ -104,7 +118,7 @@ fn detail(d: ApprovalDetail) -> ApprovalDetailDoc {
         failed: a.failed,
     });
     ApprovalDetailDoc {
-        approval: ApprovalDoc::from(&d.approval),
+        approval: shown(d.approval, keys),
         agent: d.call.agent,
         cwd: d.call.cwd,
         sub_agent: d.call.sub_agent,
@@ -130,7 +144,7 @@ struct Snapshot {
 }
 
 struct Reader {
-    manager: Manager,
+    app: App,
     session: Option<SessionId>,
     changes: ApprovalChanges,
     /// Until all of it was given.
@@ -145,13 +159,13 @@ impl Reader {
         }
         while let Some(s) = &mut self.snapshot {
             if let Some(a) = s.ready.next() {
-                return Some(json_message("approval", &ApprovalDoc::from(&a)));
+                return Some(json_message("approval", &shown(a, &keys(&self.app))));
             }
             if s.begun && s.next.is_none() {
                 self.snapshot = None;
                 return Some(sse::Event::default().event("ready").data("{}").id(self.changes.position().to_string()));
             }
-            match self.manager.approvals(self.session.clone(), true, PAGE_MAX, s.next.take()) {
+            match self.app.manager.approvals(self.session.clone(), true, PAGE_MAX, s.next.take()) {
                 Ok(page) => *s = Snapshot { ready: page.items.into_iter(), begun: true, next: page.next },
                 Err(e) => return Some(self.problem(e.into())),
             }
@@ -159,7 +173,7 @@ impl Reader {
         loop {
             match self.changes.next().await {
                 Ok((at, a)) if self.session.as_ref().is_none_or(|s| *s == a.session) => {
-                    return Some(json_message("approval", &ApprovalDoc::from(&a)).id(at.to_string()));
+                    return Some(json_message("approval", &shown(a, &keys(&self.app))).id(at.to_string()));
                 }
                 Ok(_) => {}
                 Err(e) => return Some(self.problem(e.into())),

@@ -1,14 +1,16 @@
 //! Attestations: what `doctor` found of an agent's program, and whether the one there now is that one.
 
+use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::{Extension, Json};
 
 use super::App;
+use super::confirm::{Asking, Refusal};
 use super::error::ApiError;
 use super::types::{AttestationDoc, AttestationRequest, AttestationsQuery, Page, ProgramDoc, ProgramQuery};
-use crate::model::{Actor, AttestedFile, format_ms};
+use crate::model::{AttestedFile, CheckResult, Subject, format_ms};
+use crate::operator::Need;
 use crate::session::{AttestRequest, Attested};
 
 pub async fn program(State(app): State<App>, query: Result<Query<ProgramQuery>, QueryRejection>) -> Result<Json<ProgramDoc>, ApiError> {
@@ -42,10 +44,13 @@ pub async fn list(
 
 pub async fn add(
     State(app): State<App>,
-    Extension(actor): Extension<Actor>,
+    asking: Asking,
     body: Result<Json<AttestationRequest>, JsonRejection>,
-) -> Result<(StatusCode, Json<AttestationDoc>), ApiError> {
+) -> Result<(StatusCode, Json<AttestationDoc>), Refusal> {
     let Json(r) = body?;
+    // why not of one that failed: it only takes trust away.
+    let failed = r.checks.iter().any(|c| c.result == CheckResult::Failed);
+    let actor = if failed { asking.actor() } else { asking.confirmed(&app, Need::Configured, attesting(&r)).await? };
     let request = AttestRequest {
         agent: r.agent,
         program: r.program,
@@ -58,6 +63,18 @@ pub async fn add(
         duration_ms: r.duration_ms,
     };
     Ok((StatusCode::CREATED, Json(doc(app.manager.attest(request, actor).await?))))
+}
+
+/// Every part of what is put on record.
+fn attesting(r: &AttestationRequest) -> Subject {
+    let whole = serde_json::to_vec(r).unwrap_or_default();
+    let passed = r.checks.iter().filter(|c| c.result == CheckResult::Ok).count();
+    Subject::new("attest an agent's program")
+        .with("agent", &r.agent)
+        .with("program", &r.program)
+        .with("digest", &r.digest)
+        .with("checks that passed", passed.to_string())
+        .with("request", blake3::hash(&whole).to_hex().to_string())
 }
 
 fn doc(a: Attested) -> AttestationDoc {

@@ -1,7 +1,25 @@
 //! Confirmation of what loosens: handlers say what exactly is asked for, `operator` says whether a person did.
 //!
 //! A request that must be confirmed is answered 428 with a [`ChallengeDoc`]; the peer sends the same request again with the answer in the
-//! header [`CONFIRM_HEADER`]. Denying, stopping and tightening never come here.
+//! header [`CONFIRM_HEADER`].
+//!
+//! | act | confirmed |
+//! | --- | --- |
+//! | a yes to a waiting call, alone or with a rule | yes |
+//! | add a rule | an allow rule |
+//! | take a rule back | an ask or deny rule |
+//! | trust a project's configuration | yes |
+//! | start a session | without a gate: `generic`, or with arguments that lower its mediation |
+//! | attest an agent's program | where every check passed; a failed one takes trust away |
+//! | hooks of a settings file | taking them out: a hooked agent may then edit the file, and the daemon need not stay for it |
+//! | add or remove an operator key | always, by a key where there is one |
+//!
+//! All else is open to the role `operator`: to deny, stop or kill nothing more is needed, nor to add what tightens, put hooks in,
+//! give prompts (their calls are judged), remove ended sessions, shut the daemon down (hooks then block, agents wait).
+//!
+//! Not covered: *which* program a gated session starts, and which MCP servers. A caller chooses PATH and `--program`; what stands behind
+//! the name is for `session.require_attested` to hold, and attestations are confirmed. Nor the operator's own files: whoever writes as
+//! this user can edit the configuration; a change of `operator.confirm` stands in the host chain.
 
 use std::convert::Infallible;
 
@@ -83,6 +101,7 @@ impl Asking {
             Ok(proof) => {
                 actor.name = proof.name;
                 actor.via = proof.via;
+                actor.key = proof.key;
                 Ok(actor)
             }
             Err(operator::Error::Challenge(c)) => Err(Refusal::Challenge(Box::new(challenge(*c)))),

@@ -85,6 +85,7 @@ impl From<session::Error> for ApiError {
             | E::Endorsed { .. }
             | E::Unnamed { .. }
             | E::NotOurs(_)
+            | E::Silent(_)
             | E::OtherProcess { .. } => StatusCode::CONFLICT,
             E::NoRule(_) => StatusCode::NOT_FOUND,
             E::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -95,7 +96,7 @@ impl From<session::Error> for ApiError {
                 | process::Error::BadCwd { .. }
                 | process::Error::BadSpec { .. },
             ) => StatusCode::UNPROCESSABLE_ENTITY,
-            E::Process(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            E::Process(_) | E::Usurped(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, e.code(), e.to_string())
     }

@@ -7,18 +7,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 
 use super::App;
+use super::confirm::{Asking, Refusal};
 use super::error::ApiError;
 use super::role::{Peer, Role, STARTING};
 use super::types::{EXIT_HEADER, HOLD_HEADER, HookedDoc, HookedRequest, HooksDoc, WAIT_HEADER};
-use crate::model::{Actor, Clock, SystemClock, format_ms};
+use crate::model::{Clock, Subject, SystemClock, format_ms};
+use crate::operator::Need;
 use crate::process::{self, STABLE};
 use crate::session::{HookCall, HookOutcome, Installed};
 
@@ -38,7 +40,7 @@ pub async fn post(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let begun = tokio::time::Instant::now();
+    let begun = std::time::Instant::now();
     let mut role = peer.role(&app.manager);
     while role == Role::Nobody(STARTING) && begun.elapsed() < START_WITHIN {
         tokio::time::sleep(START_LOOK).await;
@@ -50,7 +52,7 @@ pub async fn post(
     let (uid, chain) = peer.chain().map_err(|e| ApiError::new(StatusCode::FORBIDDEN, e.code(), e.to_string()))?;
     let hold = headers.get(HOLD_HEADER).and_then(|v| v.to_str().ok()?.parse().ok()).map_or(HOLD, Duration::from_millis).min(HOLD_MAX);
     let can_wait = headers.contains_key(WAIT_HEADER);
-    let outcome = app.manager.hook(HookCall { agent, body: body.into(), uid, chain, can_wait, hold }).await?;
+    let outcome = app.manager.hook(HookCall { agent, body: body.into(), uid, chain, can_wait, hold, begun }).await?;
     Ok(match outcome {
         HookOutcome::Reply(r) => {
             let exit = r.exit.to_string();
@@ -67,14 +69,21 @@ pub async fn list(State(app): State<App>) -> Result<Json<HooksDoc>, ApiError> {
 
 pub async fn set(
     State(app): State<App>,
-    Extension(actor): Extension<Actor>,
+    asking: Asking,
     body: Result<Json<HookedRequest>, JsonRejection>,
-) -> Result<Json<HooksDoc>, ApiError> {
+) -> Result<Json<HooksDoc>, Refusal> {
     let Json(r) = body?;
     let path = PathBuf::from(&r.path);
     if !path.is_absolute() || r.path.len() > PATH_MAX {
-        return Err(ApiError::malformed(format!("path is not an absolute one of at most {PATH_MAX} bytes")));
+        return Err(ApiError::malformed(format!("path is not an absolute one of at most {PATH_MAX} bytes")).into());
     }
+    let loosens = !r.installed && app.manager.hooked().iter().any(|i| i.path == path);
+    let actor = if loosens {
+        let subject = Subject::new("take hooks out").with("agent", &r.agent).with("settings", &r.path);
+        asking.confirmed(&app, Need::Configured, subject).await?
+    } else {
+        asking.actor()
+    };
     tracing::info!(path = %path.display(), installed = r.installed, uid = actor.uid, "hooks of an agent");
     let installed = Installed { agent: r.agent, path: path.clone(), installed_at: SystemClock.wall_ms() };
     app.manager.set_hooked(path, r.installed.then_some(installed)).await?;

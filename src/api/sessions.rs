@@ -17,7 +17,7 @@ use super::types::{
 };
 use crate::model::{Actor, Session, Subject};
 use crate::operator::Need;
-use crate::session::StartRequest;
+use crate::session::{StartRequest, is_gated};
 use crate::store::Filter;
 
 type Answer<T> = Result<T, ApiError>;
@@ -34,7 +34,10 @@ pub async fn run(
     if r.labels.len() > LABELS_MAX || r.labels.iter().any(|(k, v)| k.is_empty() || k.len() > 64 || v.len() > 256) {
         return Err(ApiError::malformed(format!("labels: at most {LABELS_MAX}, keys of 1 to 64 bytes, values of at most 256")).into());
     }
-    let actor = if r.unsafe_args.is_empty() { asking.actor() } else { asking.confirmed(&app, Need::Configured, unsafe_run(&r)).await? };
+    let actor = match loosens(&r) {
+        Some(action) => asking.confirmed(&app, Need::Configured, ungated(&r, action)).await?,
+        None => asking.actor(),
+    };
     let request = StartRequest {
         name: r.name,
         agent: r.agent,
@@ -56,14 +59,25 @@ pub async fn run(
     Ok((StatusCode::CREATED, Json(SessionDoc::from(&session))))
 }
 
-/// Every part of a start that was refused without `--unsafe-arg`.
-fn unsafe_run(r: &RunRequest) -> Subject {
+/// What is confirmed about a start: nothing where every call will be judged.
+fn loosens(r: &RunRequest) -> Option<&'static str> {
+    if !r.unsafe_args.is_empty() {
+        return Some("start a session with arguments that lower its mediation");
+    }
+    (!is_gated(&r.agent)).then_some("start a session without a gate")
+}
+
+/// Every part of such a start.
+fn ungated(r: &RunRequest, action: &str) -> Subject {
     let whole = serde_json::to_vec(r).unwrap_or_default();
-    Subject::new("start a session with arguments that lower its mediation")
-        .with("agent", &r.agent)
-        .with("unsafe arguments", r.unsafe_args.join(" "))
-        .with("folder", &r.cwd)
-        .with("request", blake3::hash(&whole).to_hex().to_string())
+    let mut subject = Subject::new(action).with("agent", &r.agent);
+    if let Some(program) = &r.program {
+        subject = subject.with("program", program).with("arguments", r.args.join(" "));
+    }
+    if !r.unsafe_args.is_empty() {
+        subject = subject.with("unsafe arguments", r.unsafe_args.join(" "));
+    }
+    subject.with("folder", &r.cwd).with("request", blake3::hash(&whole).to_hex().to_string())
 }
 
 pub async fn list(State(app): State<App>, query: Result<Query<SessionsQuery>, QueryRejection>) -> Answer<Json<Page<SessionDoc>>> {

@@ -343,6 +343,11 @@ pub struct ExplainArgs {
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
     /// Print every setting with its origin
+    ///
+    /// With operator.confirm = tty (a code at the terminal) or key (a passphrase's signature), these need it: a yes to a waiting call; an
+    /// allow rule, or taking an ask or deny rule back; trusting a project; starting a session without a gate (`run -- COMMAND`) or with
+    /// --unsafe-arg; attesting a program (`doctor AGENT`); taking hooks out. Operator keys are always guarded. Denying, stopping and
+    /// what tightens need nothing.
     Show(ConfigArgs),
     /// Read all of it and say whether it is good
     Check(ConfigArgs),

@@ -8,6 +8,7 @@
 
 mod channel;
 mod checks;
+mod hooked;
 mod host;
 mod notes;
 mod report;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::args::DoctorArgs;
+use super::confirm::confirmed;
 use super::exit::{Coded, Exit};
 use super::printer::Tone;
 use super::stage::{PrivateHost, temporary};
@@ -163,13 +165,13 @@ async fn on_stage(cx: &mut Context, agent: &str, args: &DoctorArgs, root: &Path,
     if args.no_store {
         report.note = Some("--no-store".to_owned());
     } else {
-        store(&cx.client()?, &mut report).await;
+        store(cx, &mut report).await;
     }
     Ok(report)
 }
 
 /// Puts the result on record. A host that refuses it, or is not there, makes the report fail: the user asked for a record.
-async fn store(client: &Client, report: &mut AgentReport) {
+async fn store(cx: &mut Context, report: &mut AgentReport) {
     let request = AttestationRequest {
         agent: report.agent.clone(),
         program: report.program.clone(),
@@ -181,7 +183,7 @@ async fn store(client: &Client, report: &mut AgentReport) {
         checks: report.checks.iter().map(|c| AttestedCheck { name: c.name.clone(), result: c.result }).collect(),
         duration_ms: report.duration_ms,
     };
-    match client.attest(&request).await {
+    match confirmed(cx, None, async |client| client.attest(&request).await).await {
         Ok(doc) => {
             report.stored = true;
             report.attested = doc.passed;
@@ -193,7 +195,7 @@ async fn store(client: &Client, report: &mut AgentReport) {
         }
         Err(e) => {
             report.ok = false;
-            report.note = Some(e.to_string());
+            report.note = Some(format!("{e:#}"));
         }
     }
 }
@@ -252,7 +254,7 @@ async fn play(cx: &mut Context, rig: &Rig, client: &Client) -> anyhow::Result<Fa
         anyhow::Ok(())
     };
     let playing = async move {
-        let (outage, plain, repository, sub_agent, ask, stop, closed, version) = tokio::join!(
+        let (outage, plain, repository, sub_agent, ask, stop, closed, hooked, version) = tokio::join!(
             // The one with a daemon of its own first: it takes longest.
             turns.take("outage", scenes::outage(rig)),
             turns.take("calls", scenes::plain(rig, client)),
@@ -261,10 +263,11 @@ async fn play(cx: &mut Context, rig: &Rig, client: &Client) -> anyhow::Result<Fa
             turns.take("questions", scenes::ask(rig, client)),
             turns.take("stop", scenes::stop(rig, client)),
             turns.take("closed channel", scenes::closed(rig)),
+            turns.take("hooks", hooked::play(rig, client)),
             turns.take("version", scenes::version(rig)),
         );
         let verified = client.verify(&VerifyRequest::default()).await.map_err(words);
-        Facts { version, plain, sub_agent, ask, repository, stop, outage, closed, verified }
+        Facts { version, plain, sub_agent, ask, repository, stop, outage, closed, hooked, verified }
     };
     let (facts, spoken) = tokio::join!(playing, speaking);
     spoken?;

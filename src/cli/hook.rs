@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::args::{HookInstallArgs, HookPlace, HookStatusArgs, HookUninstallArgs};
+use super::confirm::confirmed;
 use super::exit::{Coded, Exit, UsageError};
 use super::printer::Tone;
 use super::text::{micros, safe};
@@ -44,7 +45,8 @@ pub async fn install(cx: &mut Context, args: HookInstallArgs) -> Outcome {
     let changed = before.as_deref() != Some(after.as_str());
     if changed && let Err(e) = file::replace(&path, before.as_deref(), &after) {
         if before.as_deref().map(settings::look).and_then(Result::ok).is_none_or(|f| f.events.is_empty()) {
-            cx.client()?.set_hooked(&request(&path, false)).await?;
+            // why ignore: a file too many on that list keeps the daemon up, nothing worse; why it failed is what must be told.
+            let _ = cx.client()?.set_hooked(&request(&path, false)).await;
         }
         return Err(refused(&path, &e));
     }
@@ -74,19 +76,15 @@ pub async fn uninstall(cx: &mut Context, args: HookUninstallArgs) -> Outcome {
     let before = read(&path)?;
     let after = before.as_deref().map(settings::uninstall).transpose().map_err(|e| refused(&path, &e))?;
     let changed = before != after;
-    if let (Some(after), true) = (&after, changed) {
-        let made_here = after.trim() == "{}" && !file::backup(&path).exists();
-        if made_here {
-            std::fs::remove_file(&path).map_err(|e| refused(&path, &e))?;
-        } else {
-            let kept = std::fs::read_to_string(file::backup(&path)).ok();
-            file::replace(&path, before.as_deref(), after).map_err(|e| refused(&path, &e))?;
-            if kept.as_deref() == Some(after.as_str()) {
-                let _ = std::fs::remove_file(file::backup(&path));
-            }
-        }
+    // why first: it may need a confirmation, without which the file stays as it is.
+    let gone = request(&path, false);
+    confirmed(cx, None, async |client| client.set_hooked(&gone).await).await?;
+    if let (Some(after), true) = (&after, changed)
+        && let Err(e) = take_out(&path, before.as_deref(), after)
+    {
+        cx.client()?.set_hooked(&request(&path, true)).await?;
+        return Err(refused(&path, &e));
     }
-    cx.client()?.set_hooked(&request(&path, false)).await?;
     let shown = safe(&path.to_string_lossy());
     match (cx.printer.json(), changed) {
         (true, _) => cx.printer.document(&json!({ "path": path, "changed": changed }))?,
@@ -94,6 +92,19 @@ pub async fn uninstall(cx: &mut Context, args: HookUninstallArgs) -> Outcome {
         (false, false) => cx.printer.line(&format!("{shown} holds no hooks of ours"))?,
     }
     Ok(Exit::Done)
+}
+
+/// Writes the settings without the hooks; a file that was made for them goes.
+fn take_out(path: &Path, before: Option<&str>, after: &str) -> Result<(), Box<dyn std::error::Error>> {
+    if after.trim() == "{}" && !file::backup(path).exists() {
+        return Ok(std::fs::remove_file(path)?);
+    }
+    let kept = std::fs::read_to_string(file::backup(path)).ok();
+    file::replace(path, before, after)?;
+    if kept.as_deref() == Some(after) {
+        let _ = std::fs::remove_file(file::backup(path));
+    }
+    Ok(())
 }
 
 /// One settings file as `status` shows it.

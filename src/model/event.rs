@@ -157,6 +157,9 @@ pub struct Actor {
     /// What proved that a person did it: `tty:/dev/pts/3` or `key:alice`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
+    /// The public key itself (hex): names can be given again, keys cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl Actor {

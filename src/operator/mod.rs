@@ -138,6 +138,8 @@ pub struct Proof {
     pub name: Option<String>,
     /// `tty:/dev/pts/3` or `key:alice`; `None` where nothing had to be proved.
     pub via: Option<String>,
+    /// The public key that signed (hex).
+    pub key: Option<String>,
 }
 
 struct Open {
@@ -262,7 +264,7 @@ impl Operators {
                     return Err(Error::WrongCode);
                 }
                 lock(&self.throttle).right(&who);
-                Ok(Proof { name: None, via: Some(who) })
+                Ok(Proof { name: None, via: Some(who), key: None })
             }
             (Wants::Signature, [_, "key", name, signature]) if by_key => {
                 let key = keys.iter().find(|k| k.name == *name).ok_or_else(|| Error::NoKey(name.chars().take(80).collect()))?;
@@ -273,7 +275,7 @@ impl Operators {
                     return Err(Error::WrongSignature(key.name.clone()));
                 }
                 lock(&self.throttle).right(&who);
-                Ok(Proof { name: Some(key.name.clone()), via: Some(who) })
+                Ok(Proof { name: Some(key.name.clone()), via: Some(who), key: Some(key.public.clone()) })
             }
             _ => Err(Error::Form),
         }

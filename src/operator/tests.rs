@@ -72,7 +72,10 @@ async fn a_signature_is_taken_once_in_time_and_for_its_subject() {
 
     let c = h.ask(&subject);
     let good = format!("{}:key:alice:{}", c.id, alice.sign(&c.id, &subject));
-    assert_eq!(h.answer(&subject, &good).unwrap(), Proof { name: Some("alice".into()), via: Some("key:alice".into()) });
+    assert_eq!(
+        h.answer(&subject, &good).unwrap(),
+        Proof { name: Some("alice".into()), via: Some("key:alice".into()), key: Some(alice.public()) }
+    );
     assert!(matches!(h.answer(&subject, &good), Err(Error::NotOpen(_))), "a replay");
 
     let c = h.ask(&subject);

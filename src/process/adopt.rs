@@ -1,7 +1,7 @@
 //! What became of a run: alive, ended, or lost; and the end of what a lost one left behind.
 //!
 //! Invariants:
-//! - a held lock means alive, an exit record means ended, neither means lost; nothing else decides;
+//! - a held lock means alive, an exit record means ended, neither means lost; nothing else decides, silence least of all;
 //! - leftovers are found by the session marker in their environment and by descent from such a process, and signalled through a
 //!   pidfd whose start time was compared;
 //! - neither this process nor one of its ancestors is ever a leftover.
@@ -22,6 +22,9 @@ use crate::wire::{FromShim, MARKER_ENV, ProcessId, SOCKET_FILE, Status};
 
 /// How long a shim that holds its lock may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks at one that cannot be connected to yet; and where there is no limit.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY_PATIENTLY: Duration = Duration::from_secs(1);
 /// How long killing waits for leftovers that do not die.
 const KILL_FOR: Duration = Duration::from_secs(5);
 /// Bytes of an environment that are searched.
@@ -42,7 +45,15 @@ pub enum Adopted {
 }
 
 pub(super) async fn adopt(run_dir: &Path, marker: &str) -> Result<Adopted> {
-    let give_up = Instant::now() + ANSWER_WITHIN;
+    look(run_dir, marker, Some(Instant::now() + ANSWER_WITHIN)).await
+}
+
+/// The same without a limit: a shim that holds its lock may be stopped, or starved, for as long as it likes.
+pub(super) async fn adopt_patiently(run_dir: &Path, marker: &str) -> Result<Adopted> {
+    look(run_dir, marker, None).await
+}
+
+async fn look(run_dir: &Path, marker: &str, give_up: Option<Instant>) -> Result<Adopted> {
     loop {
         if let Some(record) = exit::read(run_dir)? {
             return Ok(Adopted::Ended(record));
@@ -56,26 +67,36 @@ pub(super) async fn adopt(run_dir: &Path, marker: &str) -> Result<Adopted> {
             let killed = tokio::task::spawn_blocking(move || kill_leftovers(&marker)).await;
             return Ok(Adopted::Lost { leftovers: killed.map_err(|_| Error::Disconnected)? });
         }
-        match greet(run_dir).await {
-            Ok((stream, status)) => {
+        // why one connection as long as the patience lasts: those that are given up stay in a stopped shim's queue, which is short.
+        let greeted = match give_up {
+            Some(at) => tokio::time::timeout_at(at.into(), greet(run_dir)).await.unwrap_or_else(|e| Err(e.into())),
+            None => greet(run_dir).await,
+        };
+        match (greeted, give_up) {
+            (Ok((stream, status)), _) => {
                 let (handle, events) = client::connect(stream, status, run_dir.to_owned());
                 return Ok(Adopted::Live(handle, events, status));
             }
             // It may be between lock and socket, or just ending: look again.
-            Err(_) if Instant::now() < give_up => tokio::time::sleep(Duration::from_millis(20)).await,
-            Err(source) => return Err(Error::Unreachable { run_dir: run_dir.to_owned(), source }),
+            (Err(_), Some(at)) if Instant::now() < at => tokio::time::sleep(LOOK_EVERY).await,
+            (Err(source), Some(_)) => return Err(Error::Unreachable { run_dir: run_dir.to_owned(), source }),
+            (Err(_), None) => tokio::time::sleep(LOOK_EVERY_PATIENTLY).await,
         }
     }
 }
 
+/// Connects without ever blocking (a full queue is an error) and waits for the first word; the end of the shim ends the waiting.
 async fn greet(run_dir: &Path) -> io::Result<(UnixStream, Status)> {
-    let stream = launch::connect_path(run_dir, SOCKET_FILE)?;
-    stream.set_nonblocking(true)?;
-    let mut stream = UnixStream::from_std(stream)?;
-    match tokio::time::timeout(Duration::from_secs(2), client::read_first(&mut stream)).await?? {
+    let mut stream = launch::connect_path(run_dir, SOCKET_FILE).await?;
+    match client::read_first(&mut stream).await? {
         FromShim::Status(status) => Ok((stream, status)),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
+}
+
+/// KILL to a shim that does not answer and to everything below it; its processes that left are found when it is adopted.
+pub fn kill_silent(shim: ProcessId) {
+    kill_family(shim);
 }
 
 /// Freezes and kills every process that carries the marker, and their descendants, until two scans find none.

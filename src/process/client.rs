@@ -147,6 +147,17 @@ impl ShimHandle {
         (handle, ShimEvents(board))
     }
 
+    /// A handle to a shim that lives and does not answer yet: it knows who that is, and is without a link.
+    pub fn silent(run_dir: &Path, shim: ProcessId, agent: ProcessId) -> (Self, ShimEvents) {
+        let (handle, events) = Self::gone(run_dir);
+        (Self { first: Status { shim, agent, ..Status::default() }, ..handle }, events)
+    }
+
+    /// Whether a connection stands behind it.
+    pub fn is_linked(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
     }

@@ -173,11 +173,11 @@ impl Reaper {
     }
 }
 
-/// Connects to a socket whose path may be longer than an address holds.
-pub(super) fn connect_path(dir: &Path, name: &str) -> io::Result<std::os::unix::net::UnixStream> {
+/// Connects to a socket whose path may be longer than an address holds. A full queue is an error, never a wait.
+pub(super) async fn connect_path(dir: &Path, name: &str) -> io::Result<tokio::net::UnixStream> {
     let whole = dir.join(name);
     if whole.as_os_str().len() < 108 {
-        return std::os::unix::net::UnixStream::connect(whole);
+        return tokio::net::UnixStream::connect(whole).await;
     }
     // SAFETY: the descriptor, if there is one, was just made for us.
     let fd = unsafe {
@@ -187,5 +187,5 @@ pub(super) fn connect_path(dir: &Path, name: &str) -> io::Result<std::os::unix::
             fd => OwnedFd::from_raw_fd(fd),
         }
     };
-    std::os::unix::net::UnixStream::connect(format!("/proc/self/fd/{}/{name}", fd.as_raw_fd()))
+    tokio::net::UnixStream::connect(format!("/proc/self/fd/{}/{name}", fd.as_raw_fd())).await
 }

@@ -27,7 +27,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub use crate::wire::{EndedBy, ExitRecord, Limits, MAX_INPUT, ProcessId, Stage, Status};
-pub use adopt::{Adopted, kill_leftovers};
+pub use adopt::{Adopted, kill_leftovers, kill_silent};
 pub use ancestry::{Peer, ancestors, chain_of, descends_from};
 pub use client::{MAX_COMMANDS, ShimEvent, ShimEvents, ShimHandle};
 pub use exit::read as read_exit;
@@ -215,7 +215,13 @@ impl Shim {
     }
 
     /// Finds out what became of a run: alive (and connects), ended, or lost (and ends what is left of it).
+    /// A live one that is silent for 5 s is [`Error::Unreachable`].
     pub async fn adopt(run_dir: &Path, marker: &str) -> Result<Adopted> {
         adopt::adopt(run_dir, marker).await
+    }
+
+    /// The same, waiting for a live but silent shim without a limit.
+    pub async fn adopt_patiently(run_dir: &Path, marker: &str) -> Result<Adopted> {
+        adopt::adopt_patiently(run_dir, marker).await
     }
 }

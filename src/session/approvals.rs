@@ -43,6 +43,8 @@ pub struct Answer {
     pub always: Option<Always>,
     /// Who says it and from where, as the host sees it (never as the peer says).
     pub actor: Actor,
+    /// Public keys of the operators there are now: an earlier yes by another key counts no more.
+    pub keys: Vec<String>,
 }
 
 impl Manager {
@@ -54,7 +56,7 @@ impl Manager {
         if !matches!(answer.effect, Effect::Allow | Effect::Deny) {
             return Err(Error::Refused { what: format!("answer {}", answer.effect.as_str()), why: "is not allow or deny".to_owned() });
         }
-        let Answer { effect, reason, always, actor } = answer;
+        let Answer { effect, reason, always, actor, keys } = answer;
         let default = if effect == Effect::Allow { "approved" } else { "refused by a person" };
         let reason = if reason.is_empty() { default.to_owned() } else { super::live::cut(&reason, REASON_MAX) };
         let approval = self.inner.store.approval(id)?;
@@ -70,7 +72,7 @@ impl Manager {
             chain = Some(plan.chain);
         }
         let prepared = rules::prepare(&self.inner, id, to_add, &actor).await?;
-        let resolve = Resolve { call: id.call, effect, reason, by: actor, rules: prepared.clone(), chain };
+        let resolve = Resolve { call: id.call, effect, reason, by: actor, rules: prepared.clone(), chain, keys };
         let done = self.command(&id.session, |reply| Command::Resolve(resolve, reply)).await.and_then(|taken| taken);
         let after = self.inner.store.approval(id)?;
         match done {

@@ -70,6 +70,8 @@ pub struct Resolve {
     /// Rules that it adds, and the chain that holds them: in force before the agent gets the answer.
     pub rules: Vec<RuleId>,
     pub chain: Option<Arc<Chain>>,
+    /// Public keys of the operators there are.
+    pub keys: Vec<String>,
 }
 
 impl Runner {
@@ -98,12 +100,13 @@ impl Runner {
                 } else {
                     told(&self.id, self.shim.stop(grace).await);
                 }
-                let _ = reply.send(Ok(self.session.clone()));
+                let _ = reply.send(self.recorded());
             }
             Command::Resolve(r, reply) => {
-                let answer = self.answered(r);
+                let mut answer = self.answered(r);
                 if answer.is_ok() {
                     self.commit().await;
+                    answer = self.recorded().map(drop);
                 }
                 let _ = reply.send(answer);
             }
@@ -123,12 +126,12 @@ impl Runner {
                 self.reported(Report { witness: Witness::Hook, source: "", call_id, tool, input, seen }).await;
                 self.pending.events.extend(self.live.observed());
                 self.commit().await;
-                let _ = reply.send(Ok(self.session.clone()));
+                let _ = reply.send(self.recorded());
             }
             Command::Record { events, reply } => {
                 self.pending.events.extend(events);
                 self.commit().await;
-                let _ = reply.send(Ok(self.session.clone()));
+                let _ = reply.send(self.recorded());
             }
         }
         None
@@ -150,6 +153,11 @@ impl Runner {
         let no = self.live.next_frame();
         self.pending.frames.push(Frame { no, bytes });
         self.commit().await;
-        Ok(self.session.clone())
+        self.recorded()
+    }
+
+    /// The session after a commit; an error when that could not be written.
+    pub(super) fn recorded(&self) -> Result<Session, Error> {
+        if self.is_usurped { Err(Error::Usurped(self.id.clone())) } else { Ok(self.session.clone()) }
     }
 }

@@ -66,7 +66,13 @@ pub(super) async fn hook(inner: &Arc<Inner>, call: HookCall) -> Result<HookOutco
     let mailbox = inner.live().get(&id).map(|l| l.mailbox.clone()).ok_or_else(|| Error::Ended(id.clone()))?;
     mailbox.send(Command::Hook { tell: Box::new(tell), reply }).await.map_err(|_| Error::Ended(id.clone()))?;
     match tokio::time::timeout(hold, answer).await {
-        Ok(Ok(told)) => Ok(HookOutcome::Reply(driver.hook_answer(told.as_ref().map_or(HookAnswer::Pass, Told::as_answer)))),
+        Ok(Ok(told)) => {
+            // why not of the others: one is only a record, and a person's time says nothing of the host.
+            if told.as_ref().is_some_and(|t| !t.by_person) {
+                inner.metrics.hooked(call.begun.elapsed());
+            }
+            Ok(HookOutcome::Reply(driver.hook_answer(told.as_ref().map_or(HookAnswer::Pass, Told::as_answer))))
+        }
         Ok(Err(_)) => Err(if *inner.shutdown.borrow() { Error::ShuttingDown } else { Error::Ended(id) }),
         // why: the call is on record by now, or the session is busy; either way the client asks again and is joined with it.
         Err(_) if call.can_wait => Ok(HookOutcome::Wait),

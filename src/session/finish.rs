@@ -11,6 +11,7 @@ use crate::process::ExitRecord;
 
 impl Runner {
     pub(super) async fn finish(mut self, record: ExitRecord) {
+        self.take_log_back();
         if self.driver.speaks() {
             self.drain().await;
             if let Some(rest) = self.inbox.rest().filter(|_| !self.unreadable) {
@@ -48,14 +49,28 @@ impl Runner {
         match gone {
             Gone::Exited(record) => self.finish(record).await,
             Gone::Lost(reason) => {
+                self.take_log_back();
                 self.consult_last().await;
                 self.resolve_all(By::Withdrawn, "the agent ended before the answer", false);
-                let ended = unseen(Outcome::Lost, reason.clone());
-                self.pending.events.push(ended.into());
-                self.pending.events.push(SessionEnded { outcome: Outcome::Lost, reason: Some(reason) }.into());
+                // why killed: that is what the operator asked for where the shim did not answer.
+                let outcome = if self.ending == Some(Ending::Kill) { Outcome::Killed } else { Outcome::Lost };
+                self.pending.events.push(unseen(outcome, reason.clone()).into());
+                self.pending.events.push(SessionEnded { outcome, reason: Some(reason) }.into());
                 self.commit().await;
                 self.inner.forget(&self.id);
             }
+        }
+    }
+
+    /// The agent of a log with another writer has ended: its end is recorded behind whatever stands there, and nothing else is.
+    fn take_log_back(&mut self) {
+        if self.is_usurped
+            && let Ok(session) = self.inner.store.session(&self.id)
+        {
+            self.session = session;
+            self.is_usurped = false;
+            self.unreadable = true;
+            self.ending = Some(Ending::Fault);
         }
     }
 

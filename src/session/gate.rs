@@ -220,13 +220,18 @@ impl Runner {
         let gone = || Error::NothingWaits { session: self.id.clone(), call: r.call };
         let w = self.live.waiting.get_mut(&r.call).ok_or_else(gone)?;
         if r.effect == Effect::Allow && w.asked.two_person {
-            let Some(name) = &r.by.name else { return Err(Error::Unnamed { session: self.id.clone(), call: r.call }) };
+            let counts = |a: &Actor| a.key.as_ref().is_some_and(|k| r.keys.contains(k));
+            let Some(name) = r.by.name.as_ref().filter(|_| counts(&r.by)) else {
+                return Err(Error::Unnamed { session: self.id.clone(), call: r.call });
+            };
             if !r.rules.is_empty() {
                 return Err(Error::Refused {
                     what: "a rule with this answer".to_owned(),
                     why: "is not added: two persons must allow each call".to_owned(),
                 });
             }
+            // why now: a key that was removed since speaks for nobody, whatever its name stands for today.
+            w.endorsed.retain(counts);
             // why by name: two terminals of one person are one person.
             if w.endorsed.iter().any(|a| a.name.as_ref() == Some(name)) {
                 return Err(Error::Endorsed { session: self.id.clone(), call: r.call, name: name.clone() });

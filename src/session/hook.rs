@@ -51,6 +51,8 @@ pub struct HookCall {
     pub can_wait: bool,
     /// How long it waits for this answer.
     pub hold: Duration,
+    /// When it arrived.
+    pub begun: std::time::Instant,
 }
 
 impl HookCall {
@@ -96,6 +98,8 @@ pub struct Told {
     effect: Effect,
     reason: String,
     input: Option<Value>,
+    /// A person was asked, so the time until here says nothing of the host.
+    pub(super) by_person: bool,
 }
 
 #[derive(Debug)]
@@ -104,6 +108,7 @@ struct Open {
     told: Option<Told>,
     clients: Vec<oneshot::Sender<Option<Told>>>,
     asked_at: Instant,
+    by_person: bool,
 }
 
 /// Calls that came through hooks, by the number of their request, until their result is seen.
@@ -124,6 +129,7 @@ impl HookCalls {
                     self.insert(e.seq, digest, None);
                 }
             }
+            Event::ApprovalRequested(a) => self.waits(a.call),
             Event::ToolDecided(d) if masked(&e.event) => self.ended(d.call),
             Event::ToolDecided(d) => self.told(d.call, d.effect, &d.reason, d.updated_input.as_ref()),
             Event::ToolEnded(ToolEnded { call: Some(seq), .. }) => drop(self.open.remove(seq)),
@@ -137,7 +143,8 @@ impl HookCalls {
         {
             self.open.remove(&old);
         }
-        self.open.insert(seq, Open { digest, told: None, clients: client.into_iter().collect(), asked_at: Instant::now() });
+        self.open
+            .insert(seq, Open { digest, told: None, clients: client.into_iter().collect(), asked_at: Instant::now(), by_person: false });
     }
 
     /// Whether this call came through a hook: no frame carries its answer.
@@ -147,7 +154,14 @@ impl HookCalls {
 
     pub(super) fn told(&mut self, seq: u64, effect: Effect, reason: &str, input: Option<&Value>) {
         if let Some(o) = self.open.get_mut(&seq) {
-            o.told = Some(Told { effect, reason: reason.to_owned(), input: input.cloned() });
+            o.told = Some(Told { effect, reason: reason.to_owned(), input: input.cloned(), by_person: o.by_person });
+        }
+    }
+
+    /// A person is asked about this call.
+    fn waits(&mut self, seq: u64) {
+        if let Some(o) = self.open.get_mut(&seq) {
+            o.by_person = true;
         }
     }
 
@@ -354,7 +368,10 @@ impl Runner {
                 let judged = Judged { effect: Effect::Deny, by: By::Unattended, reason, ..judged };
                 self.settle(seq, &asked.request_id, &call, judged, None, 0, false);
             }
-            (None, HooksAsk::Wait) => self.ask(&asked, call, judged),
+            (None, HooksAsk::Wait) => {
+                self.live.hooks.waits(seq);
+                self.ask(&asked, call, judged);
+            }
             (None, _) => self.hand_over(&asked, &call, judged, begun),
         }
         self.commit().await;
@@ -463,7 +480,7 @@ mod tests {
         h.answer(4);
         assert!(got_a.try_recv().is_err(), "nothing is told before it is synced");
         h.answer(5);
-        let deny = Some(Told { effect: Effect::Deny, reason: "no".into(), input: None });
+        let deny = Some(Told { effect: Effect::Deny, reason: "no".into(), input: None, by_person: false });
         assert_eq!((got_a.try_recv(), got_b.try_recv()), (Ok(deny.clone()), Ok(deny.clone())));
         let (c, mut got_c) = client();
         assert!(h.join(&d, c).is_none());

@@ -33,6 +33,7 @@ mod gate;
 mod hook;
 mod hooked;
 pub mod instructions;
+mod link;
 mod live;
 mod mask;
 mod recovery;
@@ -49,7 +50,7 @@ pub use hook::{HookCall, HookOutcome};
 pub use hooked::{HOOKS_MAX, Installed};
 pub use recovery::Recovered;
 pub use rules::{NewRule, Rule};
-pub use start::StartRequest;
+pub use start::{StartRequest, is_gated};
 
 use command::Command;
 pub use command::EffectReport;
@@ -103,6 +104,13 @@ pub enum Error {
     Config(#[from] crate::config::Error),
     #[error("the session's task did not answer within {} s; see `beadle host logs`", COMMAND_TIMEOUT.as_secs())]
     Busy,
+    #[error(
+        "the log of session {0} has another writer, so this was neither recorded nor done and its agent is ended; see `beadle verify` and \
+         `beadle host logs`"
+    )]
+    Usurped(SessionId),
+    #[error("the shim of session {0} is alive and does not answer, so nothing was done; try again, or end both with `beadle kill {0}`")]
+    Silent(SessionId),
     #[error("session {0} was not started by the host: it takes prompts in its own terminal only")]
     NotOurs(SessionId),
     #[error("the conversation is session {session}, which belongs to process {pid}; that process lives, so no other may speak for it")]
@@ -141,6 +149,8 @@ impl Error {
             Self::NotOurs(_) => "BDL-SESSION-020",
             Self::OtherProcess { .. } => "BDL-SESSION-021",
             Self::Config(e) => e.code(),
+            Self::Usurped(_) => "BDL-SESSION-034",
+            Self::Silent(_) => "BDL-SESSION-035",
             Self::Busy => "BDL-SESSION-012",
             Self::ShuttingDown => "BDL-SESSION-013",
             Self::Agent(e) => e.code(),
@@ -183,6 +193,8 @@ pub struct Inner {
     run_root: PathBuf,
     live: Mutex<HashMap<SessionId, LiveSession>>,
     rules: Mutex<rules::Rules>,
+    /// Held while a change of the rules is written: document and list change together.
+    changing_rules: tokio::sync::Mutex<()>,
     /// Digests of programs that were read.
     programs: crate::process::Programs,
     attested: Mutex<Vec<attest::Attested>>,
@@ -282,6 +294,7 @@ impl Manager {
                 run_root: parts.run_root,
                 live: Mutex::new(HashMap::new()),
                 rules: Mutex::new(rules),
+                changing_rules: tokio::sync::Mutex::new(()),
                 programs: crate::process::Programs::default(),
                 attested: Mutex::new(attested),
                 attesting: tokio::sync::Mutex::new(()),

@@ -3,7 +3,7 @@
 //! What a dead daemon had read, decided or sent is in the log, the cursor and the stored frames; the rest waits in the shim's
 //! segments. So adoption is: rebuild the joins from the events, resend frames the shim has not taken, read on.
 //!
-//! Called once by `daemon` before requests are served, and by a session's task when its link to the shim breaks.
+//! Called once by `daemon` before requests are served; a session's task uses its parts when its link to the shim breaks (`link`).
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use super::live::Live;
 use super::witness::Witnesses;
 use super::{Error, Inner, external, rules, start};
 use crate::agent;
-use crate::model::{Effect, Session, Status};
+use crate::model::{Effect, Event, Session, Status};
 use crate::policy::Chain;
-use crate::process::{Adopted, ExitRecord, Shim, ShimEvents, ShimHandle, Status as ShimStatus};
+use crate::process::{self, Adopted, ExitRecord, ProcessId, Shim, ShimHandle, Status as ShimStatus};
 use crate::store::{Filter, MAX_SESSIONS};
 
 /// What has not ended.
@@ -72,8 +72,10 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
     if let Some(process) = external::process_of(inner, session)? {
         return external::adopt(inner, session, process).await;
     }
-    let driver = agent::driver(&session.agent)?;
-    let adopted = Shim::adopt(&inner.run_dir(&session.id), session.id.as_str()).await?;
+    let adopted = match Shim::adopt(&inner.run_dir(&session.id), session.id.as_str()).await {
+        Err(e @ process::Error::Unreachable { .. }) => return silent(inner, session, e).await,
+        adopted => adopted?,
+    };
     let (handle, events, status) = match adopted {
         Adopted::Live(handle, events, status) => (handle, events, status),
         Adopted::Ended(record) => return settle_end(inner, session, Gone::Exited(record)).await.map(|()| false),
@@ -91,13 +93,59 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
     }
     let (mut live, witnesses) = rebuild(inner, &session)?;
     live.last_frame = live.last_frame.max(resend(inner, &session, &handle, &status).await?);
+    go_on(inner, session, live, (handle, events), witnesses).await?;
+    Ok(true)
+}
+
+/// The shim lives and says nothing: its session is taken up without it, and its task waits for it ([`super::link`]).
+///
+/// Its processes have their session's role from now on, not the operator's.
+async fn silent(inner: &Arc<Inner>, session: &Session, why: process::Error) -> Result<bool, Error> {
+    let Some((shim, agent)) = recorded(inner, session)? else {
+        // A start that was not recorded: its agent has been told nothing.
+        return Err(why.into());
+    };
+    tracing::warn!(session = %session.id, pid = shim.pid, "the shim is alive and silent; its session waits for it");
+    let (live, witnesses) = rebuild(inner, session)?;
+    let parts = ShimHandle::silent(&inner.run_dir(&session.id), shim, agent);
+    go_on(inner, session.clone(), live, parts, witnesses).await?;
+    Ok(true)
+}
+
+/// Shim and agent by their recorded pids. While the lock is held the shim's is nobody else's.
+fn recorded(inner: &Inner, session: &Session) -> Result<Option<(ProcessId, ProcessId)>, Error> {
+    let mut from = 1;
+    while from <= session.last_seq {
+        let page = inner.store.events(&session.id, from, PAGE)?;
+        let started = page.iter().rev().find_map(|e| match &e.envelope.event {
+            Event::AttemptStarted(a) => Some((a.shim_pid, a.pid)),
+            _ => None,
+        });
+        if let Some((shim, agent)) = started {
+            let agent = process::identify(agent).unwrap_or_default();
+            return Ok(process::identify(shim).map(|shim| (shim, agent)));
+        }
+        let Some(last) = page.last() else { break };
+        from = last.envelope.seq + 1;
+    }
+    Ok(None)
+}
+
+async fn go_on(
+    inner: &Arc<Inner>,
+    session: Session,
+    live: Live,
+    shim: (ShimHandle, process::ShimEvents),
+    witnesses: Witnesses,
+) -> Result<(), Error> {
+    let driver = agent::driver(&session.agent)?;
     let cwd = std::path::PathBuf::from(&session.cwd);
     let config = inner.config_of(&cwd);
     let rules = inner.rules().for_session(&session.id, &session.cwd, config.needs_two(&session.labels));
     let chain = inner.chains.assemble_or_deny(&cwd, &rules).await;
     let cursor = inner.store.cursor(&session.id)?.map_or(0, |c| c.offset);
-    start::spawn(inner, driver, session, live, (handle, events), cursor, config, chain, false, witnesses);
-    Ok(true)
+    start::spawn(inner, driver, session, live, shim, cursor, config, chain, false, witnesses);
+    Ok(())
 }
 
 /// A session whose agent ended while no daemon was there: what it still said is read, then its end recorded.
@@ -139,30 +187,11 @@ pub(super) fn rebuild(inner: &Inner, session: &Session) -> Result<(Live, Witness
 }
 
 /// Hands over what the shim has not taken; gives the number of the newest frame.
-async fn resend(inner: &Inner, session: &Session, handle: &ShimHandle, status: &ShimStatus) -> Result<u64, Error> {
+pub(super) async fn resend(inner: &Inner, session: &Session, handle: &ShimHandle, status: &ShimStatus) -> Result<u64, Error> {
     let frames = inner.store.frames_after(&session.id, session.attempt.max(1), status.taken)?;
     let newest = frames.last().map_or(0, |f| f.no).max(status.taken);
     for f in frames {
         super::run::send(handle, &f).await;
     }
     Ok(newest)
-}
-
-/// The link broke while the daemon lives: adopt again.
-pub(super) async fn reconnect(inner: &Arc<Inner>, session: &Session) -> Result<(ShimHandle, ShimEvents), Gone> {
-    match Shim::adopt(&inner.run_dir(&session.id), session.id.as_str()).await {
-        Ok(Adopted::Live(handle, events, status)) => {
-            if let Err(e) = resend(inner, session, &handle, &status).await {
-                tracing::error!(session = %session.id, error = %e, "frames could not be sent again");
-            }
-            let entry = inner.live().get_mut(&session.id).map(|l| l.shim = handle.clone());
-            if entry.is_none() {
-                tracing::warn!(session = %session.id, "a session without an entry was adopted again");
-            }
-            Ok((handle, events))
-        }
-        Ok(Adopted::Ended(record)) => Err(Gone::Exited(record)),
-        Ok(Adopted::Lost { .. }) => Err(Gone::Lost("the shim was killed".to_owned())),
-        Err(e) => Err(Gone::Lost(e.to_string())),
-    }
 }

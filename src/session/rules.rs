@@ -5,6 +5,7 @@
 //! Called by `Manager`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,8 @@ pub const RULES_MAX: usize = 1000;
 const RULE_MAX: usize = 512;
 /// Name of the host document that holds them.
 const DOCUMENT: &str = "rules";
+/// How long a change waits for the logs of the sessions that it concerns.
+const NOTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// One rule in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,23 +90,37 @@ impl Rules {
         let counts = |r: &Rule| !(two_person && r.effect == Effect::Allow);
         self.list(Some((id, cwd))).into_iter().filter(counts).map(|r| RuntimeRule { effect: r.effect, rule: r.rule }).collect()
     }
-
-    /// True when there were any.
-    fn drop_session(&mut self, id: &SessionId) -> bool {
-        let before = self.list.len();
-        self.list.retain(|r| r.session.as_ref() != Some(id));
-        self.list.len() != before
-    }
 }
 
 pub(super) async fn add(inner: &Arc<Inner>, new: NewRule, by: Actor) -> Result<Rule, Error> {
     let rule = checked(inner, new, by, None).await?;
-    inner.rules().list.push(rule.clone());
-    if let Err(e) = announce(inner, &rule).await {
-        inner.rules().list.retain(|r| r.id != rule.id);
-        return Err(e);
-    }
+    change(inner, Some(HostEvent::RuleAdded(added(&rule))), &rule, |list| list.push(rule.clone())).await?;
+    spread(inner, &rule, added(&rule).into()).await;
     Ok(rule)
+}
+
+fn added(r: &Rule) -> RuleAdded {
+    RuleAdded { id: r.id.clone(), effect: r.effect, rule: r.rule.clone(), dir: r.dir.clone(), by: r.by.clone() }
+}
+
+/// Changes the list: durable first, then in memory. What could not be written down changes nothing.
+async fn change(inner: &Inner, host: Option<HostEvent>, rule: &Rule, f: impl FnOnce(&mut Vec<Rule>)) -> Result<(), Error> {
+    // why only then: a rule of one session stands in its own log.
+    let host = host.filter(|_| rule.session.is_none());
+    change_list(inner, host, f).await
+}
+
+async fn change_list(inner: &Inner, host: Option<HostEvent>, f: impl FnOnce(&mut Vec<Rule>)) -> Result<(), Error> {
+    let _changing = inner.changing_rules.lock().await;
+    let mut list = inner.rules().list.clone();
+    f(&mut list);
+    let document = Some(serde_json::to_string(&list).unwrap_or_default());
+    match host {
+        Some(event) => inner.store.note(event, vec![(DOCUMENT.to_owned(), document)]).await?,
+        None => inner.store.set_setting(DOCUMENT, document).await?,
+    };
+    inner.rules().list = list;
+    Ok(())
 }
 
 async fn checked(inner: &Inner, new: NewRule, by: Actor, pending: Option<String>) -> Result<Rule, Error> {
@@ -128,11 +145,6 @@ async fn checked(inner: &Inner, new: NewRule, by: Actor, pending: Option<String>
     Ok(Rule { id, effect, rule: text, session, dir, added_at: inner.clock.wall_ms(), by, pending })
 }
 
-async fn announce(inner: &Arc<Inner>, rule: &Rule) -> Result<(), Error> {
-    let event = RuleAdded { id: rule.id.clone(), effect: rule.effect, rule: rule.rule.clone(), dir: rule.dir.clone(), by: rule.by.clone() };
-    publish(inner, rule, event.clone().into(), HostEvent::RuleAdded(event)).await
-}
-
 /// Writes rules down that hold once an approval's answer was taken: whatever dies in between, they hold exactly if the answer names them.
 pub(super) async fn prepare(inner: &Inner, approval: &ApprovalId, new: Vec<NewRule>, by: &Actor) -> Result<Vec<RuleId>, Error> {
     let mut rules = Vec::with_capacity(new.len());
@@ -143,11 +155,7 @@ pub(super) async fn prepare(inner: &Inner, approval: &ApprovalId, new: Vec<NewRu
     if ids.is_empty() {
         return Ok(ids);
     }
-    inner.rules().list.extend(rules);
-    if let Err(e) = inner.store.set_setting(DOCUMENT, Some(document(inner))).await {
-        inner.rules().list.retain(|r| !ids.contains(&r.id));
-        return Err(e.into());
-    }
+    change_list(inner, None, |list| list.extend(rules)).await?;
     Ok(ids)
 }
 
@@ -157,17 +165,13 @@ pub(super) async fn settle(inner: &Arc<Inner>, ids: &[RuleId], taken: bool) -> R
         return Ok(());
     }
     if !taken {
-        inner.rules().list.retain(|r| !ids.contains(&r.id));
-        inner.store.set_setting(DOCUMENT, Some(document(inner))).await?;
-        return Ok(());
+        return change_list(inner, None, |list| list.retain(|r| !ids.contains(&r.id))).await;
     }
-    let mut added = Vec::new();
-    for r in inner.rules().list.iter_mut().filter(|r| ids.contains(&r.id)) {
-        r.pending = None;
-        added.push(r.clone());
-    }
-    for rule in &added {
-        announce(inner, rule).await?;
+    let settled: Vec<Rule> = inner.rules().list.iter().filter(|r| ids.contains(&r.id)).cloned().collect();
+    for rule in settled {
+        let holds = |list: &mut Vec<Rule>| list.iter_mut().filter(|r| r.id == rule.id).for_each(|r| r.pending = None);
+        change(inner, Some(HostEvent::RuleAdded(added(&rule))), &rule, holds).await?;
+        spread(inner, &rule, added(&rule).into()).await;
     }
     Ok(())
 }
@@ -197,45 +201,47 @@ pub(super) async fn revoke(inner: &Arc<Inner>, id: &RuleId, by: Actor) -> Result
         .find(|r| r.id == *id && r.pending.is_none())
         .cloned()
         .ok_or_else(|| Error::NoRule(super::live::cut(&id.0, 100)))?;
-    inner.rules().list.retain(|r| r.id != *id);
     let event = RuleRevoked { id: id.clone(), by };
-    publish(inner, &rule, event.clone().into(), HostEvent::RuleRevoked(event)).await?;
+    change(inner, Some(HostEvent::RuleRevoked(event.clone())), &rule, |list| list.retain(|r| r.id != *id)).await?;
+    spread(inner, &rule, event.into()).await;
     Ok(rule)
 }
 
 /// Takes the rules of a removed session out of the list, which its log no longer explains.
 pub(super) async fn forget(inner: &Inner, id: &SessionId) -> Result<(), Error> {
-    if inner.rules().drop_session(id) {
-        inner.store.set_setting(DOCUMENT, Some(document(inner))).await?;
+    if inner.rules().list.iter().any(|r| r.session.as_ref() == Some(id)) {
+        change_list(inner, None, |list| list.retain(|r| r.session.as_ref() != Some(id))).await?;
     }
     Ok(())
 }
 
-fn document(inner: &Inner) -> String {
-    serde_json::to_string(&inner.rules().list).unwrap_or_default()
-}
-
-/// Writes the change down, then swaps the chains of the live sessions that it concerns.
-async fn publish(inner: &Arc<Inner>, rule: &Rule, event: Event, host: HostEvent) -> Result<(), Error> {
-    let document = document(inner);
-    match &rule.session {
-        None => inner.store.note(host, vec![(DOCUMENT.to_owned(), Some(document))]).await?,
-        Some(_) => inner.store.set_setting(DOCUMENT, Some(document)).await?,
-    };
+/// Brings a change that holds already to the live sessions that it concerns: their chains first, then their logs.
+async fn spread(inner: &Arc<Inner>, rule: &Rule, event: Event) {
     let holds = |id: &SessionId, l: &super::LiveSession| {
         rule.session.as_ref().is_none_or(|s| s == id) && rule.dir.as_ref().is_none_or(|d| l.cwd.as_os_str() == d.as_str())
     };
+    // why held: the chain that is swapped in last must hold the newest list.
+    let changing = inner.changing_rules.lock().await;
     let concerned: Vec<(SessionId, super::LiveSession)> =
         inner.live().iter().filter(|(id, l)| holds(id, l)).map(|(id, l)| (id.clone(), l.clone())).collect();
-    let manager = Manager { inner: inner.clone() };
+    let mut notes = tokio::task::JoinSet::new();
     for (id, live) in concerned {
         let rules = inner.rules().for_session(&id, &live.cwd.to_string_lossy(), live.two_person);
         live.chain.send_replace(inner.chains.assemble_or_deny(&live.cwd, &rules).await);
-        match manager.record(&id, vec![event.clone()]).await {
-            // why: a session that ended meanwhile needs no rule, and must not undo it for the others.
-            Ok(_) | Err(Error::Ended(_)) => {}
-            Err(e) => return Err(e),
-        }
+        let (manager, event) = (Manager { inner: inner.clone() }, event.clone());
+        notes.spawn(async move {
+            match manager.record(&id, vec![event]).await {
+                // why: a session that ended meanwhile needs no rule.
+                Ok(_) | Err(Error::Ended(_)) => {}
+                Err(e) => tracing::warn!(session = %id, code = e.code(), error = %e, "a change of the rules does not stand in its log yet"),
+            }
+        });
     }
-    Ok(())
+    drop(changing);
+    // why not waited out: the change is durable and in force; a session whose disk is full or whose task is busy writes its note later
+    // (it lies in its mailbox), and must neither hold up who changed the rule nor undo it for the others.
+    let all = async { while notes.join_next().await.is_some() {} };
+    if tokio::time::timeout(NOTED_WITHIN, all).await.is_err() {
+        notes.detach_all();
+    }
 }

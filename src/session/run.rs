@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::command::Command;
+use super::link::Relinked;
 use super::live::{self, Live};
 use super::witness::Witnesses;
 use super::{Inner, failpoint, mask};
@@ -83,6 +84,8 @@ pub struct Runner {
     reports: bool,
     /// A line over the cap, or segments that cannot be read: nothing after it is.
     pub(super) unreadable: bool,
+    /// The log has another writer: nothing more is recorded, so nothing more is done.
+    pub(super) is_usurped: bool,
     read_state: ReadState,
     pub(super) witnesses: Witnesses,
 }
@@ -128,6 +131,7 @@ impl Runner {
             close_at,
             reports: false,
             unreadable: false,
+            is_usurped: false,
             read_state: ReadState::default(),
             witnesses,
         }
@@ -135,6 +139,13 @@ impl Runner {
 
     /// Runs the session to its end. Returns when the log has its `session_ended`, or the daemon shuts down.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        if self.external.is_none() && !self.shim.is_linked() {
+            match self.relink(&mut shutdown).await {
+                Relinked::Linked => {}
+                Relinked::Gone(end) => return self.finish_lost(end).await,
+                Relinked::ShuttingDown => return,
+            }
+        }
         if self.session.status == crate::model::Status::Stopping {
             self.ending = Some(Ending::Stop);
             self.stop_process(false);
@@ -158,8 +169,10 @@ impl Runner {
                     Some(ShimEvent::Taken(no)) => self.taken(no).await,
                     Some(ShimEvent::Exited(record)) => return self.finish(record).await,
                     Some(ShimEvent::Disconnected) | None => {
-                        if let Some(end) = self.reconnect().await {
-                            return self.finish_lost(end).await;
+                        match self.relink(&mut shutdown).await {
+                            Relinked::Linked => {}
+                            Relinked::Gone(end) => return self.finish_lost(end).await,
+                            Relinked::ShuttingDown => return,
                         }
                     }
                 },
@@ -301,12 +314,16 @@ impl Runner {
         }
     }
 
-    /// Appends what is collected, waiting out a full disk; then sends the frames.
+    /// Appends what is collected, waiting out a full disk; then sends the frames. Where the log has another writer it does neither, and
+    /// who answers a caller must look ([`Runner::recorded`]).
     pub(super) async fn commit(&mut self) {
         if self.pending.events.is_empty() && self.pending.frames.is_empty() && self.pending.cursor.is_none() {
             return;
         }
         let mut p = std::mem::take(&mut self.pending);
+        if self.is_usurped {
+            return;
+        }
         if !p.events.is_empty() {
             p.events.extend(self.live.observed());
         }
@@ -342,13 +359,14 @@ impl Runner {
                 }
                 Err(crate::store::Error::Conflict { actual, .. }) => match self.inner.store.session(&self.id) {
                     // why: an append whose commit failed half way may have survived after all.
-                    Ok(s) if s.last_seq == self.session.last_seq + events.len() as u64 => {
+                    Ok(s) if self.survived(&s, &events) => {
                         self.session = s;
                         break;
                     }
                     _ => {
                         // why: another writer would break promise 1; an agent whose log is not ours to write must not go on.
                         tracing::error!(session = %self.id, actual, "the log has another writer; the agent is killed");
+                        self.is_usurped = true;
                         told(&self.id, self.shim.kill().await);
                         return;
                     }
@@ -379,6 +397,19 @@ impl Runner {
         if std::mem::take(&mut self.reports) {
             failpoint::hit("reported");
         }
+    }
+
+    /// Whether what stands behind our newest event is exactly this.
+    fn survived(&self, now: &Session, events: &[Event]) -> bool {
+        now.last_seq == self.session.last_seq + events.len() as u64
+            && self.inner.store.events(&self.id, self.session.last_seq + 1, events.len() + 1).is_ok_and(|stored| {
+                stored.len() == events.len()
+                    && stored
+                        .iter()
+                        .map(|s| &s.envelope.event)
+                        .zip(events)
+                        .all(|(s, e)| s.kind() == e.kind() && s.body_bytes() == e.body_bytes())
+            })
     }
 
     async fn taken(&mut self, no: u64) {
@@ -426,18 +457,6 @@ impl Runner {
         if self.live.waiting.is_empty() && self.close_at.is_some_and(|t| now >= t) {
             self.close_at = None;
             self.close_input().await;
-        }
-    }
-
-    /// The link to the shim broke: adopt it again, resending what it has not taken. `Some` when the agent is gone.
-    async fn reconnect(&mut self) -> Option<super::recovery::Gone> {
-        match super::recovery::reconnect(&self.inner, &self.session).await {
-            Ok((handle, events)) => {
-                self.shim = handle;
-                self.shim_events = events;
-                None
-            }
-            Err(gone) => Some(gone),
         }
     }
 }

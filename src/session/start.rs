@@ -271,6 +271,11 @@ fn default_name(request: &StartRequest, program: &Path) -> String {
     }
 }
 
+/// Whether an agent's calls wait for a decision. One that is not known is not started at all.
+pub fn is_gated(agent: &str) -> bool {
+    crate::agent::driver(agent).map_or(true, |d| d.speaks())
+}
+
 /// An agent we know is not started with less mediation than required. Arguments accepted with `--unsafe-arg` were accepted with
 /// their price, which the session then shows everywhere.
 fn required(driver: &dyn Driver, r: &StartRequest, launch: &Launch, want: Mediation) -> Result<(), Error> {

@@ -29,6 +29,7 @@ const NAMES: &[&str] = &[
     "daemon_dead",
     "daemon_back",
     "channel_closed",
+    "hook_without_daemon",
     "usage",
     "stop",
     "account",
@@ -227,6 +228,17 @@ fn an_agent_with_a_hook_that_runs_calls_before_they_are_decided_fails_where_it_s
         return;
     };
     names(&failed, &["allow", "deny", "ask", "daemon_back", "channel_closed"]);
+}
+
+#[test]
+fn an_agent_whose_hooks_are_off_fails_where_only_hooks_hold() {
+    let Some((_, failed)) = sabotaged("an_agent_whose_hooks_are_off", |_, real| {
+        let plain = r#"exec "$C" --settings '{"disableAllHooks":true}' "$@""#;
+        format!("#!/bin/sh\nC=\"{real}\"\ncase \"$*\" in *stream-json*|*--version*) exec \"$C\" \"$@\" ;; esac\n{plain}\n")
+    }) else {
+        return;
+    };
+    assert_eq!(failed, ["hook_without_daemon"]);
 }
 
 #[test]

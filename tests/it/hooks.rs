@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::numbers::{get, value};
 use crate::support::{Model, Said, TestHost, bash, kill, rules, until};
 
 /// The payload of one hook.
@@ -183,6 +184,9 @@ fn a_session_is_put_on_record_and_judged() {
     let calls: Vec<Value> = host.events_of(&id, "tool_requested").iter().map(|e| e["seq"].clone()).collect();
     assert_eq!(ended, [calls[0].clone(), calls[3].clone()], "results are joined with their calls");
     assert!(host.events_of(&id, "tool_requested").iter().all(|e| e["body"]["call"]["channel"] == "hook"));
+    let page = get(&host, "/metrics");
+    assert_eq!(value(&page, "beadle_hook_seconds_count"), 4.0, "each question's time, and none of what is only recorded");
+    assert!(value(&page, "beadle_hook_seconds_sum") > 0.0, "{page}");
     assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
 }
 
@@ -396,6 +400,7 @@ fn an_ask_waits_for_an_answer_here_and_outlives_the_daemon() {
     // A client that cannot wait is denied at once.
     let said = agent.hook(&asked(&host, "c1", "t3", "touch b"));
     assert_eq!(decision(&said), "deny");
+    assert_eq!(value(&get(&host, "/metrics"), "beadle_hook_seconds_count"), 1.0, "a person's time is not the host's");
 }
 
 #[test]

@@ -29,3 +29,4 @@ mod shell;
 mod store;
 mod tidy;
 mod top;
+mod writing;

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::{Model, TestHost, bash, knock, rules};
 
 /// The body of `GET path` at the host's own socket, with its head.
-fn get(host: &TestHost, path: &str) -> String {
+pub fn get(host: &TestHost, path: &str) -> String {
     let mut s = UnixStream::connect(host.beadle_home().join("run/beadle.sock")).expect("a socket");
     s.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).expect("sent");
     let mut out = String::new();
@@ -17,7 +17,7 @@ fn get(host: &TestHost, path: &str) -> String {
 }
 
 /// The value of a line of the metrics page.
-fn value(page: &str, name: &str) -> f64 {
+pub fn value(page: &str, name: &str) -> f64 {
     let line = page.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in\n{page}")).trim().parse().expect("a number")
 }

@@ -233,6 +233,7 @@ fn without_a_terminal_of_ones_own_there_is_no_code() {
         vec!["rule", "add", "allow", "Bash(echo:*)"],
         vec!["trust", "--yes", &dir],
         vec!["run", "--detach", "--agent", "claude", "--unsafe-arg", "--dangerously-skip-permissions", "hi"],
+        vec!["run", "--detach", "--", "touch", "made"],
     ] {
         let said = without_terminal(host.command(&args));
         assert!(said.code == 1 && said.err.contains("BDL-PROCESS-020") && said.err.contains("controlling terminal"), "{args:?}: {said:?}");
@@ -245,6 +246,7 @@ fn without_a_terminal_of_ones_own_there_is_no_code() {
     assert!(screen.contains("not in the foreground"), "{screen}");
     assert!(host.events_of(&id, "approval_resolved").is_empty() && !ran(&host));
     assert!(host.beadle(["--json", "rule", "ls"]).ok().lines().is_empty());
+    assert_eq!(host.beadle(["--json", "ls"]).ok().lines().len(), 1, "no other session was started");
 }
 
 #[test]
@@ -305,7 +307,10 @@ fn a_session_cannot_play_the_terminal_of_a_process_that_left_it() {
     let me = std::env::current_exe().expect("a path").display().to_string();
     let plays = format!("{PLAYS}={}", name.display());
     let args = ["run", "--detach", "--env", &plays, "--", &me, "--exact", "operator::plays_a_terminal", "--nocapture"];
-    host.beadle(args).ok();
+    let mut run = Terminal::start(host.command(args));
+    let code = wait_code(&run);
+    run.type_line(&code);
+    run.finish();
     let device = until("the terminal is there", || std::fs::read_to_string(&name).ok());
     // This command is no descendant of the session, as one started by cron would be; only the terminal is the session's.
     let slave = std::fs::OpenOptions::new().read(true).write(true).open(&device).expect("the terminal");
@@ -336,7 +341,7 @@ fn a_process_of_a_session_adds_no_key_and_approves_nothing() {
         host.beadle_home().display(),
         secret.display()
     );
-    host.beadle(["run", "--detach", "--", "sh", "-c", &script]).ok();
+    with_passphrases(&host, &[ALICE], None, &["run", "--detach", "--", "sh", "-c", &script]).ok();
     until("the session tried", || host.work().join("over").exists().then_some(()));
     let said = std::fs::read_to_string(host.work().join("said")).unwrap_or_default();
     assert_eq!(said.matches("BDL-API-001").count(), 4, "{said}");
@@ -518,4 +523,89 @@ fn a_change_of_what_is_asked_for_stands_in_the_host_chain() {
     let log = lines_of(&host.data().join("daemon.log")).join("\n");
     assert!(log.contains("operator.confirm is another than at the last start"), "{log}");
     assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}
+
+#[test]
+fn a_yes_by_a_key_that_was_removed_since_counts_no_more() {
+    const NEW: &str = "another person is alice now";
+    let mut host = host("key", "[approvals]\ntwo_person = [\"env=prod\"]\n");
+    two_keys(&host);
+    let model = one_call();
+    let (id, approval) = asking(&mut host, &model, &["--label", "env=prod"]);
+    with_passphrases(&host, &[ALICE], Some("alice"), &["approve", &approval]).ok();
+    let yes = |host: &TestHost| {
+        let shown = host.beadle(["--json", "approvals", &approval]).ok().json();
+        shown["endorsed"].as_array().map(|e| e.iter().map(|e| e["by"]["name"].clone()).collect::<Vec<_>>()).unwrap_or_default()
+    };
+    assert_eq!(yes(&host), ["alice"]);
+    with_passphrases(&host, &[BOB], Some("bob"), &["operator", "key", "rm", "alice"]).ok();
+    assert!(yes(&host).is_empty(), "nobody's yes stands");
+    // The name is given again: not the yes that was said under it.
+    with_passphrases(&host, &[NEW, BOB], Some("bob"), &["operator", "key", "add", "alice"]).ok();
+    assert!(yes(&host).is_empty());
+    host.kill_daemon();
+    let said = with_passphrases(&host, &[BOB], Some("bob"), &["approve", &approval]).ok();
+    assert!(said.out.contains("allowed by bob; needs a second person"), "{said:?}");
+    assert!(host.events_of(&id, "approval_resolved").is_empty() && !ran(&host), "one person's yes is not two");
+    assert_eq!(yes(&host), ["bob"]);
+    with_passphrases(&host, &[NEW], Some("alice"), &["approve", &approval]).ok();
+    host.ended(&id);
+    assert!(ran(&host));
+    let keys: Vec<Value> = host.events_of(&id, "approval_endorsed").iter().map(|e| e["body"]["by"]["key"].clone()).collect();
+    assert!(keys.len() == 2 && keys[0] != keys[1] && keys.iter().all(Value::is_string), "{keys:?}");
+}
+
+#[test]
+fn a_session_without_a_gate_is_started_by_a_person_only() {
+    let host = host("key", "");
+    first_key(&host);
+    let run = json!({ "agent": "generic", "program": "touch", "args": ["made"], "cwd": host.work(), "env": {} });
+    let (status, challenge) = raw(&host, "POST", "/v1/sessions", None, &run);
+    assert_eq!(status, 428, "{challenge}");
+    assert_eq!(challenge["subject"]["action"], "start a session without a gate");
+    assert!(challenge["subject"]["fields"].to_string().contains("made"), "{challenge}");
+    let wrong = with_passphrases(&host, &["a guess at the passphrase"], None, &["run", "--wait", "--", "touch", "made"]);
+    assert!(wrong.code == 1 && wrong.err.contains("BDL-OPERATOR-007"), "{wrong:?}");
+    assert!(!host.work().join("made").exists() && host.beadle(["--json", "ls"]).ok().lines().is_empty());
+    with_passphrases(&host, &[ALICE], None, &["run", "--wait", "--", "touch", "made"]).ok();
+    assert!(host.work().join("made").exists());
+    let id = host.beadle(["--json", "ls"]).ok().lines()[0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(host.events_of(&id, "session_created")[0]["body"]["created_by"]["via"], "key:alice");
+}
+
+#[test]
+fn an_attestation_that_passed_is_confirmed_and_one_that_failed_is_not() {
+    let host = host("key", "");
+    first_key(&host);
+    let program = host.program("claude", "#!/bin/sh\n");
+    let seen = raw(&host, "GET", &format!("/v1/programs?agent=claude&program={}", program.display()), None, &Value::Null).1;
+    let attest = |result: &str| {
+        json!({ "agent": "claude", "program": program, "digest": seen["digest"], "beadle_version": env!("CARGO_PKG_VERSION"),
+            "recipe": seen["recipe"], "checks": [{ "name": "deny", "result": result }], "duration_ms": 1 })
+    };
+    let (status, said) = raw(&host, "POST", "/v1/attestations", None, &attest("ok"));
+    assert_eq!((status, said["subject"]["action"].as_str()), (428, Some("attest an agent's program")), "{said}");
+    assert!(said["subject"]["fields"].to_string().contains(seen["digest"].as_str().expect("a digest")), "{said}");
+    let (status, said) = raw(&host, "POST", "/v1/attestations", None, &attest("failed"));
+    assert_eq!((status, said["passed"].as_bool()), (201, Some(false)), "{said}");
+    let list = raw(&host, "GET", "/v1/attestations", None, &Value::Null).1;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "{list}");
+}
+
+#[test]
+fn hooks_are_put_in_by_anyone_and_taken_out_by_a_person() {
+    let host = host("key", "");
+    first_key(&host);
+    host.beadle(["hook", "install", "claude"]).ok();
+    let settings = host.home().join(".claude/settings.json");
+    let before = std::fs::read_to_string(&settings).expect("settings");
+    let refused = with_passphrases(&host, &["a guess at the passphrase"], None, &["hook", "uninstall", "claude"]);
+    assert!(refused.code == 1 && refused.err.contains("BDL-OPERATOR-007"), "{refused:?}");
+    assert_eq!(std::fs::read_to_string(&settings).expect("settings"), before, "the file stays as it is");
+    let body = json!({ "agent": "claude", "path": settings.canonicalize().expect("a path"), "installed": false });
+    let (status, said) = raw(&host, "POST", "/v1/hooks", None, &body);
+    assert_eq!((status, said["subject"]["action"].as_str()), (428, Some("take hooks out")), "{said}");
+    with_passphrases(&host, &[ALICE], None, &["hook", "uninstall", "claude"]).ok();
+    assert!(!settings.exists(), "it was made for the hooks");
+    host.beadle(["hook", "uninstall", "claude"]).ok();
 }

@@ -127,3 +127,76 @@ fn an_agent_killed_while_a_tool_runs_leaves_nothing() {
     assert_eq!((s["outcome"].as_str(), s["signal"].as_i64()), (Some("failed"), Some(9)));
     assert_eq!(marked(&id), Vec::<u32>::new());
 }
+
+/// The pid of the shim of a live session.
+fn shim_of(host: &TestHost, id: &str) -> u32 {
+    let all = host.beadle(["--json", "ps", id]).ok().lines();
+    let shim = all.iter().find(|p| p["role"] == "shim");
+    shim.and_then(|p| p["pid"].as_u64()).and_then(|p| u32::try_from(p).ok()).unwrap_or_else(|| panic!("no shim in {all:?}"))
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("signalled");
+}
+
+#[test]
+fn a_shim_that_is_silent_over_a_restart_of_the_daemon_is_not_lost() {
+    use rustix::process::Signal;
+    let mut host = TestHost::new();
+    host.config(&rules(&["Edit(./**)"], &["Bash(echo:*)"], &[]));
+    let model = Model::start(&json!({ "steps": [bash("echo one >> out.txt"), bash("echo two >> out.txt"), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &[]);
+    until("a question waits", || (host.show(&id)["waiting_count"] == 1).then_some(()));
+    let question = |n: usize| {
+        until("a question is asked", || host.events_of(&id, "approval_requested").get(n).map(|e| format!("{id}:{}", e["body"]["call"])))
+    };
+    let first = question(0);
+    let shim = shim_of(&host, &id);
+    signal(shim, Signal::STOP);
+    host.kill_daemon();
+    host.daemon();
+    // It takes requests for the session, does none of it, and calls nothing lost.
+    let approve = host.beadle(["approve", &first]);
+    assert!(approve.code == 1 && approve.err.contains("BDL-SESSION-035"), "{approve:?}");
+    let stop = host.beadle(["stop", &id]);
+    assert!(stop.code == 1 && stop.err.contains("BDL-SESSION-035"), "{stop:?}");
+    host.beadle(["rule", "add", "deny", "Bash(curl:*)"]).ok();
+    let s = host.show(&id);
+    assert_eq!((s["status"].as_str(), s["waiting_count"].as_u64()), (Some("running"), Some(1)), "{s:#}");
+    assert!(host.events_of(&id, "approval_resolved").is_empty() && host.events_of(&id, "session_ended").is_empty());
+    assert_eq!(host.events_of(&id, "rule_added").len(), 1, "what needs no shim is done");
+    signal(shim, Signal::CONT);
+    until("the answer is taken", || (host.beadle(["approve", &first]).code == 0).then_some(()));
+    let second = question(1);
+    host.beadle(["approve", &second]).ok();
+    let s = host.ended(&id);
+    assert_eq!(s["outcome"], "succeeded", "{s:#}");
+    assert_eq!(lines_of(&host.work().join("out.txt")), ["one", "two"], "each call ran once");
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}
+
+#[test]
+fn what_descends_from_a_silent_shim_has_its_sessions_role_and_can_be_killed() {
+    use rustix::process::Signal;
+    let host = TestHost::new();
+    let script = format!(
+        "touch ready; while [ ! -e go ]; do sleep 0.05; done; BEADLE_HOME={} {} ls > said 2>&1; touch over; sleep 600",
+        host.beadle_home().display(),
+        env!("CARGO_BIN_EXE_beadle")
+    );
+    let id = host.beadle(["--json", "run", "--detach", "--", "sh", "-c", &script]).ok().json()["id"].as_str().expect("an id").to_owned();
+    until("the agent runs", || host.work().join("ready").exists().then_some(()));
+    let shim = shim_of(&host, &id);
+    signal(shim, Signal::STOP);
+    host.kill_daemon();
+    host.daemon();
+    host.file("go", "");
+    until("the agent asked", || host.work().join("over").exists().then_some(()));
+    let said = std::fs::read_to_string(host.work().join("said")).unwrap_or_default();
+    assert!(said.contains("BDL-API-001"), "a silent shim makes no operator of what is below it: {said}");
+    host.beadle(["kill", &id]).ok();
+    let s = host.ended(&id);
+    assert_eq!(s["outcome"], "killed", "{s:#}");
+    until("nothing of it is left", || (marked(&id).is_empty() && !alive(shim)).then_some(()));
+}

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::channel::Closed;
+use super::hooked::Hooked;
 use super::rig::{Played, Told, lines};
 use super::scenes::{self, Asked, Outage, Repository, Stopped, announced, field, told};
 use crate::api::types::VerifyDoc;
@@ -25,6 +26,7 @@ pub struct Facts {
     pub stop: Told<Stopped>,
     pub outage: Told<Outage>,
     pub closed: Told<Closed>,
+    pub hooked: Told<Hooked>,
     pub verified: Told<VerifyDoc>,
 }
 
@@ -117,6 +119,12 @@ pub const CHECKS: &[Check] = &[
     Check { name: "daemon_dead", why: "a question that nobody can answer must not become a yes", next: WRAPPER, judge: daemon_dead },
     Check { name: "daemon_back", why: "the next daemon's answer must count, once", next: OTHER, judge: daemon_back },
     Check { name: "channel_closed", why: "the end of the channel must be a no", next: WRAPPER, judge: channel_closed },
+    Check {
+        name: "hook_without_daemon",
+        why: "in sessions that Beadle did not start the hook is all there is: with nobody to ask it must block",
+        next: "do not rely on `beadle hook install` with this version, start sessions with `beadle run`; report it",
+        judge: hook_without_daemon,
+    },
     Check {
         name: "usage",
         why: "budgets rest on these numbers",
@@ -359,6 +367,13 @@ fn channel_closed(f: &Facts) -> Finding {
     on(&f.closed, |c| {
         let end = c.ended.as_deref().map_or("had to be killed".to_owned(), |e| format!("ended by itself ({e})"));
         held(!c.ran, &format!("nothing ran; it {end}"), format!("the call of {} ran without an answer; it {end}", c.tool))
+    })
+}
+
+fn hook_without_daemon(f: &Facts) -> Finding {
+    on(&f.hooked, |h| {
+        let bad = format!("it ran: {}; the model heard of the block: {}; results of the call it got: {}", h.ran, h.told, h.answered);
+        held(!h.ran && h.told, "a call that the agent itself allows was blocked, and the model told so", bad)
     })
 }
 

@@ -1,0 +1,123 @@
+//! A manager of sessions in this very process, so that its log can be taken from it: what cannot be written down does not hold, and
+//! nobody is told that it does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use beadle::config::{self, Folders};
+use beadle::metrics::Metrics;
+use beadle::model::{Actor, Effect, Event, Note, OsEntropy, Outcome, PriceTable, Session, Status, SystemClock};
+use beadle::plugin::{Host, HostOptions};
+use beadle::policy::Chains;
+use beadle::policy::own::OwnFolders;
+use beadle::session::{Error, Manager, NewRule, Parts, StartRequest};
+use beadle::store::{Batch, Options, Store};
+use tempfile::TempDir;
+
+use crate::support::PATIENCE;
+
+struct House {
+    dir: TempDir,
+    store: Store,
+    manager: Manager,
+}
+
+impl House {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("bdl").tempdir().expect("a folder");
+        let at = |name: &str| dir.path().join(name);
+        let folders = Folders { config: at("config"), data: at("data"), cache: at("cache"), runtime: at("run") };
+        folders.create().expect("folders");
+        let config = Arc::new(config::load_for(&folders, None, &|_, _| false).expect("a configuration").config);
+        let store = Store::open(&folders.data, Options::default()).expect("a store");
+        let shim_bin = beadle::process::install(dir.path()).expect("a shim");
+        let run_root = at("s");
+        std::fs::create_dir_all(&run_root).expect("a folder");
+        let manager = Manager::new(Parts {
+            store: store.clone(),
+            config,
+            chains: Chains::new(folders, Host::new(HostOptions::default()).expect("an engine"), BTreeMap::new()),
+            own: OwnFolders::new([]),
+            prices: PriceTable::embedded(),
+            metrics: Arc::new(Metrics::new(0)),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            shim_bin,
+            host_bin: env!("CARGO_BIN_EXE_beadle").into(),
+            run_root,
+        })
+        .expect("a manager");
+        Self { dir, store, manager }
+    }
+
+    async fn sleeper(&self) -> Session {
+        let request = StartRequest {
+            name: None,
+            agent: "generic".to_owned(),
+            program: Some("sleep".to_owned()),
+            args: vec!["600".to_owned()],
+            unsafe_args: vec![],
+            cwd: self.dir.path().to_owned(),
+            umask: None,
+            env: [("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())].into(),
+            prompt: None,
+            labels: BTreeMap::new(),
+            write_root: None,
+            model: None,
+            mcp_config: None,
+            attach: false,
+            keep_open: false,
+        };
+        self.manager.start(request, Actor::host()).await.expect("a session")
+    }
+
+    async fn add(&self, rule: &str) -> Result<beadle::session::Rule, Error> {
+        let new = NewRule { session: None, dir: None, effect: Effect::Allow, rule: rule.to_owned() };
+        self.manager.add_rule(new, Actor::host()).await
+    }
+
+    fn rules(&self) -> Vec<String> {
+        self.manager.rules(None).into_iter().map(|r| r.rule).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_rules_that_cannot_be_written_changes_nothing() {
+    let house = House::new();
+    let kept = house.add("Bash(make:*)").await.expect("a rule");
+    let other = house.add("Bash(ls:*)").await.expect("a rule");
+    house.manager.revoke_rule(&other.id, Actor::host()).await.expect("revoked");
+    assert_eq!(house.rules(), ["Bash(make:*)"]);
+    house.store.close();
+    assert!(house.manager.revoke_rule(&kept.id, Actor::host()).await.is_err());
+    assert_eq!(house.rules(), ["Bash(make:*)"], "a rule that is in the store is in force");
+    assert!(house.add("Bash(rm:*)").await.is_err());
+    assert_eq!(house.rules(), ["Bash(make:*)"], "one that is not there is not");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_log_with_another_writer_did_not_take_is_no_success() {
+    let house = House::new();
+    let session = house.sleeper().await;
+    let usurper = Batch {
+        session: session.id.clone(),
+        expected: None,
+        attempt: 1,
+        at: 0,
+        events: vec![Event::from(Note { text: "another writer".to_owned() })],
+        cursor: None,
+        frames: vec![],
+        blobs: vec![],
+    };
+    house.store.append(usurper).await.expect("appended");
+    let stopped = house.manager.stop(&session.id, None, false, Actor::host()).await;
+    assert!(matches!(stopped, Err(Error::Usurped(_))), "{stopped:?}");
+    let ended = house.manager.ended(&session.id, PATIENCE).await.expect("a session");
+    assert_eq!((ended.status, ended.outcome), (Status::Ended, Some(Outcome::Failed)), "its agent was ended, and that stands in the log");
+    let log = house.store.events(&session.id, 1, 100).expect("events");
+    let kinds: Vec<&str> = log.iter().map(|e| e.envelope.event.kind()).collect();
+    assert!(kinds.contains(&"note") && !kinds.contains(&"session_stopping"), "{kinds:?}");
+    assert!(house.store.verify(None).expect("a report").findings.is_empty());
+    // A rule holds and is told, whatever one session's log says.
+    house.add("Bash(make:*)").await.expect("a rule");
+}
