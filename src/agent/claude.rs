@@ -43,6 +43,10 @@ impl Driver for Claude {
         read::record(line)
     }
 
+    fn recorded_usage(&self, line: &[u8], since: i64) -> Option<Output> {
+        read::recorded_usage(line, since)
+    }
+
     fn answer(&self, request_id: &str, answer: Answer<'_>) -> Vec<u8> {
         answer::decision(request_id, answer)
     }

@@ -8,6 +8,7 @@
 use serde_json::Value;
 
 use super::Output;
+use crate::model::TranscriptNamed;
 
 /// One call of an agent's hook, understood.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Hook {
     pub cwd: String,
     /// Whether the agent's own prompt would reach a person: false in modes that never ask one.
     pub prompts: bool,
+    /// Where the agent keeps its own record of the conversation, as it says.
+    pub transcript: Option<TranscriptNamed>,
     pub event: HookEvent,
 }
 

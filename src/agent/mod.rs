@@ -281,6 +281,11 @@ pub trait Driver: Send + Sync {
     fn record(&self, _line: &[u8]) -> Option<Vec<Output>> {
         Some(Vec::new())
     }
+    /// What a line of that record says of one message's tokens: [`Output::Usage`], if it was written at `since` (milliseconds) or later.
+    /// An earlier conversation that goes on has the messages of that one in its record, too.
+    fn recorded_usage(&self, _line: &[u8], _since: i64) -> Option<Output> {
+        None
+    }
     /// The frame that answers a question.
     fn answer(&self, request_id: &str, answer: Answer<'_>) -> Vec<u8>;
     /// The frame that gives a further prompt, or `None` where the agent takes none.

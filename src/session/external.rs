@@ -169,6 +169,7 @@ async fn create(inner: &Arc<Inner>, driver: &'static dyn Driver, hook: &Hook, pr
     ];
     events.extend(assembled.events);
     events.push(AttemptStarted { argv, pid: process.pid, shim_pid: 0, agent_start: Some(process.start) }.into());
+    events.extend(hook.transcript.clone().map(Event::from));
     let model = if let HookEvent::Started { model, .. } = &hook.event { model.clone() } else { None };
     events.push(AgentStarted { agent_session_id: Some(hook.agent_session_id.clone()), model, ..AgentStarted::default() }.into());
     let done = inner
@@ -187,7 +188,7 @@ async fn create(inner: &Arc<Inner>, driver: &'static dyn Driver, hook: &Hook, pr
     let external = External { agent_session_id: hook.agent_session_id.clone(), process };
     let mut live = Live::default();
     live.account.reporter = Witness::Hook;
-    let witnesses = Witnesses::new(None, &done.session);
+    let witnesses = Witnesses::new(hook.transcript.as_ref(), &done.session);
     spawn(inner, driver, (*done.session).clone(), live, external, watch, assembled.config, assembled.chain, witnesses);
     Ok(id)
 }
@@ -276,6 +277,7 @@ impl Runner {
 
     /// The end of a session without a shim: `reason` is the agent's own word, or `None` when only its process is gone.
     pub(super) async fn finish_external(mut self, reason: Option<String>) {
+        self.consult_last().await;
         self.resolve_all(By::Withdrawn, "the agent ended before the answer", false);
         let outcome = match (self.ending, &reason) {
             (Some(super::run::Ending::Kill), _) => Outcome::Killed,

@@ -357,6 +357,15 @@ impl Live {
         }
     }
 
+    /// Tokens of a message as the agent's own record has them, where no stream tells them. Counted once, however often it is read.
+    pub fn metered(&mut self, out: Output, prices: &PriceTable) -> Step {
+        let mut s = Step::default();
+        if let Output::Usage { message_id, model, usage, parent_call_id } = out {
+            self.usage(message_id, model, usage, parent_call_id, prices, &mut s);
+        }
+        s
+    }
+
     fn usage(&mut self, message_id: String, model: String, usage: Usage, parent: Option<String>, prices: &PriceTable, s: &mut Step) {
         let known = self.messages.entry_or(&message_id, Usage::default);
         let grown = known.max(usage);

@@ -154,6 +154,8 @@ impl Runner {
         loop {
             if self.driver.speaks() && self.external.is_none() {
                 self.drain().await;
+            }
+            if self.driver.speaks() {
                 self.consult().await;
             }
             self.commit().await;

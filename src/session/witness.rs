@@ -2,7 +2,9 @@
 //!
 //! Invariants:
 //! - a breach that a witness shows is recorded and acted on like any other, within `transcript::LOOK` and one append;
-//! - what a witness adds without a breach waits for the next event, so it costs a call no append of its own.
+//! - what a witness adds without a breach waits for the next event, so it costs a call no append of its own;
+//! - of a session that the host did not start the transcript is the meter only: its calls are seen by hooks, and those from before the
+//!   hooks were there are nobody's.
 //!
 //! Called by `run`, `finish` and `command`.
 
@@ -88,6 +90,17 @@ impl Runner {
     async fn look(&mut self) {
         let Some(transcript) = &mut self.witnesses.transcript else { return };
         let portions = transcript.look();
+        if self.external.is_some() {
+            let lines = portions.iter().flat_map(|p| &p.lines).map(|(_, line)| line);
+            let since = self.session.created_at;
+            let said: Vec<_> = lines.filter_map(|line| self.driver.recorded_usage(line, since)).collect();
+            self.witnesses.quiet = if said.is_empty() { self.witnesses.quiet.saturating_add(1) } else { 0 };
+            for out in said {
+                let step = self.live.metered(out, &self.inner.prices);
+                self.pending.events.extend(step.events);
+            }
+            return;
+        }
         let mut unread = 0;
         let mut said = Vec::new();
         for p in portions {

@@ -191,6 +191,63 @@ fn a_session_is_put_on_record_and_judged() {
 }
 
 #[test]
+fn tokens_are_counted_once_from_the_agents_own_record() {
+    let host = TestHost::new();
+    host.config(&rules(&["Bash(true)"], &[], &[]));
+    host.daemon();
+    let dir = host.home().join("claude/projects/somewhere");
+    std::fs::create_dir_all(&dir).expect("folders");
+    let path = dir.join("c1.jsonl");
+    let said = |id: &str, at: i64, output: u64, more: Value| {
+        let at = chrono::DateTime::from_timestamp_millis(at).expect("a time").to_rfc3339();
+        let usage =
+            json!({ "input_tokens": 10, "output_tokens": output, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 1 });
+        let mut v = json!({ "type": "assistant", "timestamp": at,
+            "message": { "id": id, "model": "claude-opus-4-8", "role": "assistant", "content": [], "usage": usage } });
+        v.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        format!("{v}\n")
+    };
+    let append = |text: &str| {
+        let mut f = std::fs::OpenOptions::new().create(true).append(true).open(&path).expect("the record");
+        f.write_all(text.as_bytes()).expect("written");
+    };
+    let now = || chrono::Utc::now().timestamp_millis();
+    // Of a conversation that goes on: counted where it was had, if at all.
+    append(&said("m0", now() - 60_000, 999, json!({})));
+    let with = |event: &str, more: Value| {
+        let mut v = payload(&host, "c1", event, more);
+        v["transcript_path"] = json!(path);
+        v
+    };
+    let mut agent = Agent::start(&host);
+    agent.hook(&with("SessionStart", json!({ "source": "resume" })));
+    agent.hook(&with("UserPromptSubmit", json!({ "prompt": "go" })));
+    let id = only_session(&host);
+    let output = |want: u64| until("the tokens are counted", || (host.show(&id)["usage"]["output"] == want).then_some(()));
+    // Two blocks of one message, then a torn line.
+    append(&said("m1", now(), 5, json!({})));
+    append(&said("m1", now(), 30, json!({})));
+    let next = said("m2", now(), 4, json!({ "isSidechain": true, "agentId": "a1" }));
+    append(&next[..40]);
+    output(30);
+    append(&next[40..]);
+    output(34);
+    // The next daemon reads all of it again and counts none of it again.
+    host.kill_daemon();
+    host.daemon();
+    append(&said("m3", now(), 1, json!({})));
+    output(35);
+    append(&said("m4", now(), 7, json!({})));
+    agent.hook(&with("SessionEnd", json!({ "reason": "other" })));
+    let s = host.ended(&id);
+    assert_eq!((&s["usage"]["output"], &s["usage"]["input"], &s["usage"]["cache_read"]), (&json!(42), &json!(40), &json!(400)), "{s:#}");
+    assert!(s["cost"]["nanousd"].as_u64().is_some_and(|n| n > 0), "{s:#}");
+    let responded = host.events_of(&id, "model_responded");
+    let ids: Vec<&str> = responded.iter().filter_map(|e| e["body"]["message_id"].as_str()).collect();
+    assert!(!ids.contains(&"m0") && ["m1", "m2", "m3", "m4"].iter().all(|m| ids.contains(m)), "{ids:?}");
+}
+
+#[test]
 fn whatever_is_broken_blocks() {
     let host = TestHost::new();
     host.config(&rules(&["Bash(true)"], &[], &[]));
@@ -663,7 +720,7 @@ mod real {
         config.push_str("[[policy]]\nname = \"hello\"\nplugin = \"hello\"\n");
         let steps = json!([bash("touch yes"), bash("touch no"), bash("git push origin main"), bash("touch asked"), { "text": "done" }]);
         let Some(r) = Real::new("real::allow_deny_rewrite_and_ask", &config, steps) else { return };
-        r.run(&[]);
+        let result = r.run(&[]);
         assert!(r.there("yes") && !r.there("no") && !r.there("asked"));
         assert!(r.told_the_model("is denied by Bash(touch no)") || r.told_the_model("touch no"), "the model has the reason");
         let id = only_session(&r.host);
@@ -673,6 +730,13 @@ mod real {
             (Some("hooks"), Some("exited"), Some(0)),
             "{s:#}"
         );
+        let total = |kind: &str| {
+            let of_models = result["modelUsage"].as_object().expect("the agent's own sums").values();
+            of_models.map(|m| m[kind].as_u64().unwrap_or_default()).sum::<u64>()
+        };
+        let counted = |kind: &str| s["usage"][kind].as_u64().unwrap_or_default();
+        assert!(counted("output") > 0, "{s:#}");
+        assert_eq!((counted("input"), counted("output")), (total("inputTokens"), total("outputTokens")), "{result:#}");
         let d = r.host.events_of(&id, "tool_decided");
         let effects: Vec<&Value> = d.iter().map(|e| &e["body"]["effect"]).collect();
         assert_eq!(effects, ["allow", "deny", "allow", "ask"]);

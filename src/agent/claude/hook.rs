@@ -8,12 +8,15 @@
 //!
 //! Called by the driver.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value, json};
 
 use super::json;
 use super::read::{ID_MAX, id, plain, ran, text};
 use crate::agent::hook::{Hook, HookAnswer, HookAsked, HookEvent, HookReply};
 use crate::agent::{Output, Turn};
+use crate::model::TranscriptNamed;
 
 /// Exit code that blocks a tool call.
 const BLOCKED: u8 = 2;
@@ -33,11 +36,20 @@ pub fn read(payload: &[u8]) -> Result<Hook, String> {
     let name = id(&v, "hook_event_name").ok_or("hook_event_name is missing")?;
     let cwd = id_path(&v).ok_or("cwd is not an absolute path")?;
     let prompts = !text(&v, "permission_mode").is_some_and(|m| NEVER_ASKS.contains(&m.as_str()));
-    Ok(Hook { agent_session_id, cwd, prompts, event: event(&name, &v)? })
+    let transcript = transcript(&v, &agent_session_id);
+    Ok(Hook { agent_session_id, cwd, prompts, transcript, event: event(&name, &v)? })
 }
 
 fn id_path(v: &Map<String, Value>) -> Option<String> {
     text(v, "cwd").filter(|p| p.starts_with('/') && p.len() <= 4096 && !p.contains('\0'))
+}
+
+/// `<root>/<folder>/<conversation>.jsonl`; anything else names nothing.
+fn transcript(v: &Map<String, Value>, conversation: &str) -> Option<TranscriptNamed> {
+    let path = text(v, "transcript_path").filter(|p| p.len() <= 4096 && !p.contains('\0')).map(PathBuf::from)?;
+    let root = path.parent()?.parent().filter(|r| r.is_absolute())?;
+    let fits = path.extension().is_some_and(|x| x == "jsonl") && path.file_stem().is_some_and(|s| s == conversation);
+    fits.then(|| Some(TranscriptNamed { root: root.to_str()?.to_owned(), conversation: conversation.to_owned() }))?
 }
 
 fn event(name: &str, v: &Map<String, Value>) -> Result<HookEvent, String> {
@@ -133,6 +145,17 @@ mod tests {
 
     fn event_of(name: &str, more: Value) -> HookEvent {
         read(&payload(name, more)).expect(name).event
+    }
+
+    #[test]
+    fn the_record_that_is_named_is_the_conversations_own() {
+        let named = |path: &str| read(&payload("Stop", json!({ "transcript_path": path }))).expect("a hook").transcript;
+        let good = TranscriptNamed { root: "/u/.claude/projects".into(), conversation: "s-1".into() };
+        assert_eq!(named("/u/.claude/projects/-w/s-1.jsonl"), Some(good));
+        for other in ["/u/.claude/projects/-w/s-2.jsonl", "/s-1.jsonl", "a/b/s-1.jsonl", "/u/p/-w/s-1.json", "", "/u/p/-w/s-1.jsonl\0"] {
+            assert_eq!(named(other), None, "{other:?}");
+        }
+        assert_eq!(read(&payload("Stop", json!({}))).expect("a hook").transcript, None);
     }
 
     #[test]

@@ -131,6 +131,22 @@ pub fn record(line: &[u8]) -> Option<Vec<Output>> {
     Some(out)
 }
 
+/// The tokens of one message in the agent's own record. Each block of a message has a line of its own, all with the same id and counts.
+pub fn recorded_usage(line: &[u8], since: i64) -> Option<Output> {
+    const MARK: &[u8] = b"\"output_tokens\"";
+    if !line.windows(MARK.len()).any(|w| w == MARK) {
+        return None;
+    }
+    let Ok(Value::Object(v)) = json::parse(line) else { return None };
+    let written = chrono::DateTime::parse_from_rfc3339(v.get("timestamp")?.as_str()?).ok()?;
+    if v.get("type").and_then(Value::as_str) != Some("assistant") || written.timestamp_millis() < since {
+        return None;
+    }
+    let is_sub_agent = v.get("isSidechain").and_then(Value::as_bool).unwrap_or(false);
+    let parent = is_sub_agent.then(|| id(&v, "agentId").unwrap_or_else(|| "sub-agent".to_owned()));
+    count(&open_message(v.get("message")?.as_object()?, parent)?)
+}
+
 fn control_request(state: &ReadState, v: &Map<String, Value>) -> Vec<Output> {
     let Some(request_id) = id(v, "request_id") else { return forged("control_request", "without a usable request_id") };
     let Some(Value::Object(request)) = v.get("request") else { return forged("control_request", "without a request") };
