@@ -51,7 +51,7 @@ impl Drop for Screen {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     use std::process::{Command, Stdio};
 
@@ -71,7 +71,7 @@ mod tests {
         }
         if ends == "lent" {
             screen.lend().unwrap();
-            println!("on the ordinary screen");
+            writeln!(stdout(), "on the ordinary screen").unwrap();
             screen.back().unwrap();
             screen.draw(|f| f.render_widget("drawn again", f.area())).unwrap();
         }
