@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use crate::plugin::{HOSTILE, call, hostile_wasi, session};
 use crate::support::{Model, TestHost, bash, rules};
 
+mod memory;
+
 /// Speaks the canonical ABI by hand; see `tests/guests/liar`.
 const LIAR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/liar.wasm"));
 
@@ -448,67 +450,6 @@ fn damaged_components_never_do_more_than_fail() {
         }
     }
     host_goes_on();
-}
-
-/// Says how much memory this process holds, in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("proc");
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("a line");
-    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
-}
-
-#[test]
-fn a_thousand_hostile_calls_leave_no_memory_behind() {
-    const CHILD: &str = "BEADLE_TEST_RESIDENT";
-    // Other tests share this process: measured in one of its own, which runs this test alone.
-    if std::env::var_os(CHILD).is_none() {
-        let exe = std::env::current_exe().expect("a path");
-        let out = std::process::Command::new(exe)
-            .args(["--exact", "hostile::a_thousand_hostile_calls_leave_no_memory_behind", "--nocapture"])
-            .env(CHILD, "1")
-            .output()
-            .expect("the tests start");
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        assert!(out.status.success() && text.contains("grew by"), "{text}{}", String::from_utf8_lossy(&out.stderr));
-        return;
-    }
-    let q = question();
-    let ways = [
-        ("trap", 1000),
-        ("effect", 1000),
-        ("reason-outside", 1000),
-        ("utf8", 1000),
-        ("giant", 50),
-        ("json-deep", 1000),
-        ("json-twice", 1000),
-        ("realloc-trap", 1000),
-        ("realloc-grow", 1000),
-        ("log-utf8", 1000),
-        ("log-giant", 50),
-        ("after-trap", 1000),
-        ("memory-touch", 50),
-        ("loop", 300),
-    ];
-    let plugins: Vec<_> = ways.iter().map(|(way, n)| (*way, *n, liar(way))).collect();
-    let wasi = load(hostile_wasi(), "handles").expect("it loads");
-    let round = |share: usize| {
-        for (way, n, plugin) in &plugins {
-            let deadline = if *way == "loop" { Duration::from_millis(1) } else { AMPLE };
-            for _ in 0..n / share {
-                let _ = plugin.decide_here(&q, deadline);
-            }
-        }
-        for _ in 0..100 / share {
-            assert!(wasi.decide_here(&q, AMPLE).is_err());
-        }
-    };
-    // Pools and slots fill first.
-    round(10);
-    let before = resident();
-    round(1);
-    let after = resident();
-    let grew = after.saturating_sub(before);
-    assert!(grew < 8 << 10, "from {before} to {after} KiB");
 }
 
 #[test]
