@@ -7,6 +7,7 @@
 //! the reason. `BEADLE_FAULTS=all` runs all, else one for each component and state; `BEADLE_FAULTS_OUT` names a file for the table.
 
 mod act;
+mod hooked;
 mod rig;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub const COMPONENTS: [&str; 7] = ["daemon", "shim", "hook client", "plugin", "store", "agent", "terminal"];
+pub const COMPONENTS: [&str; 8] = ["daemon", "shim", "hook client", "plugin", "store", "agent", "terminal", "daemon by hook"];
 pub const STATES: [&str; 5] = ["killed", "hung", "slow", "full disk", "restarted"];
 pub const POINTS: [&str; 8] = ["requested", "decided", "appended", "synced", "sent", "taken", "ran", "reported"];
 /// Cells that run at the same time.
@@ -53,7 +54,8 @@ fn cells() -> impl Iterator<Item = Cell> {
 
 /// One cell for each component and state, the points in turn.
 fn is_sample(c: Cell) -> bool {
-    (c.component * STATES.len() + c.state) % POINTS.len() == c.point
+    let points: Vec<usize> = (0..POINTS.len()).filter(|point| act::impossible(Cell { point: *point, ..c }).is_none()).collect();
+    !points.is_empty() && points[(c.component * STATES.len() + c.state) % points.len()] == c.point
 }
 
 /// Runs cells side by side; gives those that failed with what they said.
@@ -112,6 +114,10 @@ fn table(failed: &BTreeMap<Cell, String>) -> String {
                 Some(why) => format!("- {state}: not executable: {why}"),
                 None => format!("- {state}: {}", act::words(c)),
             });
+        }
+        let last = Cell { component: i, state: 0, point: POINTS.len() - 1 };
+        if let (None, Some(why)) = (act::impossible(Cell { point: 0, ..last }), act::impossible(last)) {
+            notes.push(format!("- from `sent` on: not executable: {why}"));
         }
         let _ = writeln!(out, "\n{}\n", notes.join("\n"));
     }

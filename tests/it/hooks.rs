@@ -20,7 +20,8 @@ pub fn payload(host: &TestHost, session: &str, event: &str, more: Value) -> Valu
     v
 }
 
-fn asked(host: &TestHost, session: &str, id: &str, command: &str) -> Value {
+/// A question about one shell command.
+pub fn asked(host: &TestHost, session: &str, id: &str, command: &str) -> Value {
     payload(host, session, "PreToolUse", json!({ "tool_name": "Bash", "tool_input": { "command": command }, "tool_use_id": id }))
 }
 
@@ -38,10 +39,15 @@ fn socket(host: &TestHost) -> PathBuf {
 }
 
 /// A payload on its way to the client.
-struct Begun(PathBuf);
+pub struct Begun(PathBuf);
 
 impl Begun {
-    fn end(&self) -> Said {
+    /// Whether the client has written anything so far.
+    pub fn has_said_something(&self) -> bool {
+        ["out", "err"].iter().any(|end| std::fs::metadata(format!("{}.{end}", self.0.display())).is_ok_and(|m| m.len() > 0))
+    }
+
+    pub fn end(&self) -> Said {
         let read = |end: &str| std::fs::read_to_string(format!("{}.{end}", self.0.display())).ok();
         let code = until("the hook has ended", || read("code")?.trim().parse().ok());
         Said { code, out: read("out").unwrap_or_default(), err: read("err").unwrap_or_default() }
@@ -49,14 +55,14 @@ impl Begun {
 }
 
 /// An agent process of its own, which runs the client as its child for each payload that it is given, all at once.
-struct Agent {
+pub struct Agent {
     child: Child,
     dir: tempfile::TempDir,
     calls: usize,
 }
 
 impl Agent {
-    fn start(host: &TestHost) -> Self {
+    pub fn start(host: &TestHost) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let script = r#"all=""
 while read -r f more; do
@@ -78,11 +84,11 @@ done"#;
         Self { child, dir, calls: 0 }
     }
 
-    fn tell(&mut self, line: &str) {
+    pub fn tell(&mut self, line: &str) {
         self.child.stdin.as_mut().expect("its input").write_all(format!("{line}\n").as_bytes()).expect("told");
     }
 
-    fn begin(&mut self, payload: &[u8], options: &str) -> Begun {
+    pub fn begin(&mut self, payload: &[u8], options: &str) -> Begun {
         self.calls += 1;
         let f = self.dir.path().join(format!("p{}", self.calls));
         std::fs::write(&f, payload).expect("a payload");
@@ -96,12 +102,12 @@ done"#;
         begun.end()
     }
 
-    fn hook(&mut self, payload: &Value) -> Said {
+    pub fn hook(&mut self, payload: &Value) -> Said {
         self.raw(payload.to_string().as_bytes(), "--deadline-ms 60000")
     }
 
     /// SIGKILL, reaped.
-    fn die(mut self) {
+    pub fn die(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -115,7 +121,7 @@ impl Drop for Agent {
 }
 
 /// The decision in the client's output: `deny` where it is the exit code, else what stands in the JSON, or `none`.
-fn decision(said: &Said) -> String {
+pub fn decision(said: &Said) -> String {
     if said.code == 2 {
         assert_eq!(said.out, "", "a denial has no output");
         return "deny".to_owned();

@@ -16,6 +16,9 @@ pub fn impossible(c: Cell) -> Option<&'static str> {
     match (c.component(), c.state()) {
         ("shim", "restarted") => Some("a shim is never started again: its agent ends with it, and the session is recorded as lost"),
         ("agent", "restarted") => Some("an attempt has one agent process; resuming a session in a new one does not exist yet"),
+        ("daemon by hook", _) if matches!(c.point(), "sent" | "taken" | "ran" | "reported") => Some(
+            "a hook's answer goes to the client that waits for it, and to no shim that would take it; the agent runs the call by itself",
+        ),
         _ => None,
     }
 }
@@ -58,6 +61,15 @@ pub fn words(c: Cell) -> &'static str {
         ("terminal", "slow") => "the attached command is stopped and continued in turns of 15 ms",
         ("terminal", "full disk") => "a second command attaches with /dev/full as its standard output",
         ("terminal", "restarted") => "the attached command is killed and another attaches",
+        ("daemon by hook", "killed") => {
+            "a session known by its hooks alone: `kill -9` while a client waits; it blocks, and one that asks again gets the next daemon's word"
+        }
+        ("daemon by hook", "hung") => "stopped by SIGSTOP over the client's deadline, then continued; a second client waits it out",
+        ("daemon by hook", "slow") => "40 ms more at every visit of the point",
+        ("daemon by hook", "full disk") => {
+            "every write below its folders fails with ENOSPC until one has failed; clients wait and get no word"
+        }
+        ("daemon by hook", "restarted") => "told to end at the point, then a new daemon",
         _ => "",
     }
 }
@@ -72,6 +84,7 @@ pub fn execute(c: Cell, what: &str) {
         "store" => store(c, what),
         "agent" => agent(c, what),
         "terminal" => terminal(c, what),
+        "daemon by hook" => super::hooked::execute(c, what),
         other => panic!("no component {other}"),
     }
 }
@@ -131,10 +144,7 @@ fn daemon(c: Cell, what: &str) {
         }
         "restarted" => {
             let mut rig = held(c);
-            let mut stop = rig.host.spawn(["host", "stop"]);
-            rig.go();
-            until("the command has ended", || stop.try_wait().ok().flatten());
-            until("the daemon has ended", || rig.daemon.try_wait().ok().flatten());
+            rig.end_daemon();
             rig.new_daemon();
             rig.release_all();
             rig.prove(End::Whole, what);
@@ -158,32 +168,40 @@ fn unwritable(rig: &Rig, c: Cell, way: &str) {
     rig.heal(way);
 }
 
+/// One process is killed, and the session ends as that makes it end.
+fn killed(rig: Rig, of: fn(&Rig) -> u32, outcome: &'static str, what: &str) {
+    kill(of(&rig));
+    rig.go();
+    rig.release_all();
+    rig.prove(End::Broken(outcome), what);
+}
+
+/// One process is stopped for a while: no answer reaches the agent, so at the most the call that was answered before runs.
+fn stopped(rig: Rig, c: Cell, of: fn(&Rig) -> u32, what: &str) {
+    signal(of(&rig), Signal::STOP);
+    rig.go();
+    rig.only(may_run(c.point()));
+    signal(of(&rig), Signal::CONT);
+    rig.release_all();
+    rig.prove(End::Whole, what);
+}
+
+/// One process is stopped and continued again and again to the end of the session.
+fn pulsed(rig: Rig, of: fn(&Rig) -> u32, what: &str) {
+    let pulses = Pulses::of(of(&rig));
+    rig.go();
+    rig.release_all();
+    rig.host.ended(&rig.id);
+    drop(pulses);
+    rig.prove(End::Whole, what);
+}
+
 fn shim(c: Cell, what: &str) {
     let rig = held(c);
     match c.state() {
-        "killed" => {
-            kill(rig.shim);
-            rig.go();
-            rig.release_all();
-            rig.prove(End::Broken("lost"), what);
-        }
-        "hung" => {
-            signal(rig.shim, Signal::STOP);
-            rig.go();
-            // No answer reaches the agent, so at the most the call that was answered before runs.
-            rig.only(may_run(c.point()));
-            signal(rig.shim, Signal::CONT);
-            rig.release_all();
-            rig.prove(End::Whole, what);
-        }
-        "slow" => {
-            let pulses = Pulses::of(rig.shim);
-            rig.go();
-            rig.release_all();
-            rig.host.ended(&rig.id);
-            drop(pulses);
-            rig.prove(End::Whole, what);
-        }
+        "killed" => killed(rig, |r| r.shim, "lost", what),
+        "hung" => stopped(rig, c, |r| r.shim, what),
+        "slow" => pulsed(rig, |r| r.shim, what),
         "full disk" => {
             file_limit(rig.shim, Some(0));
             rig.go();
@@ -363,10 +381,7 @@ fn store(c: Cell, what: &str) {
             rig.host.ended(&rig.id);
         }
         "restarted" => {
-            let mut stop = rig.host.spawn(["host", "stop"]);
-            rig.go();
-            until("the command has ended", || stop.try_wait().ok().flatten());
-            until("the daemon has ended", || rig.daemon.try_wait().ok().flatten());
+            rig.end_daemon();
             let db = rusqlite::Connection::open(rig.host.data().join("beadle.db")).expect("the database");
             db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("copied");
             drop(db);
@@ -382,28 +397,9 @@ fn store(c: Cell, what: &str) {
 fn agent(c: Cell, what: &str) {
     let rig = held(c);
     match c.state() {
-        "killed" => {
-            kill(rig.agent);
-            rig.go();
-            rig.release_all();
-            rig.prove(End::Broken("failed"), what);
-        }
-        "hung" => {
-            signal(rig.agent, Signal::STOP);
-            rig.go();
-            rig.only(may_run(c.point()));
-            signal(rig.agent, Signal::CONT);
-            rig.release_all();
-            rig.prove(End::Whole, what);
-        }
-        "slow" => {
-            let pulses = Pulses::of(rig.agent);
-            rig.go();
-            rig.release_all();
-            rig.host.ended(&rig.id);
-            drop(pulses);
-            rig.prove(End::Whole, what);
-        }
+        "killed" => killed(rig, |r| r.agent, "failed", what),
+        "hung" => stopped(rig, c, |r| r.agent, what),
+        "slow" => pulsed(rig, |r| r.agent, what),
         "full disk" => {
             file_limit(rig.agent, Some(0));
             rig.go();

@@ -22,7 +22,7 @@ pub const ALLOWED: [u64; 4] = [0, 2, 4, 6];
 /// A rule that changes nothing but puts the configuration into force.
 const NEVER: &str = "Bash(never this:*)";
 /// How long it is watched that nothing happens.
-const WATCH: Duration = Duration::from_millis(100);
+pub const WATCH: Duration = Duration::from_millis(100);
 
 /// What a session must have come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Drop for Seen {
 }
 
 /// The library that spoils a daemon's disk.
-fn spoiled_disk() -> &'static Path {
+pub fn spoiled_disk() -> &'static Path {
     static BUILT: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let build = || {
         let dir = tempfile::tempdir().expect("a folder");
@@ -108,7 +108,7 @@ fn spoiled_disk() -> &'static Path {
 }
 
 /// What the session's policy is beside the rules.
-fn config(host: &TestHost, way: Option<&str>) {
+pub fn config(host: &TestHost, way: Option<&str>) {
     let mut toml = rules(&["Bash(echo even:*)", "Bash(./hold even:*)", "Edit(./**)"], &[], &["Bash(echo odd:*)"]);
     if let Some(way) = way {
         toml.push_str(&format!(
@@ -159,7 +159,7 @@ fn compiled(into: &TestHost) {
 }
 
 /// A host with the workspace that the script needs.
-fn workspace() -> TestHost {
+pub fn workspace() -> TestHost {
     let host = TestHost::new();
     compiled(&host);
     let hold = host.file("hold", "#!/bin/sh\nset -e\necho $1 $2 >> out.txt\nuntil [ -e go.$2 ]; do sleep 0.01; done\n");
@@ -262,6 +262,14 @@ impl Rig {
     pub fn kill_daemon(&mut self) {
         signal(self.daemon.id(), Signal::KILL);
         self.daemon.wait().expect("a child");
+    }
+
+    /// Tells the held daemon to end, and lets it go on to its end.
+    pub fn end_daemon(&mut self) {
+        let mut stop = self.host.spawn(["host", "stop"]);
+        self.go();
+        until("the command has ended", || stop.try_wait().ok().flatten());
+        until("the daemon has ended", || self.daemon.try_wait().ok().flatten());
     }
 
     /// A new daemon without failpoint, on a sound disk.
