@@ -4,7 +4,7 @@
 //! effect, and `from` says who met them. `@ROOT@` and `@HOME@` stand for the folders of the stage, `@UP@` for the name of the folder
 //! above the project. `deny` and `allow` in a group replace those of the class.
 //!
-//! Used by `tests/it/attacks.rs`.
+//! Used by `tests/it/attacks.rs` through the component, and natively by `plugins/policy-rules/tests/attacks.rs`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,16 @@
 //! Rules against attackers: the corpus through the real component, and through `beadle policy explain`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use beadle::model::Effect;
 use beadle::plugin::{Host, HostOptions, Limits, LoadSpec, Plugin, Question, standard};
 
-use crate::support::{TestHost, rules};
+use serde_json::{Value, json};
+
+use crate::support::TestHost;
 
 #[path = "../attacks/mod.rs"]
 pub mod corpus;
@@ -66,24 +70,50 @@ fn no_attack_of_the_corpus_is_allowed_and_the_innocent_are() {
     assert!(counts.len() >= 15, "{counts:?}");
 }
 
+/// Cases of each class that `explain` is asked about, attacks and innocent ones each.
+const SAMPLE: usize = 6;
+
 #[test]
 fn explain_says_the_same() {
     let stage = Stage::new();
-    let host = TestHost::new();
-    host.config(&rules(&["*"], &[], &["Bash(git push:*)", "Bash(rm -rf:*)", "Bash(rm:*)", "Bash(curl:*)", "Read(./.env)"]));
-    let picked = ["chaining", "wrappers", "quoting"];
-    let cases: Vec<Case> = corpus::load(&stage)
-        .into_iter()
-        .filter(|c| c.attack && c.tool == "Bash" && picked.contains(&c.class.as_str()) && c.rules.contains("\"allow\":[\"*\"]"))
-        .filter(|c| !c.shown().contains("env"))
-        .collect();
-    let lines: String =
-        cases.iter().map(|c| format!("{}\n", serde_json::json!({ "command": c.input["command"], "cwd": stage.root() }))).collect();
-    let file = host.file("attacks.jsonl", &lines).display().to_string();
-    let said = host.beadle(["policy", "explain", "--cwd", &stage.root(), &file]);
-    let effects: Vec<String> = said.lines().iter().map(|d| d["effect"].as_str().unwrap_or_default().to_owned()).collect();
-    assert!(cases.len() > 150 && effects.len() == cases.len(), "{} cases, {} answers: {}", cases.len(), effects.len(), said.err);
-    let wrong: Vec<String> =
-        cases.iter().zip(&effects).filter(|(c, e)| !c.want.holds(e)).map(|(c, e)| format!("{e}: {}", c.shown())).collect();
+    let (session, cases) = (stage.session(), corpus::load(&stage));
+    let engine = Host::new(HostOptions::default()).expect("an engine");
+    let mut host = TestHost::new();
+    host.set("HOME", stage.home());
+    let mut by_class: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
+    for case in &cases {
+        by_class.entry(&case.class).or_default().push(case);
+    }
+    let mut wrong = Vec::new();
+    for (class, of) in &by_class {
+        // One set of rules for each class: that of its first case.
+        let rules = &of[0].rules;
+        let some = |attack: bool| {
+            let same: Vec<&Case> = of.iter().filter(|c| c.attack == attack && c.rules == *rules).copied().collect();
+            let step = same.len().div_ceil(SAMPLE).max(1);
+            same.into_iter().step_by(step)
+        };
+        let picked: Vec<&Case> = some(true).chain(some(false)).collect();
+        assert!(picked.len() >= SAMPLE, "{class}: {} cases", picked.len());
+        let policy = json!({ "policy": [{ "name": "rules", "plugin": "rules", "deadline_ms": 10_000,
+            "config": serde_json::from_str::<Value>(rules).expect("JSON") }] });
+        host.config(&toml::to_string(&policy).expect("TOML"));
+        let line = |c: &&Case| format!("{}\n", json!({ "tool_name": c.tool, "tool_input": c.input, "cwd": stage.root() }));
+        let lines: String = picked.iter().map(line).collect();
+        let file = host.file("calls.jsonl", &lines).display().to_string();
+        let said = host.beadle(["policy", "explain", "--cwd", &stage.root(), &file]);
+        let effects: Vec<String> = said.lines().iter().map(|d| d["effect"].as_str().unwrap_or_default().to_owned()).collect();
+        assert_eq!(effects.len(), picked.len(), "{class}: {}", said.err);
+        let gate = rules_policy(&engine, rules);
+        for (case, got) in picked.iter().zip(&effects) {
+            let at_gate =
+                gate.decide_here(&Question::new(&session, &stage.call(&case.tool, &case.input), 0), DEADLINE).expect("a decision");
+            // What no rule speaks of is asked by default.
+            let at_gate = if at_gate.effect == Effect::Abstain { Effect::Ask } else { at_gate.effect };
+            if at_gate.as_str() != got {
+                wrong.push(format!("{class}: explained as {got}, judged {}: {}", at_gate.as_str(), case.shown()));
+            }
+        }
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

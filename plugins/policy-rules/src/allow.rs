@@ -12,6 +12,7 @@ use crate::judge::{Facts, What, is_device};
 use crate::notation::WEB_SEARCH_TOOLS;
 use crate::policy::{RuleId, Tier};
 use crate::program;
+use crate::reader;
 
 /// What kept a call from being allowed.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +105,7 @@ impl Tier {
     fn commands<'a>(&self, call: &'a Call, facts: &Facts<'_>) -> Result<RuleId, Miss<'a>> {
         let mut first = None;
         let cds = call.commands.iter().any(|c| matches!(c.program(), "cd" | "pushd" | "popd"));
+        let reads = self.all_reads(call, facts);
         let at_root = !cds && call.cwd.trim_end_matches('/') == facts.roots.root;
         for (i, command) in call.commands.iter().enumerate() {
             let uncovered = Miss::Uncovered(What::Command(command));
@@ -141,9 +143,27 @@ impl Tier {
             if plain_env && (wraps || (by_name && rides_along(&view, facts))) {
                 continue;
             }
+            if plain_env
+                && by_name
+                && let Some(rule) = reads
+                && reader::only_reads(view.name, &view.args, call)
+            {
+                first = first.or(Some(rule));
+                continue;
+            }
             return Err(but.unwrap_or(uncovered));
         }
         first.ok_or_else(|| Miss::Uncovered(call.commands.first().map_or(What::Tool, What::Command)))
+    }
+
+    /// The Read rule that covers all that the call reads, or the first of several; of a call that names no file, the first there is.
+    fn all_reads(&self, call: &Call, facts: &Facts<'_>) -> Option<RuleId> {
+        let mut first = self.any_read.or_else(|| self.reads.first().map(|(_, rule)| *rule))?;
+        for (at, path) in facts.paths(call).filter(|p| p.access != Access::Write).enumerate() {
+            let rule = self.path(path, true, false, facts)?;
+            first = if at == 0 { rule } else { first };
+        }
+        Some(first)
     }
 
     /// What commands are redirected into needs an Edit rule of its own.

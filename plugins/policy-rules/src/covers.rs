@@ -56,7 +56,10 @@ impl Pattern {
         let spelled = |text: &str| self.rest.iter().any(|p| matches!(p, Piece::Exact(w) if **w == *text));
         match program::power(view.name, &view.args[home..], spelled, inner_listed) {
             Some(word) => Cover::But(Gap::Power(word)),
-            None => Cover::Yes,
+            None => match compares_outside(view, roots).filter(|w| !spelled(&w.text)) {
+                Some(word) => Cover::But(Gap::Power(word)),
+                None => Cover::Yes,
+            },
         }
     }
 
@@ -119,6 +122,18 @@ impl Pattern {
             }
         }
     }
+}
+
+/// A word by which `git diff` could print a file outside the session's folder, which it compares like any other two files.
+fn compares_outside<'a>(view: &'a View<'_>, roots: &Roots<'_>) -> Option<&'a Word> {
+    if view.name != "git" || program::git_subcommand(&view.args) != "diff" {
+        return None;
+    }
+    view.args.iter().filter(|w| !w.text.starts_with('-')).find(|w| {
+        let below = |t: &str| t.strip_prefix(roots.root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let known = w.exact || !w.text.contains(['$', '`', '~']);
+        !known || w.text.split('/').any(|n| n == "..") || (w.text.starts_with('/') && !below(&w.text))
+    })
 }
 
 /// `git -C <the session's folder> …` is the same as without it.

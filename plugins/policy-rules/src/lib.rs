@@ -44,6 +44,9 @@
 //!   `tar --to-command`, `find -delete`, …) unless the rule spells it. What a command redirects into must be covered by
 //!   an Edit or Write rule (`/dev/null`, `/dev/stdout` and `/dev/stderr` are free). A command that matches but for one
 //!   of these is asked. Both the written and the resolved path must be covered.
+//! - **A Read rule allows programs that only read** (`cat`, `head`, `grep`, `rg`, `find`, `sed -n`, `sort`, …) on what it allows to be
+//!   read: every file that the call reads is covered, written and resolved, and each option is on a short list that names no other
+//!   file, starts nothing and writes nothing. `grep -R`, `tail -f`, `sort -o`, `find -exec` are not, and need a rule of their own.
 //! - A command that was not parsed whole is never allowed: it is asked, with what is not known as the reason.
 //! - **Wrappers** that only run their command (`timeout`, `nice`, `nohup`, `time`, `stdbuf`, `ionice`, `env` with
 //!   harmless assignments, `sh -c`) are covered when what they run is listed and covered. `sudo`, `ssh`, `docker`, `su`
@@ -75,6 +78,7 @@ mod options;
 mod place;
 pub mod policy;
 mod program;
+mod reader;
 mod reason;
 mod sed;
 

@@ -235,9 +235,10 @@ const POWERS: &[(&str, &str, &[&str])] = &[
     ("node", "", &["-r", "--require", "--import", "--loader", "--experimental-loader"]),
     ("git", "", &["-c", "-C", "--config-env", "--exec-path", "--git-dir", "--work-tree", "--paginate", "-p"]),
     ("git", "grep", &["-O", "--open-files-in-pager", "--textconv"]),
-    ("git", "diff", &["--ext-diff", "--textconv", "--output"]),
+    ("git", "diff", &["--ext-diff", "--textconv", "--output", "--no-index"]),
     ("git", "log", &["--ext-diff", "--textconv", "--output"]),
     ("git", "show", &["--ext-diff", "--textconv", "--output"]),
+    ("git", "blame", &["--contents", "-S", "--ignore-revs-file"]),
     ("git", "fetch", &["--upload-pack"]),
     ("git", "pull", &["--upload-pack", "-s", "--strategy"]),
     ("git", "clone", &["-u", "--upload-pack", "-c", "--config", "--template", "--separate-git-dir"]),
@@ -308,6 +309,11 @@ pub fn is_commit_message(program: &str, args: &[Word], at: usize) -> bool {
     let Some(before) = at.checked_sub(1).map(|i| &args[i]).filter(|w| w.exact) else { return false };
     let takes = before.text == "--message" || before.text == "-m" || (before.text == "-am" && args[at].exact);
     program == "git" && takes && args.get(subcommand(args)).is_some_and(|w| w.exact && matches!(w.text.as_str(), "commit" | "tag"))
+}
+
+/// Git's subcommand where it is known.
+pub fn git_subcommand(args: &[Word]) -> &str {
+    args.get(subcommand(args)).filter(|w| w.exact).map_or("", |w| w.text.as_str())
 }
 
 /// Where git's subcommand stands; the number of arguments when there is none.

@@ -5,9 +5,10 @@
 
 use std::sync::LazyLock;
 
-use beadle_fuzz::model::{Access, Call, Channel, Parse, ToolKind, Word};
+use beadle_fuzz::model::{Channel, Parse};
 use beadle_fuzz::policy::call::{CallInput, explain};
 use beadle_fuzz::policy::paths::{Entry, Paths};
+use beadle_fuzz::wit::to_wit;
 use beadle_plugin as wit;
 use libfuzzer_sys::fuzz_target;
 use policy_rules::Policy;
@@ -75,64 +76,3 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(decision.effect, wit::Effect::Deny, "{call:?}");
     }
 });
-
-fn to_wit(c: &Call) -> wit::Call {
-    let word = |w: &Word| wit::Word { text: w.text.clone(), exact: w.exact };
-    let access = |a| match a {
-        Access::Read => wit::Access::Read,
-        Access::Write => wit::Access::Write,
-        Access::ReadWrite => wit::Access::ReadWrite,
-    };
-    wit::Call {
-        agent: c.agent.clone(),
-        tool: c.tool.clone(),
-        kind: match c.kind {
-            ToolKind::Read => wit::ToolKind::Read,
-            ToolKind::Edit => wit::ToolKind::Edit,
-            ToolKind::Delete => wit::ToolKind::Delete,
-            ToolKind::Move => wit::ToolKind::Move,
-            ToolKind::Search => wit::ToolKind::Search,
-            ToolKind::Execute => wit::ToolKind::Execute,
-            ToolKind::Think => wit::ToolKind::Think,
-            ToolKind::Fetch => wit::ToolKind::Fetch,
-            ToolKind::Other => wit::ToolKind::Other,
-        },
-        input: c.input.to_string(),
-        cwd: c.cwd.clone(),
-        write_root: c.write_root.clone(),
-        paths: c
-            .paths
-            .iter()
-            .map(|p| wit::PathUse {
-                written: p.written.clone(),
-                absolute: p.absolute.clone(),
-                resolved: p.resolved.clone(),
-                access: access(p.access),
-                exact: p.exact,
-            })
-            .collect(),
-        urls: c.urls.clone(),
-        commands: c
-            .commands
-            .iter()
-            .map(|c| wit::Command {
-                argv: c.argv.iter().map(word).collect(),
-                env: c.env.iter().map(word).collect(),
-                redirects: c.redirects.iter().map(|r| wit::Redirect { target: word(&r.target), access: access(r.access) }).collect(),
-                origin: c.origin.clone(),
-                exact: c.exact,
-            })
-            .collect(),
-        parse: match c.parse {
-            Parse::Complete => wit::Parse::Complete,
-            Parse::Partial => wit::Parse::Partial,
-            Parse::Failed => wit::Parse::Failed,
-        },
-        parse_reason: c.parse_reason.clone(),
-        call_id: None,
-        parent_call_id: None,
-        sub_agent: None,
-        channel: wit::Channel::Driver,
-        at_ms: 0,
-    }
-}

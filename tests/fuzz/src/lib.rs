@@ -34,5 +34,7 @@ pub mod policy;
 pub mod shell;
 #[path = "../../../src/wire.rs"]
 pub mod wire;
+#[path = "../../attacks/wit.rs"]
+pub mod wit;
 
 pub mod take;
