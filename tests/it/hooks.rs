@@ -42,9 +42,9 @@ fn socket(host: &TestHost) -> PathBuf {
 pub struct Begun(PathBuf);
 
 impl Begun {
-    /// Whether the client has written anything so far.
-    pub fn has_said_something(&self) -> bool {
-        ["out", "err"].iter().any(|end| std::fs::metadata(format!("{}.{end}", self.0.display())).is_ok_and(|m| m.len() > 0))
+    /// Whether the client has put an answer on its standard output so far: an allow, as an agent takes it.
+    pub fn has_answered(&self) -> bool {
+        std::fs::metadata(format!("{}.out", self.0.display())).is_ok_and(|m| m.len() > 0)
     }
 
     pub fn end(&self) -> Said {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use beadle::model::FailureCause;
-use beadle::plugin::Plugin;
+use beadle::plugin::{Kind, Plugin};
 
-use super::{AMPLE, hostile_wasi, liar, load, question};
+use super::{AMPLE, LIAR, hostile_wasi, liar, load, module, question, section, with_module};
 
 /// Makes a child of this test; its value says what leaks there.
 const CHILD: &str = "BEADLE_TEST_MEMORY";
@@ -41,8 +41,8 @@ const WAYS: [(&str, usize); 14] = [
     ("memory-touch", 5),
     ("loop", 30),
 ];
-/// Calls of the guest with WASI, which runs on the engine without a pool.
-const WASI: usize = 100;
+/// Calls of the guest with WASI, and as many of one with two memories, which runs on the engine without a pool.
+const OTHERS: usize = 100;
 
 /// Memory that is this process's alone, in KiB; file pages come and go with the machine's load.
 fn held() -> u64 {
@@ -67,7 +67,7 @@ impl Leak {
         self.calls += 1;
         if self.calls.is_multiple_of(LEAKS) {
             match self.what.as_str() {
-                "pooled store" if pooled => std::mem::forget(used),
+                "store in the pool" if pooled => std::mem::forget(used),
                 "store" if !pooled => std::mem::forget(used),
                 "page" => std::mem::forget(vec![1u8; 4096]),
                 _ => {}
@@ -82,6 +82,8 @@ impl Leak {
 fn child(what: &str) {
     let plugins: Vec<(&str, usize, Arc<Plugin>)> = WAYS.iter().map(|(way, n)| (*way, *n, liar(way))).collect();
     let wasi = load(hostile_wasi(), "handles").expect("it loads");
+    let large = load(with_module(LIAR, &module(&[section(5, &[1, 0, 1])])), "trap").expect("it loads");
+    assert_eq!(large.engine().0, Kind::Large);
     let mut leak = Leak { what: what.to_owned(), calls: 0 };
     let (mut after, mut rest) = (Vec::new(), 0);
     while rest < REST && after.len() < ROUNDS {
@@ -94,8 +96,11 @@ fn child(what: &str) {
                 }
             }
         }
-        for _ in 0..WASI {
-            leak.call(&wasi, AMPLE, false);
+        for _ in 0..OTHERS {
+            leak.call(&wasi, AMPLE, true);
+        }
+        for _ in 0..OTHERS {
+            leak.call(&large, AMPLE, false);
         }
         let now = held();
         let same = after.last().is_some_and(|last: &u64| last.abs_diff(now) <= SAME);
@@ -132,7 +137,7 @@ fn hostile_calls_leave_no_memory_behind() {
 #[test]
 #[allow(clippy::print_stdout)] // why: the numbers belong into the test's output.
 fn a_leak_in_one_call_of_ten_is_found() {
-    for (what, found) in [("pooled store", "no room for"), ("store", "still growing after"), ("page", "still growing after")] {
+    for (what, found) in [("store in the pool", "no room for"), ("store", "still growing after"), ("page", "still growing after")] {
         let text = said(what);
         println!("{what}: {text}");
         assert!(text.contains(found), "a leaked {what} is not found: {text}");
