@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use beadle::plugin::standard;
-use policy_rules::bench::{sample_calls, sample_config, sample_session};
+use policy_rules::bench::{sample_calls, sample_config};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, Store};
 
@@ -17,6 +17,8 @@ mod guest {
 }
 
 use guest::beadle::plugin::types;
+
+mod convert;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 /// Per mille above the golden count that is still the same.
@@ -66,7 +68,7 @@ fn count() -> anyhow::Result<Vec<(String, u64)>> {
     let mut linker = Linker::new(&engine);
     guest::beadle::plugin::log::add_to_linker::<_, wasmtime::component::HasSelf<()>>(&mut linker, |s| s)?;
     let component = Component::new(&engine, standard::RULES)?;
-    let (session, config) = (session(), sample_config());
+    let (session, config) = (convert::session(), sample_config());
     let mut rows = Vec::new();
     for (i, (c, effect)) in sample_calls().iter().enumerate() {
         let mut store = Store::new(&engine, ());
@@ -77,7 +79,7 @@ fn count() -> anyhow::Result<Vec<(String, u64)>> {
             rows.push(("configure, 100 rules".to_owned(), FULL - store.get_fuel()?));
         }
         store.set_fuel(FULL)?;
-        let decision = policy.beadle_plugin_policy().call_decide(&mut store, &session, &call(c))?;
+        let decision = policy.beadle_plugin_policy().call_decide(&mut store, &session, &convert::call(c))?;
         let name = format!("decide {}: {} with {} commands, {:?}", i + 1, c.tool, c.commands.len(), decision.effect);
         anyhow::ensure!(format!("{:?}", decision.effect) == format!("Effect::{effect:?}"), "{name}: the sample says {effect:?}");
         rows.push((name, FULL - store.get_fuel()?));
@@ -86,68 +88,3 @@ fn count() -> anyhow::Result<Vec<(String, u64)>> {
 }
 
 const FULL: u64 = 1 << 40;
-
-fn call(c: &beadle_plugin::Call) -> types::Call {
-    let word = |w: &beadle_plugin::Word| types::Word { text: w.text.clone(), exact: w.exact };
-    let access = |a| if a == beadle_plugin::Access::Read { types::Access::Read } else { types::Access::Write };
-    let path = |p: &beadle_plugin::PathUse| types::PathUse {
-        written: p.written.clone(),
-        absolute: p.absolute.clone(),
-        resolved: p.resolved.clone(),
-        access: access(p.access),
-        exact: p.exact,
-    };
-    let command = |c: &beadle_plugin::Command| types::Command {
-        argv: c.argv.iter().map(word).collect(),
-        env: Vec::new(),
-        redirects: c.redirects.iter().map(|r| types::Redirect { target: word(&r.target), access: access(r.access) }).collect(),
-        origin: c.origin.clone(),
-        exact: c.exact,
-    };
-    types::Call {
-        agent: "claude".to_owned(),
-        tool: c.tool.clone(),
-        kind: match c.tool.as_str() {
-            "Bash" => types::ToolKind::Execute,
-            "Read" => types::ToolKind::Read,
-            _ => types::ToolKind::Edit,
-        },
-        input: c.input.clone(),
-        cwd: c.cwd.clone(),
-        write_root: None,
-        paths: c.paths.iter().map(path).collect(),
-        urls: c.urls.clone(),
-        commands: c.commands.iter().map(command).collect(),
-        parse: types::Parse::Complete,
-        parse_reason: None,
-        call_id: None,
-        parent_call_id: None,
-        sub_agent: None,
-        channel: types::Channel::Driver,
-        at_ms: 0,
-    }
-}
-
-fn session() -> types::Session {
-    let s = sample_session();
-    types::Session {
-        id: "fix-the-build-m2k9x1a7-k3v9q".to_owned(),
-        name: "test".to_owned(),
-        agent: "claude".to_owned(),
-        root: s.root,
-        home: s.home,
-        labels: Vec::new(),
-        parent: None,
-        attempt: 1,
-        mediation: types::Mediation::Gate,
-        created_at_ms: 0,
-        calls: 0,
-        denied: 0,
-        sub_agents: 0,
-        turns: 0,
-        usage: types::Usage { input: 0, output: 0, cache_read: 0, cache_write: 0 },
-        cost_nanousd: None,
-        unpriced: 0,
-        model: None,
-    }
-}

@@ -31,6 +31,9 @@ mod reused {
 
 use reused::beadle::plugin::types;
 
+#[path = "../convert.rs"]
+mod convert;
+
 const ROUNDS: usize = 40;
 const SLICE: Duration = Duration::from_millis(20);
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -61,7 +64,7 @@ fn main() {
         }
     }
     let mut again = Reused::new(&config);
-    let again_calls: Vec<_> = model_calls.iter().map(reused_call).collect();
+    let again_calls: Vec<_> = calls.iter().map(convert::call).collect();
 
     let (cedar, rego) = (peers::Cedar::new(&config, &calls), peers::Rego::new(&config, &calls));
     for (i, (_, want)) in sample_calls().iter().enumerate() {
@@ -227,7 +230,7 @@ impl Reused {
         store.set_epoch_deadline(1 << 40);
         let policy = reused::PermissionPolicy::instantiate(&mut store, &component, &linker).expect("an instance");
         policy.call_configure(&mut store, config).expect("no trap").expect("the sample is accepted");
-        Self { store, policy, session: reused_session() }
+        Self { store, policy, session: convert::session() }
     }
 
     fn decide(&mut self, call: &types::Call) {
@@ -265,69 +268,4 @@ fn model_call(c: &beadle_plugin::Call) -> model::Call {
         "commands": c.commands.iter().map(command).collect::<Vec<_>>()
     }))
     .expect("a call")
-}
-
-/// The model's calls again, as the bindings of this bench have them.
-fn reused_call(c: &model::Call) -> types::Call {
-    let word = |w: &model::Word| types::Word { text: w.text.clone(), exact: w.exact };
-    let access = |a| if a == model::Access::Read { types::Access::Read } else { types::Access::Write };
-    let path = |p: &model::PathUse| types::PathUse {
-        written: p.written.clone(),
-        absolute: p.absolute.clone(),
-        resolved: p.resolved.clone(),
-        access: access(p.access),
-        exact: p.exact,
-    };
-    let command = |c: &model::Command| types::Command {
-        argv: c.argv.iter().map(word).collect(),
-        env: Vec::new(),
-        redirects: c.redirects.iter().map(|r| types::Redirect { target: word(&r.target), access: access(r.access) }).collect(),
-        origin: c.origin.clone(),
-        exact: c.exact,
-    };
-    types::Call {
-        agent: c.agent.clone(),
-        tool: c.tool.clone(),
-        kind: match c.kind {
-            model::ToolKind::Execute => types::ToolKind::Execute,
-            model::ToolKind::Read => types::ToolKind::Read,
-            _ => types::ToolKind::Edit,
-        },
-        input: c.input.to_string(),
-        cwd: c.cwd.clone(),
-        write_root: None,
-        paths: c.paths.iter().map(path).collect(),
-        urls: c.urls.clone(),
-        commands: c.commands.iter().map(command).collect(),
-        parse: types::Parse::Complete,
-        parse_reason: None,
-        call_id: c.call_id.clone(),
-        parent_call_id: None,
-        sub_agent: None,
-        channel: types::Channel::Driver,
-        at_ms: 0,
-    }
-}
-
-fn reused_session() -> types::Session {
-    types::Session {
-        id: "fix-the-build-m2k9x1a7-k3v9q".to_owned(),
-        name: "test".to_owned(),
-        agent: "claude".to_owned(),
-        root: "/home/dev/project".to_owned(),
-        home: Some("/home/dev".to_owned()),
-        labels: Vec::new(),
-        parent: None,
-        attempt: 1,
-        mediation: types::Mediation::Gate,
-        created_at_ms: 0,
-        calls: 0,
-        denied: 0,
-        sub_agents: 0,
-        turns: 0,
-        usage: types::Usage { input: 0, output: 0, cache_read: 0, cache_write: 0 },
-        cost_nanousd: None,
-        unpriced: 0,
-        model: None,
-    }
 }
