@@ -58,7 +58,6 @@ const READERS: &[Reader] = &[
         long_valued: &["lines", "bytes"],
         operands: MANY,
         numbers: true,
-        ..READER
     },
     // `wc -w` is left out: the host takes it for an option with a value.
     Reader {
@@ -205,7 +204,6 @@ const READERS: &[Reader] = &[
         long_valued: &["after-context", "before-context", "color", "context", "exclude", "exclude-dir", "include", "max-count", "regexp"],
         operands: Operands::Pattern,
         numbers: true,
-        ..READER
     },
     Reader {
         names: &["rg"],

@@ -1,0 +1,33 @@
+//! Bodies and queries.
+
+#[path = "../../../../src/api/types/account.rs"]
+mod account;
+#[path = "../../../../src/api/types/approval.rs"]
+mod approval;
+#[path = "../../../../src/api/types/attestation.rs"]
+mod attestation;
+#[path = "../../../../src/api/types/hook.rs"]
+mod hook;
+#[path = "../../../../src/api/types/host.rs"]
+mod host;
+#[path = "../../../../src/api/types/operator.rs"]
+mod operator;
+#[path = "../../../../src/api/types/record.rs"]
+mod record;
+#[path = "../../../../src/api/types/session.rs"]
+mod session;
+#[path = "../../../../src/api/types/stats.rs"]
+mod stats;
+
+pub use account::*;
+pub use approval::*;
+pub use attestation::*;
+pub use hook::*;
+pub use host::*;
+pub use operator::*;
+pub use record::*;
+pub use session::*;
+pub use stats::*;
+
+/// As in the host: the longest answer that a client reads.
+pub const ANSWER_MAX: usize = 128 << 20;
