@@ -155,9 +155,4 @@ impl Runner {
         self.commit().await;
         self.recorded()
     }
-
-    /// The session after a commit; an error when that could not be written.
-    pub(super) fn recorded(&self) -> Result<Session, Error> {
-        if self.is_usurped { Err(Error::Usurped(self.id.clone())) } else { Ok(self.session.clone()) }
-    }
 }

@@ -277,6 +277,7 @@ impl Runner {
 
     /// The end of a session without a shim: `reason` is the agent's own word, or `None` when only its process is gone.
     pub(super) async fn finish_external(mut self, reason: Option<String>) {
+        self.take_log_back();
         self.consult_last().await;
         self.resolve_all(By::Withdrawn, "the agent ended before the answer", false);
         let outcome = match (self.ending, &reason) {

@@ -62,18 +62,6 @@ impl Runner {
         }
     }
 
-    /// The agent of a log with another writer has ended: its end is recorded behind whatever stands there, and nothing else is.
-    fn take_log_back(&mut self) {
-        if self.is_usurped
-            && let Ok(session) = self.inner.store.session(&self.id)
-        {
-            self.session = session;
-            self.is_usurped = false;
-            self.unreadable = true;
-            self.ending = Some(Ending::Fault);
-        }
-    }
-
     fn outcome(&self, record: &ExitRecord) -> Outcome {
         match self.ending {
             Some(Ending::Breach) => return Outcome::Breach,

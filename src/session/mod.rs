@@ -41,6 +41,7 @@ mod rules;
 mod run;
 mod start;
 mod transcript;
+mod usurped;
 mod witness;
 mod words;
 

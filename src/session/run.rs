@@ -401,19 +401,6 @@ impl Runner {
         }
     }
 
-    /// Whether what stands behind our newest event is exactly this.
-    fn survived(&self, now: &Session, events: &[Event]) -> bool {
-        now.last_seq == self.session.last_seq + events.len() as u64
-            && self.inner.store.events(&self.id, self.session.last_seq + 1, events.len() + 1).is_ok_and(|stored| {
-                stored.len() == events.len()
-                    && stored
-                        .iter()
-                        .map(|s| &s.envelope.event)
-                        .zip(events)
-                        .all(|(s, e)| s.kind() == e.kind() && s.body_bytes() == e.body_bytes())
-            })
-    }
-
     async fn taken(&mut self, no: u64) {
         let calls = self.live.taken(no);
         if !calls.is_empty() {

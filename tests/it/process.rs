@@ -424,6 +424,41 @@ async fn a_dead_shim_takes_its_agent_along_and_the_rest_is_found() {
 }
 
 #[tokio::test]
+async fn a_shim_that_is_stopped_is_waited_for_and_its_full_queue_blocks_nobody() {
+    let run = Run::new("silent");
+    let (handle, events) = run.launch(&run.sh("exec cat")).await;
+    let shim = handle.shim().pid as libc::pid_t;
+    drop((handle, events));
+    // SAFETY: plain calls; the shim is our child and not waited for while it lives.
+    let signal = move |signal| assert_eq!(unsafe { libc::kill(shim, signal) }, 0);
+    signal(libc::SIGSTOP);
+    // More than a shim's queue holds: the last of them are refused, not left waiting.
+    let mut queue = Vec::new();
+    while let Ok(stream) = tokio::net::UnixStream::connect(run.run_dir().join("s")).await {
+        assert!(queue.len() < 100, "the queue has no end");
+        queue.push(stream);
+    }
+    let e = Shim::adopt(&run.run_dir(), &run.marker).await.unwrap_err();
+    assert_eq!(e.code(), "BDL-PROCESS-011", "it lives, so it is not lost: {e}");
+    let patient = |run: &Run| {
+        let (dir, marker) = (run.run_dir(), run.marker.clone());
+        tokio::spawn(async move { Shim::adopt_patiently(&dir, &marker).await.unwrap() })
+    };
+    let waiting = patient(&run);
+    drop(queue);
+    signal(libc::SIGCONT);
+    let Adopted::Live(handle, ..) = waiting.await.unwrap() else { panic!("not live") };
+    assert_eq!(handle.status().await.unwrap().taken, 0);
+    drop(handle);
+    // Its end is learnt as well.
+    signal(libc::SIGSTOP);
+    let waiting = patient(&run);
+    signal(libc::SIGKILL);
+    assert!(matches!(waiting.await.unwrap(), Adopted::Lost { .. }));
+    until("the agent's end", || run.marked().iter().all(|p| is_gone(*p))).await;
+}
+
+#[tokio::test]
 async fn a_reused_number_is_not_mistaken_for_a_shim() {
     let run = Run::new("reused");
     let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();

@@ -1,5 +1,5 @@
-//! A manager of sessions in this very process, so that its log can be taken from it: what cannot be written down does not hold, and
-//! nobody is told that it does.
+//! What cannot be written down does not hold, and nobody is told that it does; what is written holds, whoever is late to note it.
+//! Most of it with a manager of sessions in this very process, so that its log can be taken from it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use beadle::session::{Error, Manager, NewRule, Parts, StartRequest};
 use beadle::store::{Batch, Options, Store};
 use tempfile::TempDir;
 
-use crate::support::PATIENCE;
+use crate::support::{Model, PATIENCE, TestHost, bash, rules, until};
 
 struct House {
     dir: TempDir,
@@ -120,4 +120,26 @@ async fn what_a_log_with_another_writer_did_not_take_is_no_success() {
     assert!(house.store.verify(None).expect("a report").findings.is_empty());
     // A rule holds and is told, whatever one session's log says.
     house.add("Bash(make:*)").await.expect("a rule");
+}
+
+#[test]
+fn a_session_that_takes_its_time_holds_no_change_of_the_rules_up() {
+    let mut host = TestHost::new();
+    host.config(&rules(&["Bash(echo:*)", "Edit(./**)"], &[], &[]));
+    let held = host.work().join("held");
+    std::fs::create_dir_all(&held).expect("a folder");
+    let mut daemon = host.daemon_with("BEADLE_FAILPOINT", &format!("decided=wait:{}", held.display()));
+    let model = Model::start(&serde_json::json!({ "steps": [bash("echo one"), bash("touch two"), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &[]);
+    until("the session's task is held", || held.join("reached").exists().then_some(()));
+    let added = host.beadle(["--json", "rule", "add", "allow", "Bash(touch:*)"]).ok().json();
+    assert_eq!(host.beadle(["--json", "rule", "ls"]).ok().lines()[0]["id"], added["id"]);
+    assert!(host.events_of(&id, "rule_added").is_empty(), "the session is held all the while");
+    std::fs::write(held.join("go"), "").expect("written");
+    assert_eq!(host.ended(&id)["outcome"], "succeeded");
+    assert!(host.work().join("two").exists(), "the rule was in force for its next call");
+    let noted = host.events_of(&id, "rule_added");
+    assert!(noted.len() == 1 && noted[0]["body"]["id"] == added["id"], "and stands in its log: {noted:?}");
+    host.beadle(["host", "stop"]).ok();
+    until("the daemon has ended", || daemon.try_wait().ok().flatten());
 }
