@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use beadle_fuzz::model::{Channel, Parse};
+use beadle_fuzz::model::{Access, Channel, Parse};
 use beadle_fuzz::policy::call::{CallInput, explain};
 use beadle_fuzz::policy::paths::{Entry, Paths};
 use beadle_fuzz::wit::to_wit;
@@ -27,6 +27,44 @@ const CONFIG: &str = r#"{"allow": ["Bash(echo:*)", "Bash(git status:*)", "Read(.
     "deny": ["Bash(rm:*)", "Bash(git push:*)", "Read(./.env)"], "root": "/home/dev/project", "home": "/home/dev"}"#;
 
 static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy::compile(CONFIG).unwrap_or_else(|e| panic!("{e}")));
+
+const ROOT: &str = "/home/dev/project";
+
+/// Programs that only read, which the Read rule allows on what lies in the project.
+const READERS: [&str; 32] = [
+    "cat",
+    "head",
+    "tail",
+    "wc",
+    "tac",
+    "rev",
+    "nl",
+    "md5sum",
+    "sha1sum",
+    "sha224sum",
+    "sha256sum",
+    "sha384sum",
+    "sha512sum",
+    "b2sum",
+    "cksum",
+    "sum",
+    "cmp",
+    "comm",
+    "cut",
+    "sort",
+    "uniq",
+    "tr",
+    "basename",
+    "dirname",
+    "stat",
+    "file",
+    "du",
+    "grep",
+    "egrep",
+    "fgrep",
+    "rg",
+    "find",
+];
 
 /// Programs that an allowed command may have: allowed ones, wrappers that only run their command, and what rides along.
 const MAY: [&str; 24] = [
@@ -52,7 +90,7 @@ fuzz_target!(|data: &[u8]| {
         agent: "claude",
         tool,
         input: &input,
-        cwd: "/home/dev/project",
+        cwd: ROOT,
         write_root: None,
         home: Some("/home/dev"),
         call_id: None,
@@ -69,7 +107,16 @@ fuzz_target!(|data: &[u8]| {
     if decision.effect == wit::Effect::Allow {
         assert_eq!(call.parse, Parse::Complete, "{call:?}");
         for c in &call.commands {
-            assert!(MAY.contains(&first(c).as_str()), "{c:?} is let through by {:?}", decision.rule);
+            let name = first(c);
+            let reads = READERS.contains(&name.as_str()) || name == "sed";
+            assert!(reads || MAY.contains(&name.as_str()), "{c:?} is let through by {:?}", decision.rule);
+            if reads {
+                assert!(c.argv.iter().all(|w| w.exact), "{c:?}");
+                for p in call.paths.iter().filter(|p| p.access != Access::Write) {
+                    let inside = p.absolute.strip_prefix(ROOT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+                    assert!(inside && p.exact, "{p:?} is read by {c:?}");
+                }
+            }
         }
     }
     if call.commands.iter().any(|c| c.argv[0].exact && first(c) == "rm") {
