@@ -17,7 +17,9 @@ pub mod settings;
 
 use super::hook::{Hook, HookAnswer, HookReply};
 use super::{Answer, Driver, Error, Launch, LaunchRequest, Output, ReadState};
-use crate::model::Mediation;
+use serde_json::Value;
+
+use crate::model::{Mediation, PromptContext};
 
 /// How every request id that the host sends begins.
 pub const OURS: &str = "bdl-";
@@ -51,8 +53,20 @@ impl Driver for Claude {
         answer::decision(request_id, answer)
     }
 
-    fn prompt(&self, text: &str) -> Option<Vec<u8>> {
-        Some(answer::prompt(text))
+    fn prompt(&self, text: &str, context: &[PromptContext]) -> Option<Vec<u8>> {
+        Some(answer::prompt(text, context))
+    }
+
+    fn takes_context(&self) -> bool {
+        true
+    }
+
+    fn shows_results(&self) -> bool {
+        true
+    }
+
+    fn result_answer(&self, request_id: &str, replacement: Option<&Value>) -> Vec<u8> {
+        answer::result(request_id, replacement)
     }
 
     fn hook(&self, payload: &[u8]) -> Result<Hook, Error> {
@@ -64,10 +78,11 @@ impl Driver for Claude {
     }
 }
 
-/// The frames that open the channel: the handshake, then the first prompt where there is one.
-pub(in crate::agent) fn opening(prompt: Option<&str>) -> Vec<Vec<u8>> {
-    let mut frames = vec![answer::initialize()];
-    frames.extend(prompt.map(answer::prompt));
+/// The frames that open the channel: the handshake, then the first prompt where there is one. With `results` the agent shows each
+/// tool's result to the host first.
+pub(in crate::agent) fn opening(prompt: Option<&str>, context: &[PromptContext], results: bool) -> Vec<Vec<u8>> {
+    let mut frames = vec![answer::initialize(results)];
+    frames.extend(prompt.map(|p| answer::prompt(p, context)));
     frames
 }
 

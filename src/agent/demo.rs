@@ -5,6 +5,7 @@
 
 use super::claude::{self, Claude};
 use super::{Answer, Driver, Error, Launch, LaunchRequest, Output, ReadState};
+use crate::model::PromptContext;
 
 /// The hidden subcommand of the host's own executable that is the agent.
 const SUBCOMMAND: &str = "demo-agent";
@@ -29,7 +30,7 @@ impl Driver for Demo {
             program,
             args,
             env: request.env.clone(),
-            frames: claude::opening(request.prompt.as_deref()),
+            frames: claude::opening(request.prompt.as_deref(), &request.context, false),
             mediation,
             mediation_note,
             keep_stdin: true,
@@ -45,8 +46,12 @@ impl Driver for Demo {
         Claude.answer(request_id, answer)
     }
 
-    fn prompt(&self, text: &str) -> Option<Vec<u8>> {
-        Claude.prompt(text)
+    fn prompt(&self, text: &str, context: &[PromptContext]) -> Option<Vec<u8>> {
+        Claude.prompt(text, context)
+    }
+
+    fn takes_context(&self) -> bool {
+        true
     }
 }
 

@@ -4,7 +4,7 @@
 //! interpreted: the log files hold it. Called by `session` through [`Driver`].
 
 use super::{Answer, Driver, Error, Launch, LaunchRequest, Output, ReadState};
-use crate::model::Mediation;
+use crate::model::{Mediation, PromptContext};
 
 /// The driver of commands that speak no protocol of ours.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ impl Driver for Generic {
             program,
             args: request.args.iter().chain(&request.unsafe_args).map(Into::into).collect(),
             env: request.env.clone(),
-            frames: request.prompt.as_deref().and_then(|p| self.prompt(p)).into_iter().collect(),
+            frames: request.prompt.as_deref().and_then(|p| self.prompt(p, &[])).into_iter().collect(),
             mediation: Mediation::None,
             mediation_note: None,
             keep_stdin: request.prompt.is_some(),
@@ -43,7 +43,7 @@ impl Driver for Generic {
         Vec::new()
     }
 
-    fn prompt(&self, text: &str) -> Option<Vec<u8>> {
+    fn prompt(&self, text: &str, _context: &[PromptContext]) -> Option<Vec<u8>> {
         let mut line = text.as_bytes().to_vec();
         line.push(b'\n');
         Some(line)

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Mediation, Nanousd, TranscriptNamed, Usage};
+use crate::model::{Mediation, Nanousd, PromptContext, TranscriptNamed, Usage};
 
 use hook::{Hook, HookAnswer, HookReply};
 
@@ -42,6 +42,10 @@ pub struct LaunchRequest {
     pub cwd: PathBuf,
     /// The first prompt, if any.
     pub prompt: Option<String>,
+    /// What policies add beside the first prompt.
+    pub context: Vec<PromptContext>,
+    /// Let the host answer to each tool's result before the model sees it, where the agent can.
+    pub results: bool,
     /// A fresh UUID for the agent's own conversation id.
     pub agent_session_id: String,
     pub model: Option<String>,
@@ -93,6 +97,8 @@ pub enum Output {
         input: Value,
         parent_call_id: Option<String>,
     },
+    /// A tool has ended, and the agent waits until [`Driver::result_answer`] for `request_id` is written to it.
+    Shown(ShownResult),
     ToolResult {
         call_id: String,
         is_error: bool,
@@ -152,6 +158,20 @@ pub struct Asked {
     pub tool: String,
     pub input: Value,
     pub parent_call_id: Option<String>,
+    pub sub_agent: Option<String>,
+}
+
+/// A tool's result that the agent holds back from the model until it is answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShownResult {
+    pub request_id: String,
+    pub call_id: String,
+    pub tool: String,
+    pub input: Value,
+    /// In the tool's own shape; a text for an error.
+    pub output: Value,
+    pub is_error: bool,
+    pub duration_ms: Option<u64>,
     pub sub_agent: Option<String>,
 }
 
@@ -288,8 +308,20 @@ pub trait Driver: Send + Sync {
     }
     /// The frame that answers a question.
     fn answer(&self, request_id: &str, answer: Answer<'_>) -> Vec<u8>;
-    /// The frame that gives a further prompt, or `None` where the agent takes none.
-    fn prompt(&self, text: &str) -> Option<Vec<u8>>;
+    /// The frame that gives a further prompt with what policies add to it, or `None` where the agent takes none.
+    fn prompt(&self, text: &str, context: &[PromptContext]) -> Option<Vec<u8>>;
+    /// Whether its prompts can carry context that is told apart from the user's own words; else the host gives none.
+    fn takes_context(&self) -> bool {
+        false
+    }
+    /// Whether it shows results before the model sees them ([`Output::Shown`]) when it was launched to.
+    fn shows_results(&self) -> bool {
+        false
+    }
+    /// The frame that answers a shown result; `replacement` is in the tool's own shape.
+    fn result_answer(&self, _request_id: &str, _replacement: Option<&Value>) -> Vec<u8> {
+        Vec::new()
+    }
     /// Reads what a hook of the agent was given on its standard input.
     fn hook(&self, _payload: &[u8]) -> Result<Hook, Error> {
         Err(Error::NoHooks(self.name()))

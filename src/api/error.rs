@@ -84,6 +84,8 @@ impl From<session::Error> for ApiError {
             | E::NotAttested { .. }
             | E::Endorsed { .. }
             | E::Unnamed { .. }
+            | E::SessionRefused { .. }
+            | E::PromptRefused { .. }
             | E::NotOurs(_)
             | E::Silent(_)
             | E::OtherProcess { .. } => StatusCode::CONFLICT,

@@ -45,6 +45,8 @@ pub fn session() -> SessionDoc {
         waiting_count: 0,
         breach_count: 0,
         plugin_failure_count: 0,
+        flagged_count: 0,
+        verdict: None,
         last_text: Some("Done.".into()),
         last_seq: 19,
     }

@@ -153,6 +153,11 @@ fn fields(doc: &SessionDoc) -> Vec<(&'static str, String)> {
         ("waiting", number(doc.waiting_count)),
         ("breaches", number(doc.breach_count)),
         ("plugin failures", number(doc.plugin_failure_count)),
+        ("flagged results", number(doc.flagged_count)),
+        (
+            "verdict",
+            doc.verdict.as_ref().map(|v| brief(&format!("{} {}", v.as_str(), v.text()), 400).trim_end().to_owned()).unwrap_or_default(),
+        ),
         ("last words", text(&doc.last_text)),
         ("events", count(doc.last_seq)),
     ]

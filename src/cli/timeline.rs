@@ -10,6 +10,8 @@
 //! Invariants: text of agents is untrusted and made safe here; memory is bounded by [`OPEN_MAX`] calls.
 //! Called by `attach` and `events`.
 
+mod moments;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -118,6 +120,7 @@ impl Timeline {
                 };
                 vec![line(Tone::Plain, format!("· context compacted ({}){from_to}", brief(&c.trigger, 40)))]
             }
+            Event::SessionJudged(_) | Event::PromptJudged(_) | Event::ResultJudged(_) | Event::AttemptVerified(_) => moments::lines(&event),
             Event::RuleAdded(r) => {
                 vec![line(Tone::Plain, format!("· rule added: {} {} ({})", r.effect.as_str(), brief(&r.rule, LINE_MAX), safe(&r.id.0)))]
             }

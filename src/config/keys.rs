@@ -60,6 +60,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "approvals.timeout_ms", kind: Kind::Number { min: 0, max: 30 * 24 * HOUR_MS }, scope: Scope::Tighten },
     Key { name: "approvals.unattended", kind: Kind::Words(&["wait", "deny"]), scope: Scope::Tighten },
     Key { name: "hooks.ask", kind: Kind::Words(&["agent", "wait", "deny"]), scope: Scope::Tighten },
+    Key { name: "results.unreplaceable", kind: Kind::Words(&["tell", "stop"]), scope: Scope::Tighten },
+    Key { name: "attempts.feedback_rounds", kind: Kind::Number { min: 0, max: 100 }, scope: Scope::Tighten },
     Key { name: "limits.live_sessions", kind: Kind::Number { min: 1, max: 100_000 }, scope: Scope::Host },
     Key { name: "limits.waiting_asks", kind: Kind::Number { min: 0, max: 4096 }, scope: Scope::Tighten },
     Key { name: "usage.prices", kind: Kind::Text, scope: Scope::Host },
@@ -73,8 +75,21 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The tables at the top of a file, for the text of errors.
-pub const SECTIONS: &[&str] =
-    &["default", "host", "session", "approvals", "hooks", "operator", "notify", "limits", "usage", "rules", "policy"];
+pub const SECTIONS: &[&str] = &[
+    "default",
+    "host",
+    "session",
+    "approvals",
+    "hooks",
+    "results",
+    "attempts",
+    "operator",
+    "notify",
+    "limits",
+    "usage",
+    "rules",
+    "policy",
+];
 
 /// A setting by its full name.
 pub fn find(name: &str) -> Option<&'static Key> {
@@ -125,6 +140,17 @@ impl Key {
             Scope::Tighten => self.is_stricter(old, new).then(|| new.clone()),
             Scope::Grow => Some(grown(old, new)),
             Scope::Host | Scope::Session | Scope::Guard => None,
+        }
+    }
+
+    /// Whether a value is of its kind.
+    pub fn accepts(&self, v: &Json) -> bool {
+        match self.kind {
+            Kind::Text => v.is_string(),
+            Kind::Flag => v.is_boolean(),
+            Kind::Number { min, max } => v.as_u64().is_some_and(|n| (min..=max).contains(&n)),
+            Kind::Words(words) => v.as_str().is_some_and(|w| words.contains(&w)),
+            Kind::Texts { max } => v.as_array().is_some_and(|l| l.len() <= max && l.iter().all(Json::is_string)),
         }
     }
 

@@ -17,6 +17,7 @@ mod keys;
 mod operator;
 mod policies;
 mod project;
+mod tighten;
 mod value;
 
 use std::collections::BTreeMap;
@@ -105,6 +106,15 @@ impl HooksAsk {
     }
 }
 
+/// What becomes of a result that a policy replaces where the agent does not allow it. Ordered by strictness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unreplaceable {
+    /// It passes, and the log says so.
+    Tell,
+    /// The session is stopped.
+    Stop,
+}
+
 /// Everything resolved. Times in milliseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -124,6 +134,9 @@ pub struct Config {
     pub approval_timeout_ms: u64,
     pub unattended: Unattended,
     pub hooks_ask: HooksAsk,
+    pub unreplaceable: Unreplaceable,
+    /// How often feedback on an attempt becomes a further prompt.
+    pub feedback_rounds: u64,
     pub live_sessions: u64,
     pub waiting_asks: u64,
     /// Absolute path of a price table that replaces the embedded one.
@@ -340,6 +353,11 @@ fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
             "wait" => HooksAsk::Wait,
             _ => HooksAsk::Deny,
         },
+        unreplaceable: match text("results.unreplaceable")? {
+            "tell" => Unreplaceable::Tell,
+            _ => Unreplaceable::Stop,
+        },
+        feedback_rounds: number("attempts.feedback_rounds")?,
         live_sessions: number("limits.live_sessions")?,
         waiting_asks: number("limits.waiting_asks")?,
         prices: file(settings, "usage.prices")?,

@@ -267,6 +267,11 @@ impl Account {
         self.by_id.contains_key(call_id)
     }
 
+    /// The newest call of this id that was asked about.
+    pub fn call_of(&self, call_id: &str) -> Option<u64> {
+        self.by_id.get(call_id)?.iter().rev().find_map(|n| self.rows.get(n)?.call)
+    }
+
     /// Rows in order of appearance.
     pub fn rows(&self) -> impl DoubleEndedIterator<Item = &Row> {
         self.rows.values()

@@ -14,10 +14,12 @@ use super::usage::{Nanousd, Usage};
 
 mod account;
 mod approval;
+mod moment;
 mod plugin;
 
 pub use account::{EffectSeen, EffectsObserved, TranscriptNamed, Witness};
 pub use approval::{ApprovalEndorsed, ApprovalRequested, ApprovalResolved};
+pub use moment::{AttemptVerified, PromptContext, PromptJudged, Refusal, ResultJudged, ResultSaid, Said, SessionJudged, Shown};
 pub use plugin::{PluginFailed, PluginLoaded, PluginReplaced};
 
 /// One event as appended: gapless `seq` from 1 in its session, wall time in milliseconds, the attempt it belongs to.
@@ -113,6 +115,10 @@ events! {
     ToolDecided(ToolDecided) = "tool_decided",
     ToolStarted(ToolStarted) = "tool_started",
     ToolEnded(ToolEnded) = "tool_ended",
+    SessionJudged(SessionJudged) = "session_judged",
+    PromptJudged(PromptJudged) = "prompt_judged",
+    ResultJudged(ResultJudged) = "result_judged",
+    AttemptVerified(AttemptVerified) = "attempt_verified",
     ApprovalRequested(ApprovalRequested) = "approval_requested",
     ApprovalEndorsed(ApprovalEndorsed) = "approval_endorsed",
     ApprovalResolved(ApprovalResolved) = "approval_resolved",

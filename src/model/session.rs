@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::attestation::SessionProgram;
 use super::event::{Envelope, Event};
 use super::id::SessionId;
+use super::moment::Verdict;
 use super::usage::{Nanousd, Usage};
 
 /// Where a session stands. `Ended` is the only final one; how it ended is its [`Outcome`].
@@ -184,6 +185,12 @@ pub struct Session {
     pub waiting: u64,
     pub breaches: u64,
     pub plugin_failures: u64,
+    /// Results that a policy flagged.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub flagged: u64,
+    /// What the policies made of the newest attempt, where one verifies attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
     /// The last sentence the agent said or its result, shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_text: Option<String>,
@@ -237,6 +244,8 @@ impl Session {
             waiting: 0,
             breaches: 0,
             plugin_failures: 0,
+            flagged: 0,
+            verdict: None,
             last_text: None,
             last_seq: first.seq,
         })
@@ -253,6 +262,8 @@ impl Session {
         self.last_activity_at = self.last_activity_at.max(e.at);
         match &e.event {
             Event::SessionCreated(_)
+            | Event::SessionJudged(_)
+            | Event::PromptJudged(_)
             | Event::PluginLoaded(_)
             | Event::TranscriptNamed(_)
             | Event::EffectsObserved(_)
@@ -335,6 +346,8 @@ impl Session {
                     self.last_text = Some(shorten(r));
                 }
             }
+            Event::ResultJudged(r) => self.flagged += u64::from(!r.flags.is_empty()),
+            Event::AttemptVerified(v) => self.verdict = Some(v.verdict.clone()),
             Event::PluginFailed(_) => self.plugin_failures += 1,
             Event::MediationBreached(_) => self.breaches += 1,
             Event::MediationLowered(m) => {
@@ -350,6 +363,12 @@ impl Session {
             self.status = next;
         }
     }
+}
+
+// why by reference: serde calls it so.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 fn shorten(s: &str) -> String {

@@ -183,6 +183,10 @@ impl Plugin {
         self.loaded.exports.moments()
     }
 
+    pub fn takes_part_in(&self, moment: Moment) -> bool {
+        self.loaded.exports.has(moment)
+    }
+
     /// BLAKE3 of the component, hex.
     pub fn digest(&self) -> &str {
         &self.digest

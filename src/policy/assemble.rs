@@ -168,6 +168,7 @@ impl Chains {
                 on_failure: entry.on_failure,
                 deadline_ms: entry.deadline_ms,
                 snapshotted: p.snapshotted(),
+                moments: p.moments(),
             }
             .into(),
             Err(f) => PluginFailed {

@@ -16,6 +16,10 @@ pub trait Policy: Send + Sync {
     fn decide<'a>(&'a self, subject: &'a Subject<'_>, deadline: Duration) -> BoxFuture<'a, Result<Decision, Failure>>;
     /// BLAKE3 of the component, hex.
     fn digest(&self) -> &str;
+    /// What is asked at the optional moments; a stand-in takes part in none.
+    fn plugin(&self) -> Option<&Arc<Plugin>> {
+        None
+    }
 }
 
 /// What is judged. The form that plugins take is made once, however many of them are asked.
@@ -50,6 +54,10 @@ impl Policy for Component {
 
     fn digest(&self) -> &str {
         self.0.digest()
+    }
+
+    fn plugin(&self) -> Option<&Arc<Plugin>> {
+        Some(&self.0)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod assemble;
 pub mod call;
 pub mod chain;
 pub mod examples;
+pub mod moments;
 pub mod own;
 pub mod paths;
 

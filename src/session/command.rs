@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::hook::{Tell, Told};
 use super::live::Report;
 use super::run::{Ending, Runner, told};
-use super::{Error, live, mask};
+use super::{Error, live, mask, moments};
 use crate::model::account::Seen;
+use crate::model::moment::NewPrompt;
 use crate::model::{Actor, Effect, Event, PromptSubmitted, RuleId, Session, SessionStopping, Witness};
 use crate::policy::Chain;
 use crate::store::Frame;
@@ -141,12 +142,26 @@ impl Runner {
         if self.external.is_some() {
             return Err(Error::NotOurs(self.id.clone()));
         }
-        let Some(bytes) = self.driver.prompt(&text) else { return Err(Error::NoPrompts(self.session.agent.clone())) };
+        if self.driver.prompt("", &[]).is_none() {
+            return Err(Error::NoPrompts(self.session.agent.clone()));
+        }
         if self.input_closed || self.ending.is_some() {
             return Err(Error::InputClosed(self.id.clone()));
         }
+        let prompt = NewPrompt { text: text.clone(), number: self.live.prompts + 1, role: by.role.clone() };
+        let (events, ruling) = moments::judge_prompt(&self.inner, &self.chain_now(), self.driver, &self.session, prompt).await;
+        self.pending.events.extend(events);
+        let context = match ruling {
+            Ok(c) => c,
+            Err(r) => {
+                self.commit().await;
+                return Err(Error::PromptRefused { session: self.id.clone(), policy: r.policy, reason: r.reason });
+            }
+        };
+        let Some(bytes) = self.driver.prompt(&text, &context) else { return Err(Error::NoPrompts(self.session.agent.clone())) };
         self.close_at = None;
         self.live.prompts += 1;
+        self.live.moments.verified = false;
         let (prompt, blob) = live::excerpt(mask::text(&text).into_owned().into_bytes());
         self.pending.events.push(PromptSubmitted { prompt, by }.into());
         self.pending.blobs.extend(blob);

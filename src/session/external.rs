@@ -292,6 +292,11 @@ impl Runner {
             Some(word) => format!("the agent said that it ended: {}", live::cut(word, 200)),
             None => "the agent's process is gone and told no end".to_owned(),
         };
+        if reason.is_some() {
+            self.verify_end(None).await;
+        }
+        let (outcome, unaccepted) = self.verified_outcome(outcome);
+        let why = unaccepted.unwrap_or(why);
         let ended: AttemptEnded = super::finish::unseen(outcome, why.clone());
         self.pending.events.push(ended.into());
         self.pending.events.push(SessionEnded { outcome, reason: Some(why) }.into());

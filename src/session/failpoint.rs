@@ -1,8 +1,9 @@
 //! Named places in a call's life at which a test breaks things: `BEADLE_FAILPOINT=<name>[:<n>][=<action>]`.
 //!
 //! The names: `requested` (a question was read), `decided` (it was judged), `appended` (its decision is queued for the log),
-//! `synced` (the decision is durable), `sent` (the answer was handed to the shim), `taken` (the agent's side took an allow), `ran`
-//! (a result was read), `reported` (the result is durable). At the nth visit, the first by default, the daemon
+//! `synced` (the decision is durable), `sent` (the answer was handed to the shim), `taken` (the agent's side took an allow), `shown`
+//! (the agent holds a result back until the policies judged it), `ran` (a result was read), `reported` (the result is durable). At
+//! the nth visit, the first by default, the daemon
 //! - dies as by `kill -9` when no action is given;
 //! - `wait:<folder>`: makes the file `reached` in the folder and goes on when `go` is there, after [`PATIENCE`] at the latest;
 //! - `slow:<ms>`: takes so long there, at every later visit too.

@@ -23,7 +23,8 @@ impl Runner {
         }
         self.consult_last().await;
         self.resolve_all(By::Withdrawn, "the agent ended before the answer", false);
-        let outcome = self.outcome(&record);
+        self.verify_end(Some(&record)).await;
+        let (outcome, reason) = self.verified_outcome(self.outcome(&record));
         self.pending.events.push(
             AttemptEnded {
                 outcome,
@@ -34,11 +35,11 @@ impl Runner {
                 user_ms: Some(record.user_us / 1000),
                 system_ms: Some(record.system_us / 1000),
                 max_rss_kb: Some(record.max_rss_kb),
-                reason: None,
+                reason: reason.clone(),
             }
             .into(),
         );
-        self.pending.events.push(SessionEnded { outcome, reason: None }.into());
+        self.pending.events.push(SessionEnded { outcome, reason }.into());
         self.commit().await;
         // why ignore: without it the shim goes by itself after its linger.
         let _ = self.shim.ack_exit().await;

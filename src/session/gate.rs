@@ -22,7 +22,7 @@ use crate::model::{
     RuleId, ToolDecided, ToolRequested,
 };
 use crate::policy::paths::RealPaths;
-use crate::policy::{Failure, Judged, call as calls};
+use crate::policy::{Chain, Failure, Judged, call as calls};
 use crate::store::Frame;
 
 /// Longest subject of a question, in bytes.
@@ -89,7 +89,7 @@ impl Runner {
         if let Some(why) = self.inner.own.check(call) {
             return Judged::host_deny(why);
         }
-        let chain = self.chain.borrow_and_update().clone();
+        let chain = self.chain_now();
         let at = self.inner.clock.wall_ms();
         let own = &self.inner.own;
         let rebuild = |input: &Value| {
@@ -102,7 +102,16 @@ impl Runner {
         chain.judge(&session, call, at, &rebuild).await
     }
 
-    fn record(&self, asked: &Asked, input: &Value) -> Result<Call, String> {
+    /// The chain in force, with the default that a policy may have tightened for this session.
+    pub(super) fn chain_now(&self) -> Arc<Chain> {
+        let chain = self.chain.borrow().clone();
+        if self.config.default <= chain.default {
+            return chain;
+        }
+        Arc::new(Chain { slots: chain.slots.clone(), default: self.config.default })
+    }
+
+    pub(super) fn record(&self, asked: &Asked, input: &Value) -> Result<Call, String> {
         if !input.is_object() {
             return Err("the tool's input is not a JSON object".to_owned());
         }
@@ -112,7 +121,7 @@ impl Runner {
         Ok(calls::build(&self.call_input(asked, input), &RealPaths))
     }
 
-    fn call_input<'a>(&'a self, asked: &'a Asked, input: &'a Value) -> calls::CallInput<'a> {
+    pub(super) fn call_input<'a>(&'a self, asked: &'a Asked, input: &'a Value) -> calls::CallInput<'a> {
         calls::CallInput {
             agent: &self.session.agent,
             tool: &asked.tool,

@@ -301,6 +301,7 @@ impl Runner {
             other if own => other,
             _ => return,
         };
+        let out = if own { self.reported_result(out).await } else { out };
         let step = self.live.step(out, &self.inner.prices);
         self.pending.blobs.extend(step.blobs);
         for e in step.events {
@@ -432,7 +433,7 @@ impl Runner {
         if let Some(why) = own(&call) {
             return (call, Judged::host_deny(why));
         }
-        let chain = self.chain.borrow().clone();
+        let chain = self.chain_now();
         let judged = chain.judge(&self.session, &call, self.inner.clock.wall_ms(), &rebuild).await;
         (call, judged)
     }

@@ -58,13 +58,13 @@ pub struct Step {
 
 /// A bounded map that forgets its oldest entries.
 #[derive(Debug, Default)]
-struct Recent<V> {
+pub(super) struct Recent<V> {
     map: HashMap<String, V>,
     order: VecDeque<String>,
 }
 
 impl<V> Recent<V> {
-    fn entry_or(&mut self, key: &str, v: impl FnOnce() -> V) -> &mut V {
+    pub(super) fn entry_or(&mut self, key: &str, v: impl FnOnce() -> V) -> &mut V {
         if !self.map.contains_key(key) {
             if self.order.len() >= REMEMBERED
                 && let Some(old) = self.order.pop_front()
@@ -74,6 +74,12 @@ impl<V> Recent<V> {
             self.order.push_back(key.to_owned());
         }
         self.map.entry(key.to_owned()).or_insert_with(v)
+    }
+
+    pub(super) fn remove(&mut self, key: &str) -> Option<V> {
+        let v = self.map.remove(key)?;
+        self.order.retain(|k| k != key);
+        Some(v)
     }
 }
 
@@ -99,6 +105,8 @@ pub struct Live {
     pub waiting: BTreeMap<u64, Waiting>,
     /// Calls that came through hooks and wait for their answer or their result.
     pub(super) hooks: super::hook::HookCalls,
+    /// What policies said at the optional moments.
+    pub moments: super::moments::Moments,
     /// Number of the newest frame.
     pub last_frame: u64,
     /// Prompts given, and turns that ended.
@@ -123,6 +131,7 @@ impl Live {
     pub fn replay(&mut self, e: &Envelope) {
         self.account.apply(e);
         self.hooks.replay(e);
+        self.moments.replay(e);
         match &e.event {
             Event::PromptSubmitted(_) => self.prompts += 1,
             Event::ToolRequested(r) => {
@@ -164,6 +173,7 @@ impl Live {
                     }
                 }
             }
+            Event::ResultJudged(r) => self.last_frame = self.last_frame.max(r.frame.unwrap_or(0)),
             Event::ToolStarted(s) => self.untaken.retain(|_, call| *call != s.call),
             Event::ModelResponded(m) => {
                 let u = self.messages.entry_or(&m.message_id, Usage::default);
@@ -276,6 +286,9 @@ impl Live {
             Output::ToolResult { call_id, is_error, ran, content, .. } => self.result(&call_id, Seen { is_error, ran }, content, &mut s),
             Output::Replied { text, message_id, parent_call_id } => {
                 let text = cut(&text, EXCERPT);
+                if parent_call_id.is_none() {
+                    text.clone_into(&mut self.moments.last_words);
+                }
                 s.events.push(AgentReplied { text, message_id, parent_call_id }.into());
             }
             Output::Usage { message_id, model, usage, parent_call_id } => {
@@ -284,6 +297,9 @@ impl Live {
             Output::TurnEnded(t) => {
                 self.turns += 1;
                 self.turn_failed = Some(t.is_error);
+                if let Some(r) = t.result.as_ref().filter(|r| !r.is_empty()) {
+                    self.moments.last_words = cut(r, EXCERPT);
+                }
                 self.settle_opened(prices, &mut s);
                 // why: requests that the stream does not show (sub-agents, compaction, titles) are in the agent's own totals only.
                 for (model, usage) in t.unaccounted(&self.recorded) {
@@ -315,6 +331,7 @@ impl Live {
             | Output::Declined { .. }
             | Output::Quiet
             | Output::Asked(_)
+            | Output::Shown(_)
             | Output::Cancelled { .. } => {}
         }
         s

@@ -36,6 +36,7 @@ pub mod instructions;
 mod link;
 mod live;
 mod mask;
+mod moments;
 mod recovery;
 mod rules;
 mod run;
@@ -91,6 +92,10 @@ pub enum Error {
     Unnamed { session: SessionId, call: u64 },
     #[error("call {call} of session {session} was allowed by {name} already; it needs a second person, with another key")]
     Endorsed { session: SessionId, call: u64, name: String },
+    #[error("policy {policy} refuses session {session}, which was not started: {reason}")]
+    SessionRefused { session: SessionId, policy: String, reason: String },
+    #[error("policy {policy} refuses this prompt of session {session}: {reason}")]
+    PromptRefused { session: SessionId, policy: String, reason: String },
     #[error("rule {rule:?} is not a rule: {why}")]
     BadRule { rule: String, why: String },
     #[error("there is no rule {0}; see `beadle rule ls`")]
@@ -147,6 +152,8 @@ impl Error {
             Self::RuleLost { .. } => "BDL-SESSION-017",
             Self::Unnamed { .. } => "BDL-SESSION-032",
             Self::Endorsed { .. } => "BDL-SESSION-033",
+            Self::SessionRefused { .. } => "BDL-SESSION-036",
+            Self::PromptRefused { .. } => "BDL-SESSION-037",
             Self::NotOurs(_) => "BDL-SESSION-020",
             Self::OtherProcess { .. } => "BDL-SESSION-021",
             Self::Config(e) => e.code(),

@@ -106,6 +106,7 @@ impl Runner {
         witnesses: Witnesses,
     ) -> Self {
         let now = Instant::now();
+        let config = live.moments.applied(config);
         let unattended_since = (expect_terminal || !live.waiting.is_empty()).then_some(now);
         // why: an adopted session may have ended its turn while nobody was there to close its input.
         let idle = !session.keep_open && live.turns > 0;
@@ -219,6 +220,7 @@ impl Runner {
         for out in self.driver.read(&mut self.read_state, line) {
             match out {
                 Output::Asked(asked) => self.question(asked).await,
+                Output::Shown(result) => self.shown(result).await,
                 Output::Cancelled { request_id } => self.cancelled(&request_id),
                 Output::Unparsed { reason } => {
                     let (event, blob) = live::unparsed_event(reason, &mask::bytes(line.to_vec()));
@@ -238,6 +240,7 @@ impl Runner {
                     if reported {
                         failpoint::hit("ran");
                     }
+                    let other = if reported { self.reported_result(other).await } else { other };
                     let step = self.live.step(other, &self.inner.prices);
                     self.pending.blobs.extend(step.blobs);
                     for e in step.events {
@@ -290,7 +293,7 @@ impl Runner {
     }
 
     /// Records that the host ends the agent, then does it.
-    async fn end(&mut self, ending: Ending, how: &str) {
+    pub(super) async fn end(&mut self, ending: Ending, how: &str) {
         self.ending = Some(ending);
         self.pending.events.push(SessionStopping { by: Actor::host(), how: how.to_owned(), grace_ms: 0 }.into());
         self.commit().await;
@@ -445,7 +448,9 @@ impl Runner {
         }
         if self.live.waiting.is_empty() && self.close_at.is_some_and(|t| now >= t) {
             self.close_at = None;
-            self.close_input().await;
+            if !self.goes_on().await {
+                self.close_input().await;
+            }
         }
     }
 }

@@ -17,15 +17,19 @@ use tokio::sync::{mpsc, watch};
 use super::live::{self, Live};
 use super::run::{CLOSE_INPUT, MAILBOX, Runner};
 use super::witness::Witnesses;
-use super::{Error, Inner, LiveSession, attest, instructions, mask};
+use super::{Error, Inner, LiveSession, attest, instructions, mask, moments};
 use crate::agent::{self, Driver, Launch, LaunchRequest};
 use crate::config::Config;
+use crate::model::moment::NewPrompt;
 use crate::model::{
-    Actor, AttemptStarted, Event, Mediation, Outcome, PromptSubmitted, Session, SessionCreated, SessionEnded, SessionId, SessionProgram,
+    Actor, AttemptStarted, Event, Mediation, Moment, Outcome, PromptSubmitted, Session, SessionCreated, SessionEnded, SessionId,
+    SessionProgram,
 };
 use crate::policy::Chain;
 use crate::process::{Inbox, LaunchSpec, Shim, ShimEvents, ShimHandle, default_limits};
 use crate::store::{Batch, Frame};
+
+mod opening;
 
 /// Longest name in bytes.
 const NAME_MAX: usize = 200;
@@ -57,7 +61,7 @@ pub struct StartRequest {
     pub keep_open: bool,
 }
 
-pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) -> Result<Session, Error> {
+pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Actor) -> Result<Session, Error> {
     if inner.live().len() as u64 >= inner.config.live_sessions {
         return Err(Error::TooMany(inner.config.live_sessions));
     }
@@ -73,7 +77,7 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
     let home = env.get(OsStr::new("HOME")).and_then(|h| h.to_str()).map(str::to_owned);
     let found = instructions::read(&cwd);
     let program = if request.agent == "demo" { Some(inner.host_bin.clone()) } else { request.program.as_ref().map(PathBuf::from) };
-    let launch = driver.launch(&LaunchRequest {
+    let mut recipe = LaunchRequest {
         program,
         args: request.args.clone(),
         unsafe_args: request.unsafe_args.clone(),
@@ -84,22 +88,58 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
         model: request.model.clone(),
         instructions: found.text.clone(),
         mcp_config: request.mcp_config.clone(),
-    })?;
+        ..LaunchRequest::default()
+    };
+    let mut launch = driver.launch(&recipe)?;
     let program = resolve(&launch, &cwd)?;
     let name = request.name.clone().unwrap_or_else(|| default_name(&request, &program));
     let id = SessionId::new(&name, inner.clock.as_ref(), inner.entropy.as_ref());
     // why only with labels: the configuration is read once more for this.
     let two_person = !request.labels.is_empty() && inner.config_of(&cwd).needs_two(&request.labels);
     let rules = inner.rules().for_session(&id, &cwd.to_string_lossy(), two_person);
-    let assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
+    let mut assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
+    let mut judged = Vec::new();
+    let draft = created(&request, name.clone(), &cwd, home.clone(), &launch, by.clone(), None);
+    if let Some((ruling, failures)) = opening::judge(inner, &assembled.chain, &id, draft, &request, &program, &launch, &by).await {
+        judged.extend(failures);
+        let ruling = opening::take(ruling, &mut request, &mut assembled.config);
+        judged.push(ruling.clone().into());
+        if let Some(r) = ruling.refused {
+            let first = created(&request, name, &cwd, home, &launch, by, None);
+            return opening::refused(inner, &id, [vec![first], assembled.events, judged].concat(), r, false).await;
+        }
+        if !two_person && assembled.config.needs_two(&request.labels) {
+            let rules = inner.rules().for_session(&id, &cwd.to_string_lossy(), true);
+            assembled.chain = inner.chains.assemble(Some(&cwd), &rules).await?.chain;
+        }
+    }
     required(driver, &request, &launch, assembled.config.require_mediation)?;
     let search = launch.env.get(OsStr::new("PATH")).cloned();
     let must = assembled.config.require_attested;
     let checked = attest::check(inner, &request.agent, &program, search, !request.unsafe_args.is_empty(), must).await?;
 
-    let mut events: Vec<Event> = vec![created(&request, name, &cwd, home, &launch, by.clone(), checked.as_ref().map(|c| c.seen.clone()))];
+    let first = created(&request, name, &cwd, home, &launch, by.clone(), checked.as_ref().map(|c| c.seen.clone()));
+    recipe.results = driver.shows_results() && assembled.chain.takes_part(Moment::JudgeResult);
+    if let Some(text) = request.prompt.clone().filter(|_| assembled.chain.takes_part(Moment::JudgePrompt)) {
+        let session = opening::preview(inner, &id, first.clone());
+        let prompt = NewPrompt { text, number: 1, role: by.role.clone() };
+        let (more, ruling) = match &session {
+            Some(s) => moments::judge_prompt(inner, &assembled.chain, driver, s, prompt).await,
+            None => (vec![], Ok(vec![])),
+        };
+        judged.extend(more);
+        match ruling {
+            Ok(context) => recipe.context = context,
+            Err(r) => return opening::refused(inner, &id, [vec![first], assembled.events, judged].concat(), r, true).await,
+        }
+    }
+    if recipe.results || !recipe.context.is_empty() {
+        launch = driver.launch(&recipe)?;
+    }
+    let mut events: Vec<Event> = vec![first];
     events.extend(launch.transcript.clone().map(Event::from));
     events.extend(assembled.events);
+    events.extend(judged);
     for skipped in found.skipped {
         events.push(crate::model::Note { text: format!("instructions {} were left out: {}", skipped.path, skipped.why) }.into());
     }
@@ -170,6 +210,7 @@ pub(super) async fn start(inner: &Arc<Inner>, request: StartRequest, by: Actor) 
     let mut live = Live::default();
     live.last_frame = frames.len() as u64;
     live.prompts = u64::from(request.prompt.is_some());
+    live.moments.results = recipe.results;
     let witnesses = Witnesses::new(launch.transcript.as_ref(), &session);
     spawn(inner, driver, session.clone(), live, shim, 0, assembled.config, assembled.chain, request.attach, witnesses);
     Ok(session)

@@ -157,6 +157,13 @@ impl Words {
         Some(format!("{} {}", super::live::cut(&half.tool, 128), super::live::cut(&half.input.to_string(), 300)))
     }
 
+    /// Tool and input of a call: as it was asked about, else as the model asked for it.
+    pub fn call(&self, id: &str) -> Option<(String, Value)> {
+        let e = self.entries.get(id)?;
+        let half = e.asks.last().or(e.uses.last())?;
+        Some((half.tool.clone(), half.told.as_ref().unwrap_or(&half.input).clone()))
+    }
+
     /// Nothing is under way: what is remembered is of no more use.
     pub fn clear(&mut self) {
         *self = Self::default();

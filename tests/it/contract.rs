@@ -29,7 +29,7 @@ macro_rules! built {
 }
 
 /// The components of this build.
-const BUILT: [(&str, &[u8]); 8] = built!["base", "session", "prompt", "result", "attempt", "all", "strategy", "sink"];
+pub const BUILT: [(&str, &[u8]); 8] = built!["base", "session", "prompt", "result", "attempt", "all", "strategy", "sink"];
 
 /// The component of this build with every moment, for tests of whole sessions.
 pub fn component(name: &str) -> &'static [u8] {

@@ -17,6 +17,7 @@ mod gate;
 mod gateway;
 mod hooks;
 mod hostile;
+mod moments;
 mod notify;
 mod numbers;
 mod operator;

@@ -4,20 +4,39 @@ use serde_json::{Value, json};
 
 use super::OURS;
 use crate::agent::Answer;
+use crate::model::PromptContext;
 
 /// What the agent is told when a denial has no reason.
 const NO_REASON: &str = "denied by the session host";
 
-/// The handshake. The agent takes no hooks, tools or prompts from it.
-pub fn initialize() -> Vec<u8> {
-    frame(&json!({"type": "control_request", "request_id": format!("{OURS}initialize"), "request": {"subtype": "initialize"}}))
+/// The names under which the host asks to be shown results, of tools that succeeded and that failed. Nothing else calls them back.
+pub const RESULTS: [(&str, &str); 2] = [("PostToolUse", "bdl-results"), ("PostToolUseFailure", "bdl-failures")];
+/// How long the agent waits for the answer to a result, in seconds; after it the result would pass. Longer than any daemon is away,
+/// and below the 2^31 milliseconds at which the agent's timers fire at once (seen).
+const RESULT_PATIENCE: u64 = 20 * 24 * 3600;
+
+/// The handshake. The agent takes no tools or prompts from it, and hooks only where `results` are to be shown to the host first.
+pub fn initialize(results: bool) -> Vec<u8> {
+    let mut request = json!({"subtype": "initialize"});
+    if results {
+        let hooks =
+            RESULTS.map(|(event, id)| (event.to_owned(), json!([{"matcher": null, "hookCallbackIds": [id], "timeout": RESULT_PATIENCE}])));
+        request["hooks"] = Value::Object(hooks.into_iter().collect());
+    }
+    frame(&json!({"type": "control_request", "request_id": format!("{OURS}initialize"), "request": request}))
 }
 
-/// A user message.
-pub fn prompt(text: &str) -> Vec<u8> {
+/// A user message; what policies add follows the user's words as blocks of its own.
+pub fn prompt(text: &str, context: &[PromptContext]) -> Vec<u8> {
+    let added = context.iter().map(|c| {
+        let from: String = c.policy.chars().filter(|c| !matches!(c, '<' | '>' | '"') && !c.is_control()).collect();
+        let body = c.text.replace("</session-host-context", "<\\/session-host-context");
+        json!({"type": "text", "text": format!("<session-host-context policy=\"{from}\">\n{body}\n</session-host-context>")})
+    });
+    let content: Vec<Value> = std::iter::once(json!({"type": "text", "text": text})).chain(added).collect();
     frame(&json!({
         "type": "user",
-        "message": {"role": "user", "content": [{"type": "text", "text": text}]},
+        "message": {"role": "user", "content": content},
         "parent_tool_use_id": null,
         "session_id": "",
     }))
@@ -30,6 +49,17 @@ pub fn decision(request_id: &str, answer: Answer<'_>) -> Vec<u8> {
         match answer {
             Answer::Allow { input } => json!({"behavior": "allow", "updatedInput": input}),
             Answer::Deny { reason } => json!({"behavior": "deny", "message": if reason.is_empty() { NO_REASON } else { reason }}),
+        },
+    )
+}
+
+/// The answer to a result that was shown first.
+pub fn result(request_id: &str, replacement: Option<&Value>) -> Vec<u8> {
+    response(
+        request_id,
+        match replacement {
+            Some(output) => json!({"hookSpecificOutput": {"hookEventName": "PostToolUse", "updatedToolOutput": output}}),
+            None => json!({}),
         },
     )
 }
@@ -86,7 +116,33 @@ mod tests {
 
     #[test]
     fn prompts_are_one_line() {
-        let f = parsed(&prompt("two\nlines \u{2028} and \0"));
+        let f = parsed(&prompt("two\nlines \u{2028} and \0", &[]));
         assert_eq!(f["message"]["content"][0]["text"], "two\nlines \u{2028} and \0");
+        assert_eq!(f["message"]["content"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn context_stands_apart_from_the_users_words_and_cannot_end_its_own_block() {
+        let c = PromptContext { policy: "a<b\"".into(), text: "x</session-host-context>y".into() };
+        let f = parsed(&prompt("go", &[c]));
+        assert_eq!(f["message"]["content"][0]["text"], "go");
+        let added = f["message"]["content"][1]["text"].as_str().expect("text");
+        assert!(
+            added.starts_with("<session-host-context policy=\"ab\">") && added.matches("</session-host-context").count() == 1,
+            "{added}"
+        );
+    }
+
+    #[test]
+    fn hooks_are_asked_for_only_where_results_are_judged() {
+        assert!(parsed(&initialize(false))["request"].get("hooks").is_none());
+        let f = parsed(&initialize(true));
+        assert_eq!(f["request"]["hooks"]["PostToolUse"][0]["hookCallbackIds"], json!(["bdl-results"]));
+        let patience = f["request"]["hooks"]["PostToolUse"][0]["timeout"].as_u64().expect("seconds");
+        assert!(patience * 1000 < 1 << 31, "a longer timer fires at once, and the result passes");
+        assert_eq!(f["request"]["hooks"].as_object().map(serde_json::Map::len), Some(2));
+        assert_eq!(parsed(&result("r", None))["response"]["response"], json!({}));
+        let replaced = parsed(&result("r", Some(&json!({"stdout": ""}))));
+        assert_eq!(replaced["response"]["response"]["hookSpecificOutput"]["updatedToolOutput"], json!({"stdout": ""}));
     }
 }

@@ -15,6 +15,7 @@ use super::{OURS, answer, json};
 use crate::agent::{Asked, OpenMessage, Output, ReadState};
 use crate::model::Usage;
 
+mod result;
 mod turn;
 
 /// The longest id taken from the agent, in bytes.
@@ -164,7 +165,7 @@ fn control_request(state: &ReadState, v: &Map<String, Value>) -> Vec<Output> {
             let answer = answer::cancel_dialog(&request_id);
             vec![Output::Declined { request_id, what: "a dialog with the user".to_owned(), answer }]
         }
-        Some("hook_callback") => forged("hook_callback", "the host registered no hooks"),
+        Some("hook_callback") => result::shown(request_id, request),
         Some("mcp_message") => forged("mcp_message", "the host registered no MCP server of its own"),
         Some(other) => forged("control_request that agents do not send", other),
         None => forged("control_request", "without a subtype"),

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | settings, hooks, agents, skills, `env.ANTHROPIC_BASE_URL`, `apiKeyHelper`, CLAUDE.md | `--setting-sources=` (none) |
 //! | `.mcp.json` | `--strict-mcp-config`; only the operator's servers are named |
-//! | hooks by any other way | `disableAllHooks: true` in our `--settings` |
+//! | hooks by any other way | `disableAllHooks: true` in our `--settings`; those of the channel itself stay (seen) |
 //! | a permission mode or rule that lets calls pass unasked | `permissions.ask: ["*"]`; seen to hold in every mode |
 //! | `core.fsmonitor` of the repository, run by `git status` at start | git instructions off twice, `GIT_CONFIG_*` against it |
 //! | `@path` in a prompt, read unasked | `CLAUDE_CODE_DISABLE_ATTACHMENTS=1` |
@@ -228,7 +228,7 @@ pub fn launch(r: &LaunchRequest) -> Result<Launch, Error> {
         program: r.program.clone().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| AGENT.into()),
         args: args.into_iter().map(Into::into).collect(),
         env: environment(&r.env)?,
-        frames: super::opening(r.prompt.as_deref()),
+        frames: super::opening(r.prompt.as_deref(), &r.context, r.results),
         mediation,
         mediation_note,
         keep_stdin: true,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Mediation, Nanousd, Outcome, Session, SessionProgram, Status, Usage, format_ms};
+use crate::model::{Mediation, Nanousd, Outcome, Session, SessionProgram, Status, Usage, Verdict, format_ms};
 
 /// Start a session. The caller's own cwd, umask and allow-listed environment travel with it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -143,6 +143,11 @@ pub struct SessionDoc {
     pub waiting_count: u64,
     pub breach_count: u64,
     pub plugin_failure_count: u64,
+    /// Results that a policy flagged.
+    pub flagged_count: u64,
+    /// What the policies made of the newest attempt: `accept`, `escalate` or `error`, with its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_text: Option<String>,
     pub last_seq: u64,
@@ -189,6 +194,8 @@ impl From<&Session> for SessionDoc {
             waiting_count: s.waiting,
             breach_count: s.breaches,
             plugin_failure_count: s.plugin_failures,
+            flagged_count: s.flagged,
+            verdict: s.verdict.clone(),
             last_text: s.last_text.clone(),
             last_seq: s.last_seq,
         }

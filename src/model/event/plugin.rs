@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::decision::{FailureCause, Mode, OnFailure};
+use crate::model::moment::Moment;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PluginLoaded {
@@ -17,6 +18,9 @@ pub struct PluginLoaded {
     pub deadline_ms: u64,
     /// Calls start from a snapshot taken after `configure`; else each is configured anew.
     pub snapshotted: bool,
+    /// The optional moments that it takes part in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moments: Vec<Moment>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
