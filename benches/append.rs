@@ -123,6 +123,7 @@ fn batch(session: &SessionId, events: Vec<Event>) -> Batch {
         events,
         cursor: None,
         frames: Vec::new(),
+        taken: None,
         blobs: Vec::new(),
     }
 }

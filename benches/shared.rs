@@ -19,6 +19,7 @@ pub fn created(name: &str) -> serde_json::Result<Batch> {
         events: vec![created.into()],
         cursor: None,
         frames: Vec::new(),
+        taken: None,
         blobs: Vec::new(),
     })
 }

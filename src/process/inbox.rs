@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::logs::{Stream, segment_path, segments};
@@ -139,9 +139,10 @@ impl Inbox {
                 Ok(f) if at > *start => self.segment = Some((f, at)),
                 Ok(_) => return Ok(false),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    // Dropped meanwhile: then a later one is there, and `find` sees the gap.
-                    let later = segments(&self.run_dir, Stream::Out)?.last().is_some_and(|s| s.start > at);
-                    if !later {
+                    // Dropped meanwhile, with this one, as the oldest go first: then a later one is there, and `find` sees the gap.
+                    // why not looked for at once: this is asked at the end of every line, and a folder is slow to read.
+                    let dropped = file.metadata().map_or(true, |m| m.nlink() == 0);
+                    if !dropped || segments(&self.run_dir, Stream::Out)?.last().is_none_or(|s| s.start <= at) {
                         return Ok(false);
                     }
                     self.segment = None;

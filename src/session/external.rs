@@ -182,6 +182,7 @@ async fn create(inner: &Arc<Inner>, driver: &'static dyn Driver, hook: &Hook, pr
             events: events.into_iter().map(mask::event).collect(),
             cursor: None,
             frames: vec![],
+            taken: None,
             blobs: vec![],
         })
         .await?;

@@ -31,6 +31,9 @@ pub const MAILBOX: usize = 256;
 const LINES_PER_APPEND: usize = 512;
 /// Events of one append at the latest.
 const EVENTS_PER_APPEND: usize = 256;
+/// How long it is held back that a call was started, so that it goes with what the agent says next: nobody waits for it, and a
+/// daemon that dies meanwhile learns it from the shim again.
+const LINGER: Duration = Duration::from_millis(2);
 /// How long calls wait for a terminal that has gone away to come back.
 const REATTACH: Duration = Duration::from_secs(10);
 /// How long a one-shot session waits after a turn for a prompt that was sent meanwhile to begin its own.
@@ -56,6 +59,8 @@ pub(super) struct Pending {
     pub blobs: Vec<Vec<u8>>,
     pub frames: Vec<Frame>,
     pub cursor: Option<u64>,
+    /// The shim has taken frames up to this one; goes along with the next append, and costs nothing when it is lost.
+    pub taken: Option<u64>,
     /// When the questions were read that this append answers without a person.
     pub read_at: Vec<std::time::Instant>,
 }
@@ -81,6 +86,8 @@ pub struct Runner {
     pub(super) ending: Option<Ending>,
     pub(super) input_closed: bool,
     pub(super) close_at: Option<Instant>,
+    /// Until when calls that were started wait for company.
+    linger: Option<Instant>,
     reports: bool,
     /// A line over the cap, or segments that cannot be read: nothing after it is.
     pub(super) unreadable: bool,
@@ -130,6 +137,7 @@ impl Runner {
             ending: None,
             input_closed: false,
             close_at,
+            linger: None,
             reports: false,
             unreadable: false,
             is_usurped: false,
@@ -159,7 +167,9 @@ impl Runner {
             if self.driver.speaks() {
                 self.consult().await;
             }
-            self.commit().await;
+            if !self.lingers() {
+                self.commit().await;
+            }
             let timer = self.next_timer();
             tokio::select! {
                 biased;
@@ -169,7 +179,7 @@ impl Runner {
                     Some(ShimEvent::Written { .. }) => {}
                     Some(ShimEvent::Refused { no, last }) => tracing::warn!(session = %self.id, no, last, "a frame was refused"),
                     Some(ShimEvent::Blocked(errno)) => tracing::warn!(session = %self.id, errno, "the agent's output cannot be written; it waits"),
-                    Some(ShimEvent::Taken(no)) => self.taken(no).await,
+                    Some(ShimEvent::Taken(no)) => self.taken(no),
                     Some(ShimEvent::Exited(record)) => return self.finish(record).await,
                     Some(ShimEvent::Disconnected) | None => {
                         match self.relink(&mut shutdown).await {
@@ -344,6 +354,7 @@ impl Runner {
                 events: events.clone(),
                 cursor: p.cursor,
                 frames: p.frames.clone(),
+                taken: p.taken,
                 blobs: p.blobs.clone(),
             };
             let begun = std::time::Instant::now();
@@ -404,7 +415,7 @@ impl Runner {
         }
     }
 
-    async fn taken(&mut self, no: u64) {
+    fn taken(&mut self, no: u64) {
         let calls = self.live.taken(no);
         if !calls.is_empty() {
             failpoint::hit("taken");
@@ -412,9 +423,15 @@ impl Runner {
         for call in calls {
             self.pending.events.push(ToolStarted { call }.into());
         }
-        if let Err(e) = self.inner.store.drop_frames(&self.id, self.session.attempt.max(1), no).await {
-            tracing::warn!(session = %self.id, error = %e, "frames that were taken stay stored");
-        }
+        self.pending.taken = Some(no);
+        self.linger = Some(Instant::now() + LINGER);
+    }
+
+    /// Whether all that is collected can wait a moment.
+    fn lingers(&self) -> bool {
+        let p = &self.pending;
+        let light = p.frames.is_empty() && p.cursor.is_none() && p.events.iter().all(|e| matches!(e, Event::ToolStarted(_)));
+        light && self.linger.is_some_and(|t| Instant::now() < t)
     }
 
     /// Whether a terminal is attached, or the grace for one to come back runs. Counts only with `approvals.unattended = "deny"`.
@@ -431,7 +448,8 @@ impl Runner {
         let reattach = self.unattended_since.filter(|_| waiting && self.config.unattended == Unattended::Deny).map(|t| t + REATTACH);
         // why: an answer can still come for what waits, and needs the input.
         let close = self.close_at.filter(|_| !waiting);
-        [expiry, reattach, close, self.witnesses.due(), self.live.hooks.next_gone()].into_iter().flatten().min()
+        let linger = self.linger.filter(|_| self.lingers() && !self.pending.events.is_empty());
+        [expiry, reattach, close, linger, self.witnesses.due(), self.live.hooks.next_gone()].into_iter().flatten().min()
     }
 
     async fn timer(&mut self) {

@@ -158,6 +158,7 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     let done = inner
         .store
         .append(Batch {
+            taken: None,
             session: id.clone(),
             expected: Some(0),
             attempt: 1,
@@ -239,6 +240,7 @@ fn batch(inner: &Inner, session: &Session, events: Vec<Event>) -> Batch {
         events,
         cursor: None,
         frames: vec![],
+        taken: None,
         blobs: vec![],
     }
 }

@@ -37,6 +37,8 @@ pub struct Batch {
     pub cursor: Option<u64>,
     /// Outbound frames to keep until the shim has taken them.
     pub frames: Vec<Frame>,
+    /// Stored frames up to this number are deleted, and all of earlier attempts: the shim has taken them.
+    pub taken: Option<u64>,
     /// Payloads that the events name by digest; written and synced by the calling thread before the append is queued.
     pub blobs: Vec<Vec<u8>>,
 }
@@ -81,6 +83,7 @@ pub(super) struct Append {
     pub events: Vec<Prepared>,
     pub cursor: Option<u64>,
     pub frames: Vec<Frame>,
+    pub taken: Option<u64>,
 }
 
 impl Append {
@@ -101,7 +104,7 @@ impl Append {
             Ok(Prepared { envelope, body, salt, commitment })
         };
         let events = b.events.into_iter().zip(salts).map(prepare).collect::<Result<_>>()?;
-        Ok(Self { session: b.session, expected: b.expected, attempt: b.attempt, events, cursor: b.cursor, frames: b.frames })
+        Ok(Self { session: b.session, expected: b.expected, attempt: b.attempt, events, cursor: b.cursor, frames: b.frames, taken: b.taken })
     }
 
     /// Bytes that it holds while it waits, roughly.

@@ -180,13 +180,6 @@ impl Store {
         }
     }
 
-    /// Deletes frames of `attempt` up to number `upto`, and all of earlier attempts: the shim has taken them.
-    pub fn drop_frames(&self, id: &SessionId, attempt: u32, upto: u64) -> Ticket<()> {
-        let (reply, ticket) = Ticket::new();
-        self.0.queue.push(Work::DropFrames { session: id.clone(), attempt, upto, reply });
-        ticket
-    }
-
     /// Deletes a session and notes it on the host chain. It is gone from reads at once, its events go in the background. Blobs stay:
     /// others may name them.
     pub fn remove(&self, id: &SessionId, by: &Actor) -> Ticket<()> {

@@ -27,12 +27,6 @@ pub(super) enum Work {
         settings: Vec<(String, Option<String>)>,
         reply: Reply<u64>,
     },
-    DropFrames {
-        session: SessionId,
-        attempt: u32,
-        upto: u64,
-        reply: Reply<()>,
-    },
     Remove {
         session: SessionId,
         by: Actor,
@@ -45,7 +39,7 @@ impl Work {
         match self {
             Self::Append(a, _) => a.bytes(),
             Self::Host { settings, .. } => 500 + settings.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, String::len)).sum::<usize>(),
-            Self::DropFrames { .. } | Self::Remove { .. } => 500,
+            Self::Remove { .. } => 500,
         }
     }
 
@@ -53,7 +47,7 @@ impl Work {
         match self {
             Self::Append(_, r) => r.send(),
             Self::Host { reply, .. } => reply.send(),
-            Self::DropFrames { reply, .. } | Self::Remove { reply, .. } => reply.send(),
+            Self::Remove { reply, .. } => reply.send(),
         }
     }
 
@@ -61,7 +55,7 @@ impl Work {
         match self {
             Self::Append(_, r) => r.send_error(e),
             Self::Host { reply, .. } => reply.send_error(e),
-            Self::DropFrames { reply, .. } | Self::Remove { reply, .. } => reply.send_error(e),
+            Self::Remove { reply, .. } => reply.send_error(e),
         }
     }
 }

@@ -54,6 +54,7 @@ fn batch(id: &SessionId, events: Vec<Event>) -> Batch {
         events,
         cursor: None,
         frames: Vec::new(),
+        taken: None,
         blobs: Vec::new(),
     }
 }
@@ -229,7 +230,7 @@ fn frames_and_cursor_travel_with_the_events() -> Result {
     assert_eq!(code(frames(1, 100, &[4])), "BDL-STORE-016");
     assert_eq!(code(frames(1, 99, &[])), "BDL-STORE-017");
     assert_eq!(frames(1, 120, &[3])?.last_seq, 10);
-    store.drop_frames(&a, 1, 1).wait()?;
+    store.append(Batch { attempt: 1, taken: Some(1), ..batch(&a, Vec::new()) }).wait()?;
     drop(store);
     let store = open(dir.path())?;
     assert_eq!(store.frames_after(&a, 1, 0)?.iter().map(|f| f.no).collect::<Vec<_>>(), [2, 3]);

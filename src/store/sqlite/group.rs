@@ -36,6 +36,7 @@ struct Statements<'c> {
     tail: Statement<'c>,
     event: Statement<'c>,
     frame: Statement<'c>,
+    taken: Statement<'c>,
     session: Statement<'c>,
     update: Statement<'c>,
     status: Statement<'c>,
@@ -53,6 +54,8 @@ impl<'c> Statements<'c> {
                 "INSERT INTO events (session_no, seq, at, attempt, kind, hash, salt, body, id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?,
             frame: c.prepare("INSERT INTO frames (session_no, attempt, no, bytes) VALUES (?1, ?2, ?3, ?4)")?,
+            // why: frames of earlier attempts can never be sent again.
+            taken: c.prepare("DELETE FROM frames WHERE session_no = ?1 AND (attempt < ?2 OR (attempt = ?2 AND no <= ?3))")?,
             session: c.prepare(
                 "INSERT INTO sessions (id, name, agent, status, created_at, last_seq, head, headed_seq, frame_attempt, frame_no, doc) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0, '{}')",
@@ -150,10 +153,6 @@ impl<'c> Group<'c> {
                 }
                 reply.set(Ok(self.ends.host_seq));
             }
-            Work::DropFrames { session, attempt, upto, reply } => {
-                let r = self.load(session).and_then(|no| self.drop_frames(no, *attempt, *upto).doing("dropping frames"));
-                reply.set(engine_out(r)?);
-            }
             Work::Remove { session, by, reply } => {
                 let r = self.remove(session, by);
                 reply.set(engine_out(r)?);
@@ -225,6 +224,9 @@ impl<'c> Group<'c> {
                 session.fold(env);
             }
             self.pages += 1 + p.body.len() as u64 / 4_096;
+        }
+        if let Some(upto) = a.taken {
+            self.st.taken.execute(params![e.no, a.attempt, int(upto)]).doing(APPENDING)?;
         }
         for f in &a.frames {
             self.st.frame.execute(params![e.no, a.attempt, int(f.no), f.bytes]).doing(APPENDING)?;
@@ -308,12 +310,6 @@ impl<'c> Group<'c> {
             None => self.conn.execute("DELETE FROM settings WHERE key = ?1", [key]),
         }
         .map(drop)
-    }
-
-    fn drop_frames(&mut self, no: i64, attempt: u32, upto: u64) -> rusqlite::Result<()> {
-        // why: frames of earlier attempts can never be sent again.
-        const SQL: &str = "DELETE FROM frames WHERE session_no = ?1 AND (attempt < ?2 OR (attempt = ?2 AND no <= ?3))";
-        self.conn.execute(SQL, (no, attempt, int(upto))).map(drop)
     }
 
     fn remove(&mut self, id: &SessionId, by: &Actor) -> Result<()> {
