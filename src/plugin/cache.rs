@@ -41,6 +41,7 @@ pub(super) struct Artefact {
 }
 
 /// What an artefact was made from: component, configuration and engine.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Name(String);
 
 impl Name {

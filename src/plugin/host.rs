@@ -4,8 +4,9 @@
 //! the deadline and a little; only its own failures count towards its quarantine.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -73,6 +74,8 @@ struct Inner {
     fingerprint: [u8; 32],
     compiler: Compiler,
     pool: Pool,
+    /// What is loaded and in use; forgotten with its last plugin.
+    loaded: Mutex<HashMap<Name, Weak<Program>>>,
 }
 
 impl Host {
@@ -82,7 +85,7 @@ impl Host {
         let overseer = pool.overseer();
         let engines = Engines::new(move || overseer.look())?;
         let fingerprint = engines.fingerprint();
-        Ok(Self(Arc::new(Inner { options, engines, fingerprint, compiler: Compiler::default(), pool })))
+        Ok(Self(Arc::new(Inner { options, engines, fingerprint, compiler: Compiler::default(), pool, loaded: Mutex::default() })))
     }
 
     /// Loads a component: from the cache in well under a millisecond, else compiling it, which takes 0.1 to 30 seconds.
@@ -102,24 +105,36 @@ impl Host {
         let digest = blake3::hash(&source.wasm);
         let config_digest = blake3::hash(source.config.as_bytes());
         let key = Name::new(&digest, &config_digest, &self.0.fingerprint);
-        let loaded = self.open(&source, &key)?;
-        let config = (!loaded.meta.snapshotted).then_some(source.config);
-        let plugin = Arc::new(Plugin {
-            name,
-            digest: digest.to_hex().to_string(),
-            config_digest: config_digest.to_hex().to_string(),
-            config,
-            loaded,
-            limits,
-            log,
-            quarantine: Quarantine::new(self.0.options.quarantine),
-            // One plugin never has all threads.
-            ready: Ready::new(self.0.engines.spares.clone(), self.0.options.threads.max(2) - 1),
-            standing: Arc::default(),
-            host: Arc::clone(&self.0),
-        });
+        let program = match self.in_use(&key, &limits, wanted) {
+            Some(p) => p,
+            None => {
+                let loaded = self.open(&source, &key)?;
+                let program = Arc::new(Program {
+                    digest: digest.to_hex().to_string(),
+                    config_digest: config_digest.to_hex().to_string(),
+                    config: (!loaded.meta.snapshotted).then_some(source.config),
+                    loaded,
+                    limits,
+                    // One plugin never has all threads.
+                    ready: Ready::new(self.0.engines.spares.clone(), self.0.options.threads.max(2) - 1),
+                    standing: Arc::default(),
+                });
+                let mut all = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+                all.retain(|_, p| p.strong_count() > 0);
+                all.insert(key, Arc::downgrade(&program));
+                program
+            }
+        };
+        let quarantine = Quarantine::new(self.0.options.quarantine);
+        let plugin = Arc::new(Plugin { name, program, log, quarantine, host: Arc::clone(&self.0) });
         plugin.make_ahead();
         Ok(plugin)
+    }
+
+    /// The same component with the same configuration and limits, where one is loaded.
+    fn in_use(&self, key: &Name, limits: &Limits, wanted: Option<PluginKind>) -> Option<Arc<Program>> {
+        let program = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(key)?.upgrade()?;
+        (program.limits == *limits && wanted.is_none_or(|k| k == program.loaded.exports.kind)).then_some(program)
     }
 
     fn open(&self, source: &Source, key: &Name) -> Result<Loaded> {
@@ -146,19 +161,25 @@ impl Host {
     }
 }
 
-/// A loaded and configured plugin.
-pub struct Plugin {
-    name: String,
+/// A component with its configuration, compiled: the same one for all sessions that have it in their chain.
+struct Program {
     digest: String,
     config_digest: String,
     /// Given to every instance where there is no snapshot.
     config: Option<String>,
     loaded: Loaded,
     limits: Limits,
-    log: Arc<PluginLog>,
-    quarantine: Quarantine,
     ready: Ready,
     standing: Arc<Standing>,
+}
+
+/// A loaded and configured plugin, as one chain has it. Its log and its failures are its own: a session that makes a policy
+/// fail quarantines it for nobody else.
+pub struct Plugin {
+    name: String,
+    program: Arc<Program>,
+    log: Arc<PluginLog>,
+    quarantine: Quarantine,
     host: Arc<Inner>,
 }
 
@@ -169,18 +190,18 @@ impl Plugin {
     }
 
     /// Who the component says it is.
-    pub const fn describe(&self) -> &Description {
-        &self.loaded.meta.description
+    pub fn describe(&self) -> &Description {
+        &self.program.loaded.meta.description
     }
 
     /// What it is, by its exports.
-    pub const fn kind(&self) -> PluginKind {
-        self.loaded.exports.kind
+    pub fn kind(&self) -> PluginKind {
+        self.program.loaded.exports.kind
     }
 
     /// The optional moments that it takes part in.
     pub fn moments(&self) -> Vec<Moment> {
-        self.loaded.exports.moments()
+        self.program.loaded.exports.moments()
     }
 
     pub fn takes_part_in(&self, moment: Moment) -> bool {
@@ -189,41 +210,41 @@ impl Plugin {
 
     /// BLAKE3 of the component, hex.
     pub fn digest(&self) -> &str {
-        &self.digest
+        &self.program.digest
     }
 
     /// BLAKE3 of the configuration as given, hex.
     pub fn config_digest(&self) -> &str {
-        &self.config_digest
+        &self.program.config_digest
     }
 
     /// Whether calls start from a snapshot; else each call configures anew, and `snapshot_note` says why.
-    pub const fn snapshotted(&self) -> bool {
-        self.loaded.meta.snapshotted
+    pub fn snapshotted(&self) -> bool {
+        self.program.loaded.meta.snapshotted
     }
 
     pub fn snapshot_note(&self) -> Option<&str> {
-        self.loaded.meta.note.as_deref()
+        self.program.loaded.meta.note.as_deref()
     }
 
     /// The engine that runs it, and why that one.
     pub fn engine(&self) -> (Kind, &str) {
-        (self.loaded.meta.kind, &self.loaded.meta.kind_reason)
+        (self.program.loaded.meta.kind, &self.program.loaded.meta.kind_reason)
     }
 
     /// Whether it imports WASI (which is inert).
-    pub const fn imports_wasi(&self) -> bool {
-        self.loaded.meta.wasi
+    pub fn imports_wasi(&self) -> bool {
+        self.program.loaded.meta.wasi
     }
 
     /// Calls that run now on the host's threads.
     pub fn running(&self) -> usize {
-        self.standing.running()
+        self.program.standing.running()
     }
 
     /// Whether its calls run apart from those of quick plugins, because one of them took too much of a core.
     pub fn slow(&self) -> bool {
-        self.standing.is_slow()
+        self.program.standing.is_slow()
     }
 
     pub fn log(&self) -> &PluginLog {
@@ -256,7 +277,7 @@ impl Plugin {
                 plugin.make_ahead();
             }
         });
-        if !self.host.pool.submit(Job { standing: Arc::clone(&self.standing), work }) {
+        if !self.host.pool.submit(Job { standing: Arc::clone(&self.program.standing), work }) {
             return Err(busy("too many calls wait for a thread"));
         }
         let lost = |_| Err(CallFailure::new(FailureCause::Trap, "the engine failed; see the host's log"));
@@ -285,8 +306,8 @@ impl Plugin {
 
     /// Makes an instance for the next call where none waits. The host's threads do so after each answer.
     pub fn make_ahead(&self) {
-        if self.loaded.meta.snapshotted {
-            self.ready.fill(|| self.loaded.ahead(&self.host.engines, &self.limits, &self.log));
+        if self.program.loaded.meta.snapshotted {
+            self.program.ready.fill(|| self.program.loaded.ahead(&self.host.engines, &self.program.limits, &self.log));
         }
     }
 
@@ -302,17 +323,17 @@ impl Plugin {
             return (Err(busy("its deadline was over before it began")), Used(None));
         }
         let engines = &self.host.engines;
-        let (mut store, from) = match self.ready.take() {
+        let (mut store, from) = match self.program.ready.take() {
             Some(Spare { mut store, instance }) => {
-                self.loaded.meet(&mut store, &self.log, question, ahead);
+                self.program.loaded.meet(&mut store, &self.log, question, ahead);
                 (store, call::From::Ready(instance))
             }
             None => (
-                self.loaded.store(engines, &self.limits, &self.log, question, ahead),
-                call::From::New { pre: &self.loaded.pre, config: self.config.as_deref() },
+                self.program.loaded.store(engines, &self.program.limits, &self.log, question, ahead),
+                call::From::New { pre: &self.program.loaded.pre, config: self.program.config.as_deref() },
             ),
         };
-        let outcome = call::put(engines, &mut store, from, &self.loaded.exports, question);
+        let outcome = call::put(engines, &mut store, from, &self.program.loaded.exports, question);
         match &outcome {
             Ok(_) => self.quarantine.succeeded(),
             Err(f) if f.is_plugins_own() => self.quarantine.failed(self.host.options.clock.boot_ms()),
@@ -360,7 +381,7 @@ impl Plugin {
     }
 
     fn takes_part(&self, moment: Moment) -> Answered<()> {
-        if self.loaded.exports.has(moment) {
+        if self.program.loaded.exports.has(moment) {
             return Ok(());
         }
         Err(CallFailure::new(FailureCause::Load, format!("it does not export `{}`", moment.as_str())))

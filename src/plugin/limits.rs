@@ -32,7 +32,7 @@ pub(super) const MAX_MEMORY: usize = 64 << 20;
 pub(super) const MAX_HANDLES: usize = 1024;
 
 /// Limits of one plugin.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Linear memory of an instance over all its memories, in bytes; at most 64 MiB.
     pub memory: usize,

@@ -20,9 +20,9 @@ use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Jobs that wait, over all plugins.
-const CAPACITY: usize = 1024;
-/// Jobs of one plugin that wait.
-const WAITING: usize = 128;
+const CAPACITY: usize = 8192;
+/// Jobs of one plugin that wait: more than sessions that ask at one time.
+const WAITING: usize = 2048;
 /// How long a job runs before its use of the core is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 /// What a job may use of a core from then on before it is moved to the slow lane.

@@ -104,7 +104,15 @@ impl Append {
             Ok(Prepared { envelope, body, salt, commitment })
         };
         let events = b.events.into_iter().zip(salts).map(prepare).collect::<Result<_>>()?;
-        Ok(Self { session: b.session, expected: b.expected, attempt: b.attempt, events, cursor: b.cursor, frames: b.frames, taken: b.taken })
+        Ok(Self {
+            session: b.session,
+            expected: b.expected,
+            attempt: b.attempt,
+            events,
+            cursor: b.cursor,
+            frames: b.frames,
+            taken: b.taken,
+        })
     }
 
     /// Bytes that it holds while it waits, roughly.
