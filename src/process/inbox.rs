@@ -17,8 +17,9 @@ use super::{Error, Result};
 
 /// Longest line, in bytes, without its newline.
 pub const MAX_LINE: usize = 64 << 20;
-/// Bytes read at a time.
+/// Bytes read at a time, and of a line that begins: most are short, and cleared memory costs more than the read.
 const READ: usize = 64 << 10;
+const READ_FIRST: usize = 8 << 10;
 /// Buffers up to this are kept between lines.
 const KEEP: usize = 4 << 10;
 
@@ -124,7 +125,7 @@ impl Inbox {
                 return Ok(false);
             };
             let old = self.buf.len();
-            self.buf.resize(old + READ, 0);
+            self.buf.resize(old + if old == 0 { READ_FIRST } else { READ }, 0);
             let n = file.read_at(&mut self.buf[old..], at - start);
             self.buf.truncate(old + n.as_ref().map_or(0, |n| *n));
             if n.map_err(Error::file("read", &segment_path(&self.run_dir, Stream::Out, *start)))? > 0 {
