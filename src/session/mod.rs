@@ -41,6 +41,7 @@ mod recovery;
 mod rules;
 mod run;
 mod start;
+mod taken;
 mod transcript;
 mod usurped;
 mod witness;

@@ -20,7 +20,7 @@ use super::witness::Witnesses;
 use super::{Inner, failpoint, mask};
 use crate::agent::{Driver, Output, ReadState};
 use crate::config::{Config, OnBreach, Unattended};
-use crate::model::{Actor, By, Effect, Event, MediationBreached, Session, SessionId, SessionStopping, ToolStarted};
+use crate::model::{Actor, By, Effect, Event, MediationBreached, Session, SessionId, SessionStopping};
 use crate::policy::Chain;
 use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle, Watch};
 use crate::store::{Batch, Frame};
@@ -31,9 +31,6 @@ pub const MAILBOX: usize = 256;
 const LINES_PER_APPEND: usize = 512;
 /// Events of one append at the latest.
 const EVENTS_PER_APPEND: usize = 256;
-/// How long it is held back that a call was started, so that it goes with what the agent says next: nobody waits for it, and a
-/// daemon that dies meanwhile learns it from the shim again.
-const LINGER: Duration = Duration::from_millis(2);
 /// How long calls wait for a terminal that has gone away to come back.
 const REATTACH: Duration = Duration::from_secs(10);
 /// How long a one-shot session waits after a turn for a prompt that was sent meanwhile to begin its own.
@@ -87,7 +84,7 @@ pub struct Runner {
     pub(super) input_closed: bool,
     pub(super) close_at: Option<Instant>,
     /// Until when calls that were started wait for company.
-    linger: Option<Instant>,
+    pub(super) linger: Option<Instant>,
     reports: bool,
     /// A line over the cap, or segments that cannot be read: nothing after it is.
     pub(super) unreadable: bool,
@@ -413,25 +410,6 @@ impl Runner {
         if std::mem::take(&mut self.reports) {
             failpoint::hit("reported");
         }
-    }
-
-    fn taken(&mut self, no: u64) {
-        let calls = self.live.taken(no);
-        if !calls.is_empty() {
-            failpoint::hit("taken");
-        }
-        for call in calls {
-            self.pending.events.push(ToolStarted { call }.into());
-        }
-        self.pending.taken = Some(no);
-        self.linger = Some(Instant::now() + LINGER);
-    }
-
-    /// Whether all that is collected can wait a moment.
-    fn lingers(&self) -> bool {
-        let p = &self.pending;
-        let light = p.frames.is_empty() && p.cursor.is_none() && p.events.iter().all(|e| matches!(e, Event::ToolStarted(_)));
-        light && self.linger.is_some_and(|t| Instant::now() < t)
     }
 
     /// Whether a terminal is attached, or the grace for one to come back runs. Counts only with `approvals.unattended = "deny"`.

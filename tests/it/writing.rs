@@ -100,6 +100,7 @@ async fn what_a_log_with_another_writer_did_not_take_is_no_success() {
     let house = House::new();
     let session = house.sleeper().await;
     let usurper = Batch {
+        taken: None,
         session: session.id.clone(),
         expected: None,
         attempt: 1,
