@@ -205,7 +205,7 @@ impl Plugin {
     }
 
     pub fn takes_part_in(&self, moment: Moment) -> bool {
-        self.loaded.exports.has(moment)
+        self.program.loaded.exports.has(moment)
     }
 
     /// BLAKE3 of the component, hex.

@@ -71,6 +71,7 @@ pub(super) async fn refused(inner: &Inner, id: &SessionId, mut events: Vec<Event
     let reason = format!("policy {} refuses {what}: {}", by.policy, by.reason);
     events.push(SessionEnded { outcome: Outcome::Failed, reason: Some(live::cut(&reason, 1024)) }.into());
     let batch = Batch {
+        taken: None,
         session: id.clone(),
         expected: Some(0),
         attempt: 1,
