@@ -4,7 +4,9 @@
 //! - every tool call raises a question (`permissions.ask: ["*"]`) and waits for [`answer`]; this holds in every permission
 //!   mode, and the end of our side of the channel is a denial;
 //! - the repository's settings, hooks, MCP servers and instruction files are not read by the agent ([`recipe`]);
-//! - request ids of ours begin with [`OURS`]; a response to any other id is a forgery.
+//! - request ids of ours begin with [`OURS`]; a response to any other id is a forgery;
+//! - where calls are held before the gate (a callback before each tool use, asked for in the handshake), passing one on is no consent:
+//!   the gate asks all the same, and a callback that is never answered lets nothing run.
 //!
 //! Each measure was checked against release 2.1.197. Called by `session` through [`Driver`]; `demo` shares the codec.
 
@@ -13,10 +15,13 @@ mod hook;
 mod json;
 mod read;
 mod recipe;
+mod resume;
 pub mod settings;
 
+use std::ffi::OsString;
+
 use super::hook::{Hook, HookAnswer, HookReply};
-use super::{Answer, Driver, Error, Launch, LaunchRequest, Output, ReadState};
+use super::{Answer, Callbacks, Driver, Error, Launch, LaunchRequest, Output, ReadState, Resume};
 use serde_json::Value;
 
 use crate::model::{Mediation, PromptContext};
@@ -69,6 +74,18 @@ impl Driver for Claude {
         answer::result(request_id, replacement)
     }
 
+    fn resume(&self, args: &[OsString], conversation: &str, model: Option<&str>, callbacks: Callbacks) -> Option<Resume> {
+        resume::resume(args, conversation, model, callbacks)
+    }
+
+    fn resumes_at(&self, tool: &str) -> bool {
+        resume::resumes_at(tool)
+    }
+
+    fn lingers(&self, tool: &str) -> bool {
+        resume::lingers(tool)
+    }
+
     fn hook(&self, payload: &[u8]) -> Result<Hook, Error> {
         hook::read(payload).map_err(|why| Error::BadHook { agent: self.name(), why })
     }
@@ -78,10 +95,9 @@ impl Driver for Claude {
     }
 }
 
-/// The frames that open the channel: the handshake, then the first prompt where there is one. With `results` the agent shows each
-/// tool's result to the host first.
-pub(in crate::agent) fn opening(prompt: Option<&str>, context: &[PromptContext], results: bool) -> Vec<Vec<u8>> {
-    let mut frames = vec![answer::initialize(results)];
+/// The frames that open the channel: the handshake, then the first prompt where there is one.
+pub(in crate::agent) fn opening(prompt: Option<&str>, context: &[PromptContext], callbacks: Callbacks) -> Vec<Vec<u8>> {
+    let mut frames = vec![answer::initialize(callbacks)];
     frames.extend(prompt.map(|p| answer::prompt(p, context)));
     frames
 }

@@ -4,7 +4,7 @@
 //! is `gate` by construction: it asks before each call and takes the end of its stdin for a denial. Called by `session`.
 
 use super::claude::{self, Claude};
-use super::{Answer, Driver, Error, Launch, LaunchRequest, Output, ReadState};
+use super::{Answer, Callbacks, Driver, Error, Launch, LaunchRequest, Output, ReadState};
 use crate::model::PromptContext;
 
 /// The hidden subcommand of the host's own executable that is the agent.
@@ -30,11 +30,12 @@ impl Driver for Demo {
             program,
             args,
             env: request.env.clone(),
-            frames: claude::opening(request.prompt.as_deref(), &request.context, false),
+            frames: claude::opening(request.prompt.as_deref(), &request.context, Callbacks::default()),
             mediation,
             mediation_note,
             keep_stdin: true,
             transcript: None,
+            holds: false,
         })
     }
 

@@ -31,6 +31,7 @@ impl Driver for Generic {
             mediation_note: None,
             keep_stdin: request.prompt.is_some(),
             transcript: None,
+            holds: false,
         })
     }
 

@@ -53,6 +53,8 @@ pub struct LaunchRequest {
     pub instructions: Option<String>,
     /// MCP servers that the operator (not the repository) configured: the agent's own JSON.
     pub mcp_config: Option<Value>,
+    /// Let calls be held before the gate, where the agent can: only then can it be ended at one and started anew ([`Driver::resume`]).
+    pub hold: bool,
 }
 
 /// How to start it.
@@ -70,6 +72,25 @@ pub struct Launch {
     pub keep_stdin: bool,
     /// Where the agent keeps its own record of the conversation, if it keeps one.
     pub transcript: Option<TranscriptNamed>,
+    /// Calls are announced before the gate ([`Output::Held`]).
+    pub holds: bool,
+}
+
+/// What an agent calls the host back for, beside its gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Callbacks {
+    /// Calls before the gate ([`Output::Held`]).
+    pub hold: bool,
+    /// Results before the model sees them ([`Output::Shown`]).
+    pub results: bool,
+}
+
+/// How an agent is started anew from its own conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resume {
+    pub args: Vec<OsString>,
+    /// Frames to write to its stdin at once; no prompt is among them.
+    pub frames: Vec<Vec<u8>>,
 }
 
 /// One thing a line of the agent's output says. Sizes are bounded by the line cap of the caller.
@@ -86,6 +107,9 @@ pub enum Output {
     },
     /// The gate: the agent waits until [`Driver::answer`] for `request_id` is written to it.
     Asked(Asked),
+    /// Before the gate: the agent is about to ask about this call and waits until it is told [`Answer::Pass`] or [`Answer::Defer`].
+    /// Neither is consent.
+    Held(Asked),
     /// The agent withdrew its question.
     Cancelled {
         request_id: String,
@@ -189,6 +213,8 @@ pub struct Turn {
     pub denials: Option<u64>,
     /// Final counts by model over the process, where the agent gives them; names as in [`Output::Usage`].
     pub model_usage: BTreeMap<String, Usage>,
+    /// The call, by the agent's id, that it was told to defer, and ended the turn at.
+    pub deferred: Option<String>,
 }
 
 impl Turn {
@@ -232,6 +258,11 @@ pub struct ReadState {
 impl ReadState {
     /// Sub-agents remembered; the oldest is forgotten first, and its later calls have no parent then.
     pub const SUB_AGENTS: usize = 64;
+
+    /// Whether parts of a model message are still arriving.
+    pub fn in_message(&self) -> bool {
+        self.message.is_some()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -252,6 +283,10 @@ pub enum Answer<'a> {
     Deny {
         reason: &'a str,
     },
+    /// To [`Output::Held`]: go on to the gate and ask there.
+    Pass,
+    /// To [`Output::Held`]: end the turn here; the gate asks when the conversation is resumed.
+    Defer,
 }
 
 /// Why an agent cannot be started or spoken to.
@@ -321,6 +356,20 @@ pub trait Driver: Send + Sync {
     /// The frame that answers a shown result; `replacement` is in the tool's own shape.
     fn result_answer(&self, _request_id: &str, _replacement: Option<&Value>) -> Vec<u8> {
         Vec::new()
+    }
+    /// How to start the agent anew from `conversation`, its own record, with the arguments it had and called back for the
+    /// same; `model` is what it said it ran on.
+    /// `None` where it cannot.
+    fn resume(&self, _args: &[OsString], _conversation: &str, _model: Option<&str>, _callbacks: Callbacks) -> Option<Resume> {
+        None
+    }
+    /// Whether a resumed agent asks again about a deferred call of this tool.
+    fn resumes_at(&self, _tool: &str) -> bool {
+        false
+    }
+    /// Whether calls of this tool go on inside the agent after their result, so that ending it would end them.
+    fn lingers(&self, _tool: &str) -> bool {
+        false
     }
     /// Reads what a hook of the agent was given on its standard input.
     fn hook(&self, _payload: &[u8]) -> Result<Hook, Error> {

@@ -77,6 +77,7 @@ impl From<session::Error> for ApiError {
             | E::Config(_) => StatusCode::UNPROCESSABLE_ENTITY,
             E::Ended(_)
             | E::InputClosed(_)
+            | E::PutAway { .. }
             | E::NotEnded(..)
             | E::NothingWaits { .. }
             | E::Answered { .. }

@@ -32,13 +32,13 @@ pub async fn logs(
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(q) = query?;
-    let id = app.manager.find(&key)?.id;
+    let session = app.manager.find(&key)?;
+    let (id, dir) = (session.id.clone(), app.manager.run_dir(&session));
     let which = match q.stream {
         LogStream::Out => Stream::Out,
         LogStream::Err => Stream::Err,
     };
     let limit = q.limit.unwrap_or(LOGS_MAX).clamp(1, LOGS_MAX);
-    let dir = app.manager.run_dir(&id);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(q.wait_ms.unwrap_or(0).min(WAIT_MAX_MS));
     loop {
         // why in this order: a session seen as ended before the read has written all it will.

@@ -167,6 +167,8 @@ impl Timeline {
                     ),
                 )]
             }
+            Event::SessionPaused(p) => vec![line(Tone::Question, format!("· session paused: {}", brief(&p.reason, LINE_MAX)))],
+            Event::SessionResumed(_) => vec![line(Tone::Dim, "· session resumed: the agent is started anew".to_owned())],
             Event::SessionStopping(s) => vec![line(Tone::Dim, format!("· stopping ({})", brief(&s.how, 60)))],
             Event::SessionEnded(s) => {
                 let why = s.reason.map(|r| format!(": {}", brief(&r, LINE_MAX))).unwrap_or_default();
@@ -177,6 +179,9 @@ impl Timeline {
             | Event::AttemptStarted(_)
             | Event::AttemptEnded(_)
             | Event::ToolStarted(_)
+            | Event::ToolDeferred(_)
+            | Event::ToolAnswered(_)
+            | Event::RelaunchKept(_)
             | Event::ApprovalResolved(_)
             | Event::TurnEnded(_)
             | Event::PluginLoaded(_)

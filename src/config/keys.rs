@@ -59,6 +59,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "session.on_breach", kind: Kind::Words(&["alert", "stop"]), scope: Scope::Tighten },
     Key { name: "approvals.timeout_ms", kind: Kind::Number { min: 0, max: 30 * 24 * HOUR_MS }, scope: Scope::Tighten },
     Key { name: "approvals.unattended", kind: Kind::Words(&["wait", "deny"]), scope: Scope::Tighten },
+    Key { name: "approvals.park_after_ms", kind: Kind::Number { min: 0, max: 30 * 24 * HOUR_MS }, scope: Scope::Host },
     Key { name: "hooks.ask", kind: Kind::Words(&["agent", "wait", "deny"]), scope: Scope::Tighten },
     Key { name: "results.unreplaceable", kind: Kind::Words(&["tell", "stop"]), scope: Scope::Tighten },
     Key { name: "attempts.feedback_rounds", kind: Kind::Number { min: 0, max: 100 }, scope: Scope::Tighten },

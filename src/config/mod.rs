@@ -133,6 +133,8 @@ pub struct Config {
     pub on_breach: OnBreach,
     pub approval_timeout_ms: u64,
     pub unattended: Unattended,
+    /// A session that waits for nothing else is put away after so long; `None` = never.
+    pub park_after_ms: Option<u64>,
     pub hooks_ask: HooksAsk,
     pub unreplaceable: Unreplaceable,
     /// How often feedback on an attempt becomes a further prompt.
@@ -348,6 +350,7 @@ fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
             "deny" => Unattended::Deny,
             _ => Unattended::Wait,
         },
+        park_after_ms: Some(number("approvals.park_after_ms")?).filter(|n| *n > 0),
         hooks_ask: match text("hooks.ask")? {
             "agent" => HooksAsk::Agent,
             "wait" => HooksAsk::Wait,

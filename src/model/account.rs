@@ -201,7 +201,8 @@ impl Account {
                     self.breaches.push(Breach { seq: e.seq, at: e.at, what, detail, call: b.call, action });
                 }
             }
-            Event::AttemptStarted(_) => self.over = false,
+            // A call that a pause waits for is open: its agent comes back.
+            Event::AttemptStarted(_) | Event::SessionPaused(_) => self.over = false,
             Event::AttemptEnded(_) | Event::SessionEnded(_) => self.over = true,
             _ => {}
         }
@@ -270,6 +271,16 @@ impl Account {
     /// The newest call of this id that was asked about.
     pub fn call_of(&self, call_id: &str) -> Option<u64> {
         self.by_id.get(call_id)?.iter().rev().find_map(|n| self.rows.get(n)?.call)
+    }
+
+    /// What was decided of a call.
+    pub fn effect_of(&self, call: u64) -> Option<Effect> {
+        self.by_call.get(&call).and_then(|n| self.rows.get(n)?.effect)
+    }
+
+    /// The first call of this id that was asked about.
+    pub fn asked_at(&self, call_id: &str) -> Option<u64> {
+        self.by_id.get(call_id)?.iter().find_map(|n| self.rows.get(n)?.call)
     }
 
     /// Rows in order of appearance.

@@ -15,11 +15,13 @@ use super::usage::{Nanousd, Usage};
 mod account;
 mod approval;
 mod moment;
+mod pause;
 mod plugin;
 
 pub use account::{EffectSeen, EffectsObserved, TranscriptNamed, Witness};
 pub use approval::{ApprovalEndorsed, ApprovalRequested, ApprovalResolved};
 pub use moment::{AttemptVerified, PromptContext, PromptJudged, Refusal, ResultJudged, ResultSaid, Said, SessionJudged, Shown};
+pub use pause::{RelaunchKept, SessionPaused, SessionResumed, ToolAnswered, ToolDeferred};
 pub use plugin::{PluginFailed, PluginLoaded, PluginReplaced};
 
 /// One event as appended: gapless `seq` from 1 in its session, wall time in milliseconds, the attempt it belongs to.
@@ -103,9 +105,12 @@ macro_rules! events {
 
 events! {
     SessionCreated(SessionCreated) = "session_created",
+    SessionPaused(SessionPaused) = "session_paused",
+    SessionResumed(SessionResumed) = "session_resumed",
     SessionStopping(SessionStopping) = "session_stopping",
     SessionEnded(SessionEnded) = "session_ended",
     AttemptStarted(AttemptStarted) = "attempt_started",
+    RelaunchKept(RelaunchKept) = "relaunch_kept",
     AttemptEnded(AttemptEnded) = "attempt_ended",
     /// The agent announced itself (Claude's `init`).
     AgentStarted(AgentStarted) = "agent_started",
@@ -113,6 +118,8 @@ events! {
     PromptSubmitted(PromptSubmitted) = "prompt_submitted",
     ToolRequested(ToolRequested) = "tool_requested",
     ToolDecided(ToolDecided) = "tool_decided",
+    ToolDeferred(ToolDeferred) = "tool_deferred",
+    ToolAnswered(ToolAnswered) = "tool_answered",
     ToolStarted(ToolStarted) = "tool_started",
     ToolEnded(ToolEnded) = "tool_ended",
     SessionJudged(SessionJudged) = "session_judged",
@@ -329,7 +336,7 @@ pub struct ToolDecided {
     pub approver: Option<Actor>,
     /// From reading the request to this record, waiting for a person excluded.
     pub latency_us: u64,
-    /// Number of the frame that carries the answer to the agent.
+    /// Number of the frame that carries the answer to the agent; of a call that was held, `tool_answered` has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<u64>,
 }
@@ -415,6 +422,9 @@ pub struct TurnEnded {
     pub agent_usage: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denials: Option<u64>,
+    /// The agent's id of the call that it was told to defer: the turn goes on there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deferred: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -175,6 +175,9 @@ pub struct Session {
     /// The agent's own total, for comparison.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_cost: Option<Nanousd>,
+    /// The part of it that earlier attempts told of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_cost_before: Option<Nanousd>,
     pub turns: u64,
     pub sub_agents: u64,
     pub calls: u64,
@@ -234,6 +237,7 @@ impl Session {
             cost: None,
             unpriced: 0,
             agent_cost: None,
+            agent_cost_before: None,
             turns: 0,
             sub_agents: 0,
             calls: 0,
@@ -270,6 +274,10 @@ impl Session {
             | Event::PluginReplaced(_)
             | Event::PromptSubmitted(_)
             | Event::ToolStarted(_)
+            | Event::ToolDeferred(_)
+            | Event::ToolAnswered(_)
+            | Event::RelaunchKept(_)
+            | Event::SessionResumed(_)
             | Event::ToolEnded(_)
             | Event::OutputUnparsed(_)
             | Event::ApprovalEndorsed(_)
@@ -281,6 +289,9 @@ impl Session {
             | Event::Note(_)
             | Event::Unknown(_) => {}
             Event::AttemptStarted(a) => {
+                if e.attempt > self.attempt {
+                    self.agent_cost_before = self.agent_cost;
+                }
                 self.attempt = e.attempt;
                 self.pid = Some(a.pid);
                 self.started_at.get_or_insert(e.at);
@@ -297,8 +308,8 @@ impl Session {
                 self.pid = None;
                 self.exit_code = a.exit_code;
                 self.signal = a.signal;
-                self.waiting = 0;
             }
+            Event::SessionPaused(_) => self.become_status(Status::Paused),
             Event::SessionStopping(_) => self.become_status(Status::Stopping),
             Event::SessionEnded(x) => {
                 self.become_status(Status::Ended);
@@ -339,8 +350,9 @@ impl Session {
                 }
             }
             Event::TurnEnded(t) => {
-                self.turns += 1;
-                self.agent_cost = t.agent_cost.or(self.agent_cost);
+                // A deferred turn goes on in the next attempt, which counts its costs from zero.
+                self.turns += u64::from(t.deferred.is_none());
+                self.agent_cost = t.agent_cost.map(|c| c.saturating_add(self.agent_cost_before.unwrap_or(0))).or(self.agent_cost);
                 self.context_window = t.context_window.or(self.context_window);
                 if let Some(r) = t.result.as_deref().filter(|r| !r.is_empty()) {
                     self.last_text = Some(shorten(r));

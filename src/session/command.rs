@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::hook::{Tell, Told};
@@ -73,6 +73,23 @@ pub struct Resolve {
     pub chain: Option<Arc<Chain>>,
     /// Public keys of the operators there are.
     pub keys: Vec<String>,
+}
+
+/// While it lives, a terminal that can answer approvals is attached.
+pub struct AttachGuard {
+    pub(super) mailbox: mpsc::Sender<Command>,
+}
+
+impl Drop for AttachGuard {
+    fn drop(&mut self) {
+        // why: a full mailbox is a busy session; the sender task must not block in drop.
+        let mailbox = self.mailbox.clone();
+        if mailbox.try_send(Command::Attached(false)).is_err()
+            && let Ok(rt) = tokio::runtime::Handle::try_current()
+        {
+            rt.spawn(async move { mailbox.send(Command::Attached(false)).await });
+        }
+    }
 }
 
 impl Runner {
@@ -144,6 +161,9 @@ impl Runner {
         }
         if self.driver.prompt("", &[]).is_none() {
             return Err(Error::NoPrompts(self.session.agent.clone()));
+        }
+        if let Some(call) = self.live.parking.put_away_at() {
+            return Err(Error::PutAway { session: self.id.clone(), call });
         }
         if self.input_closed || self.ending.is_some() {
             return Err(Error::InputClosed(self.id.clone()));

@@ -214,7 +214,7 @@ fn spawn(
     chain: Arc<crate::policy::Chain>,
     witnesses: Witnesses,
 ) {
-    let run_dir = inner.run_dir(&session.id);
+    let run_dir = inner.run_dir(&session.id, 1);
     let shim = ShimHandle::gone(&run_dir);
     let inbox = process::Inbox::open(&run_dir, 0);
     let (mailbox, commands) = tokio::sync::mpsc::channel(super::run::MAILBOX);

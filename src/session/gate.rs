@@ -46,19 +46,18 @@ impl Runner {
                     .await;
             }
         }
+        if self.reasked(&asked).await {
+            return;
+        }
         let call = match self.record(&asked, &asked.input) {
             Ok(c) => Arc::new(c),
-            Err(why) => {
-                let mut small = asked.clone();
-                small.input = Value::Object(serde_json::Map::new());
-                let call = Arc::new(calls::build(&self.call_input(&small, &small.input), &RealPaths));
-                return self.decide(&asked, call, Judged::host_deny(why), begun);
-            }
+            Err(why) => return self.refuse(&asked, why, begun),
         };
         if self.input_closed {
             let judged = Judged::host_deny("the agent's input is closed, so no answer can reach it".to_owned());
             let seq = self.requested(&asked, &call, vec![]);
-            return self.settle(seq, &asked.request_id, &call, judged, None, 0, false);
+            self.settle(seq, &asked.request_id, &call, judged, None, 0, false);
+            return;
         }
         let seq = self.next_seq();
         if let Some(m) = self.live.changed(seq, &asked) {
@@ -80,12 +79,21 @@ impl Runner {
                 let why = format!("{} calls wait for an answer already, the limit `limits.waiting_asks`", self.live.waiting.len());
                 return self.decide(&asked, call, Judged { effect: Effect::Deny, by: By::Host, reason: why, ..judged }, begun);
             }
-            return self.ask(&asked, call, judged);
+            return self.ask(&asked, call, judged, None);
         }
         self.decide(&asked, call, judged, begun);
     }
 
-    async fn judge(&mut self, asked: &Asked, call: &Arc<Call>) -> Judged {
+    /// The host denies it; an input that cannot be recorded is left out.
+    pub(super) fn refuse(&mut self, asked: &Asked, why: String, begun: std::time::Instant) {
+        let call = self.record(asked, &asked.input).unwrap_or_else(|_| {
+            let none = Value::Object(serde_json::Map::new());
+            calls::build(&self.call_input(asked, &none), &RealPaths)
+        });
+        self.decide(asked, Arc::new(call), Judged::host_deny(why), begun);
+    }
+
+    pub(super) async fn judge(&mut self, asked: &Asked, call: &Arc<Call>) -> Judged {
         if let Some(why) = self.inner.own.check(call) {
             return Judged::host_deny(why);
         }
@@ -161,6 +169,7 @@ impl Runner {
         self.settle(seq, &asked.request_id, &call, judged, None, latency_us, true);
     }
 
+    /// Records a decision, and collects the frame that tells it where the gate waits for one.
     #[allow(clippy::too_many_arguments)] // why: the fields of one record; a struct of them would be `ToolDecided` again.
     pub(super) fn settle(
         &mut self,
@@ -171,7 +180,7 @@ impl Runner {
         approver: Option<Actor>,
         latency_us: u64,
         answer: bool,
-    ) {
+    ) -> ToolDecided {
         let effect = if judged.effect == Effect::Allow { Effect::Allow } else { Effect::Deny };
         let reason = or(&judged.reason, if effect == Effect::Allow { "allowed" } else { "denied" });
         let input = judged.updated_input.as_ref().unwrap_or(&call.input);
@@ -186,7 +195,7 @@ impl Runner {
                 self.live.untaken.insert(no, seq);
             }
         }
-        let input_hash = blake3::hash(input.to_string().as_bytes()).to_hex().to_string();
+        let input_hash = input_hash(input);
         let decided = ToolDecided {
             call: seq,
             effect,
@@ -202,10 +211,12 @@ impl Runner {
         };
         self.live.decided(&decided, call.call_id.as_deref());
         self.live.hooks.told(seq, effect, &decided.reason, decided.updated_input.as_ref());
-        self.pending.events.push(decided.into());
+        self.pending.events.push(decided.clone().into());
+        decided
     }
 
-    pub(super) fn ask(&mut self, asked: &Asked, call: Arc<Call>, judged: Judged) {
+    /// `held`: the agent waits before its gate, for a decision on the input of this hash.
+    pub(super) fn ask(&mut self, asked: &Asked, call: Arc<Call>, judged: Judged, held: Option<String>) {
         let seq = self.requested(asked, &call, judged.failures);
         let expires_at = self.inner.clock.wall_ms().saturating_add(i64::try_from(self.config.approval_timeout_ms).unwrap_or(i64::MAX));
         let request = ApprovalRequested {
@@ -218,6 +229,7 @@ impl Runner {
             updated_input: judged.updated_input,
             expires_at,
             two_person: self.config.needs_two(&self.session.labels),
+            held,
         };
         let waiting = live::Waiting { request_id: asked.request_id.clone(), call, asked: request.clone(), endorsed: vec![] };
         self.live.waiting.insert(seq, waiting);
@@ -274,13 +286,17 @@ impl Runner {
             effect,
             by,
             reason,
-            rule: w.asked.rule,
-            answers: w.asked.answers,
-            updated_input: w.asked.updated_input,
+            rule: w.asked.rule.clone(),
+            answers: w.asked.answers.clone(),
+            updated_input: w.asked.updated_input.clone(),
             failures: vec![],
         };
         let approver = (by == By::Approval).then_some(actor);
-        self.settle(seq, &w.request_id, &w.call, judged, approver, 0, answer);
+        let held = w.asked.held.is_some();
+        let decided = self.settle(seq, &w.request_id, &w.call, judged, approver, 0, answer && !held);
+        if held {
+            self.held_decided(&w, &decided);
+        }
     }
 
     /// The host denies everything that waits.
@@ -307,6 +323,11 @@ fn subject(call: &Call) -> String {
     let whole = whole.or_else(|| call.paths.first().map(|p| p.absolute.clone())).or_else(|| call.urls.first().cloned()).unwrap_or_default();
     // why masked here: a secret that is cut in two is no longer known as one when the event is masked.
     live::cut(&mask::text(&whole), SUBJECT_MAX)
+}
+
+/// BLAKE3 of an input's canonical JSON, hex.
+pub(super) fn input_hash(input: &Value) -> String {
+    blake3::hash(input.to_string().as_bytes()).to_hex().to_string()
 }
 
 fn or(text: &str, fallback: &str) -> String {

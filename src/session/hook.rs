@@ -371,7 +371,7 @@ impl Runner {
             }
             (None, HooksAsk::Wait) => {
                 self.live.hooks.waits(seq);
-                self.ask(&asked, call, judged);
+                self.ask(&asked, call, judged, None);
             }
             (None, _) => self.hand_over(&asked, &call, judged, begun),
         }

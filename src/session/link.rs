@@ -32,7 +32,7 @@ pub(super) enum Relinked {
 impl Runner {
     /// Waits until the shim answers, or is known to have ended.
     pub(super) async fn relink(&mut self, shutdown: &mut watch::Receiver<bool>) -> Relinked {
-        let (run_dir, marker) = (self.inner.run_dir(&self.id), self.id.to_string());
+        let (run_dir, marker) = (self.inner.run_dir(&self.id, self.session.attempt), self.id.to_string());
         let adopting = async move {
             loop {
                 match Shim::adopt_patiently(&run_dir, &marker).await {

@@ -107,6 +107,8 @@ pub struct Live {
     pub(super) hooks: super::hook::HookCalls,
     /// What policies said at the optional moments.
     pub moments: super::moments::Moments,
+    /// Where it stands between being put away and coming back.
+    pub parking: super::park::Parking,
     /// Number of the newest frame.
     pub last_frame: u64,
     /// Prompts given, and turns that ended.
@@ -132,6 +134,7 @@ impl Live {
         self.account.apply(e);
         self.hooks.replay(e);
         self.moments.replay(e);
+        self.parking.replay(e, &self.waiting);
         match &e.event {
             Event::PromptSubmitted(_) => self.prompts += 1,
             Event::ToolRequested(r) => {
@@ -174,18 +177,34 @@ impl Live {
                 }
             }
             Event::ResultJudged(r) => self.last_frame = self.last_frame.max(r.frame.unwrap_or(0)),
+            Event::AttemptStarted(_) if self.parking.began == e.seq => self.begin_attempt(e.seq),
+            Event::ToolDeferred(d) => self.last_frame = self.last_frame.max(d.frame),
+            Event::ToolAnswered(a) => {
+                self.last_frame = self.last_frame.max(a.frame);
+                if self.account.effect_of(a.call) == Some(Effect::Allow) {
+                    self.untaken.insert(a.frame, a.call);
+                }
+            }
             Event::ToolStarted(s) => self.untaken.retain(|_, call| *call != s.call),
             Event::ModelResponded(m) => {
                 let u = self.messages.entry_or(&m.message_id, Usage::default);
                 *u = u.plus(m.usage);
                 self.count(&m.model, m.usage);
             }
-            Event::TurnEnded(t) => {
+            Event::TurnEnded(t) if t.deferred.is_none() => {
                 self.turns += 1;
                 self.turn_failed = Some(t.is_error);
             }
             _ => {}
         }
+    }
+
+    /// The agent was started anew: its ids, frames and sums begin again. `seq` is the attempt's first event.
+    pub fn begin_attempt(&mut self, seq: u64) {
+        self.parking.begin(seq);
+        (self.requests, self.opened, self.last_frame) = (Recent::default(), None, 0);
+        self.recorded.clear();
+        self.untaken.clear();
     }
 
     /// Whether a question is new. A new one is remembered.
@@ -275,6 +294,7 @@ impl Live {
     /// The events of one output other than a question. Prices come from `prices`.
     pub fn step(&mut self, out: Output, prices: &PriceTable) -> Step {
         let mut s = Step::default();
+        self.parking.said(&out);
         match out {
             Output::Started { agent_session_id, version, model, permission_mode, tools, mcp_servers } => {
                 s.events.push(AgentStarted { agent_session_id, version, model, permission_mode, tools, mcp_servers }.into());
@@ -294,16 +314,23 @@ impl Live {
             Output::Usage { message_id, model, usage, parent_call_id } => {
                 self.counted(message_id, model, usage, parent_call_id, prices, &mut s);
             }
-            Output::TurnEnded(t) => {
-                self.turns += 1;
-                self.turn_failed = Some(t.is_error);
+            Output::TurnEnded(mut t) => {
+                let named = t.deferred.take();
+                let deferred = named.clone().filter(|id| self.parking.turn_ended(Some(id)));
+                if deferred.is_none() {
+                    _ = self.parking.turn_ended(None);
+                    // why: it ended at a call that it was not told to defer, so its work is not done.
+                    t.is_error |= named.is_some();
+                    self.turns += 1;
+                    self.turn_failed = Some(t.is_error);
+                }
                 if let Some(r) = t.result.as_ref().filter(|r| !r.is_empty()) {
                     self.moments.last_words = cut(r, EXCERPT);
                 }
                 self.settle_opened(prices, &mut s);
                 // why: requests that the stream does not show (sub-agents, compaction, titles) are in the agent's own totals only.
                 for (model, usage) in t.unaccounted(&self.recorded) {
-                    let message_id = format!("unattributed-{}-{model}", self.turns);
+                    let message_id = format!("unattributed-{}.{}-{model}", self.parking.began, self.turns);
                     self.usage(message_id, model, usage, Some(UNATTRIBUTED.to_owned()), prices, &mut s);
                 }
                 s.events.push(
@@ -316,6 +343,7 @@ impl Live {
                         context_window: t.context_window,
                         agent_usage: t.agent_usage,
                         denials: t.denials,
+                        deferred,
                     }
                     .into(),
                 );
@@ -332,6 +360,7 @@ impl Live {
             | Output::Quiet
             | Output::Asked(_)
             | Output::Shown(_)
+            | Output::Held(_)
             | Output::Cancelled { .. } => {}
         }
         s

@@ -37,7 +37,9 @@ mod link;
 mod live;
 mod mask;
 mod moments;
+mod park;
 mod recovery;
+mod relaunch;
 mod rules;
 mod run;
 mod start;
@@ -56,7 +58,7 @@ pub use rules::{NewRule, Rule};
 pub use start::{StartRequest, is_gated};
 
 use command::Command;
-pub use command::EffectReport;
+pub use command::{AttachGuard, EffectReport};
 
 /// How long a caller waits for a session's task to take a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -77,6 +79,10 @@ pub enum Error {
     Ended(SessionId),
     #[error("session {0} takes no further prompts: its input is closed; start it with --keep-open to send more later")]
     InputClosed(SessionId),
+    #[error(
+        "session {session} is put away until call {call} is answered; answer it with `beadle approve {session}:{call}` or `beadle deny`, then send again"
+    )]
+    PutAway { session: SessionId, call: u64 },
     #[error("agent {0} takes no prompts; its command line is all it gets")]
     NoPrompts(String),
     #[error("session {0} is {1}; stop it first, or remove it with --force")]
@@ -140,6 +146,7 @@ impl Error {
             Self::Refused { .. } => "BDL-SESSION-003",
             Self::Ended(_) => "BDL-SESSION-004",
             Self::InputClosed(_) => "BDL-SESSION-005",
+            Self::PutAway { .. } => "BDL-SESSION-040",
             Self::NoPrompts(_) => "BDL-SESSION-006",
             Self::NotEnded(..) => "BDL-SESSION-007",
             Self::NothingWaits { .. } => "BDL-SESSION-008",
@@ -254,8 +261,10 @@ impl Inner {
         self.chains.config(Some(cwd)).map_or_else(|_| self.config.clone(), |l| Arc::new(l.config))
     }
 
-    fn run_dir(&self, id: &SessionId) -> PathBuf {
-        self.run_root.join(id.as_str())
+    /// The folder of one attempt. That of the first is the session's own, in which those of others lie.
+    fn run_dir(&self, id: &SessionId, attempt: u32) -> PathBuf {
+        let own = self.run_root.join(id.as_str());
+        if attempt <= 1 { own } else { own.join(format!("attempt-{attempt}")) }
     }
 }
 
@@ -263,23 +272,6 @@ impl Inner {
 #[derive(Clone)]
 pub struct Manager {
     inner: Arc<Inner>,
-}
-
-/// While it lives, a terminal that can answer approvals is attached.
-pub struct AttachGuard {
-    mailbox: mpsc::Sender<Command>,
-}
-
-impl Drop for AttachGuard {
-    fn drop(&mut self) {
-        // why: a full mailbox is a busy session; the sender task must not block in drop.
-        let mailbox = self.mailbox.clone();
-        if mailbox.try_send(Command::Attached(false)).is_err()
-            && let Ok(rt) = tokio::runtime::Handle::try_current()
-        {
-            rt.spawn(async move { mailbox.send(Command::Attached(false)).await });
-        }
-    }
 }
 
 impl Manager {
@@ -423,7 +415,7 @@ impl Manager {
         let session = self.inner.store.session(id)?;
         self.inner.store.remove(id, &by).await?;
         rules::forget(&self.inner, id).await?;
-        if let Err(e) = std::fs::remove_dir_all(self.inner.run_dir(id))
+        if let Err(e) = std::fs::remove_dir_all(self.inner.run_dir(id, 1))
             && e.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(session = %id, error = %e, "the folder of a removed session stays");
@@ -458,9 +450,9 @@ impl Manager {
         })
     }
 
-    /// Where the agent's output lies.
-    pub fn run_dir(&self, id: &SessionId) -> PathBuf {
-        self.inner.run_dir(id)
+    /// Where the agent's output lies: that of its newest attempt.
+    pub fn run_dir(&self, session: &Session) -> PathBuf {
+        self.inner.run_dir(&session.id, session.attempt)
     }
 
     /// Live sessions by the identity of their shim, or of the agent where there is none: whoever descends from it has that

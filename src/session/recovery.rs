@@ -72,12 +72,21 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
     if let Some(process) = external::process_of(inner, session)? {
         return external::adopt(inner, session, process).await;
     }
-    let adopted = match Shim::adopt(&inner.run_dir(&session.id), session.id.as_str()).await {
-        Err(e @ process::Error::Unreachable { .. }) => return silent(inner, session, e).await,
+    let run_dir = inner.run_dir(&session.id, session.attempt);
+    let (mut live, witnesses) = rebuild(inner, session)?;
+    if live.parking.away() {
+        return go_on(inner, session.clone(), live, ShimHandle::gone(&run_dir), witnesses).await.map(|()| true);
+    }
+    let adopted = match Shim::adopt(&run_dir, session.id.as_str()).await {
+        Err(e @ process::Error::Unreachable { .. }) => return silent(inner, session, live, witnesses, e).await,
         adopted => adopted?,
     };
     let (handle, events, status) = match adopted {
         Adopted::Live(handle, events, status) => (handle, events, status),
+        // why not settled here: it may have ended to be put away, and the session goes on. Its task finds it ended.
+        Adopted::Ended(_) if live.parking.deferring_at().is_some() => {
+            return go_on(inner, session.clone(), live, ShimHandle::gone(&run_dir), witnesses).await.map(|()| true);
+        }
         Adopted::Ended(record) => return settle_end(inner, session, Gone::Exited(record)).await.map(|()| false),
         Adopted::Lost { leftovers } => {
             let reason = match leftovers.len() {
@@ -91,7 +100,6 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
     if session.status == Status::Starting {
         session = start::started(inner, &session, &session.command.clone(), &handle).await?;
     }
-    let (mut live, witnesses) = rebuild(inner, &session)?;
     live.last_frame = live.last_frame.max(resend(inner, &session, &handle, &status).await?);
     go_on(inner, session, live, (handle, events), witnesses).await?;
     Ok(true)
@@ -100,37 +108,35 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
 /// The shim lives and says nothing: its session is taken up without it, and its task waits for it ([`super::link`]).
 ///
 /// Its processes have their session's role from now on, not the operator's.
-async fn silent(inner: &Arc<Inner>, session: &Session, why: process::Error) -> Result<bool, Error> {
+async fn silent(inner: &Arc<Inner>, session: &Session, live: Live, witnesses: Witnesses, why: process::Error) -> Result<bool, Error> {
     let Some((shim, agent)) = recorded(inner, session)? else {
         // A start that was not recorded: its agent has been told nothing.
         return Err(why.into());
     };
     tracing::warn!(session = %session.id, pid = shim.pid, "the shim is alive and silent; its session waits for it");
-    let (live, witnesses) = rebuild(inner, session)?;
-    let parts = ShimHandle::silent(&inner.run_dir(&session.id), shim, agent);
+    let parts = ShimHandle::silent(&inner.run_dir(&session.id, session.attempt), shim, agent);
     go_on(inner, session.clone(), live, parts, witnesses).await?;
     Ok(true)
 }
 
 /// Shim and agent by their recorded pids. While the lock is held the shim's is nobody else's.
 fn recorded(inner: &Inner, session: &Session) -> Result<Option<(ProcessId, ProcessId)>, Error> {
-    let mut from = 1;
+    let (mut from, mut newest) = (1, None);
     while from <= session.last_seq {
         let page = inner.store.events(&session.id, from, PAGE)?;
         let started = page.iter().rev().find_map(|e| match &e.envelope.event {
             Event::AttemptStarted(a) => Some((a.shim_pid, a.pid)),
             _ => None,
         });
-        if let Some((shim, agent)) = started {
-            let agent = process::identify(agent).unwrap_or_default();
-            return Ok(process::identify(shim).map(|shim| (shim, agent)));
-        }
+        newest = started.or(newest);
         let Some(last) = page.last() else { break };
         from = last.envelope.seq + 1;
     }
-    Ok(None)
+    let known = |(shim, agent)| process::identify(shim).map(|shim| (shim, process::identify(agent).unwrap_or_default()));
+    Ok(newest.and_then(known))
 }
 
+/// Starts the task of a session that goes on, with or without an agent.
 async fn go_on(
     inner: &Arc<Inner>,
     session: Session,
@@ -151,7 +157,7 @@ async fn go_on(
 /// A session whose agent ended while no daemon was there: what it still said is read, then its end recorded.
 pub(super) async fn settle_end(inner: &Arc<Inner>, session: &Session, gone: Gone) -> Result<(), Error> {
     let driver = agent::driver(&session.agent)?;
-    let run_dir = inner.run_dir(&session.id);
+    let run_dir = inner.run_dir(&session.id, session.attempt);
     let (live, witnesses) = rebuild(inner, session)?;
     let cursor = inner.store.cursor(&session.id)?.map_or(0, |c| c.offset);
     let inbox = crate::process::Inbox::open(&run_dir, cursor);
@@ -183,6 +189,11 @@ pub(super) fn rebuild(inner: &Inner, session: &Session) -> Result<(Live, Witness
     }
     // why: a question and its answer are one append; only those that wait for a person may be without a decision.
     live.waiting.retain(|_, w| w.asked.expires_at != 0);
+    // why the store too: not every frame has an event that names it.
+    let (attempt, newest) = inner.store.newest_frame(&session.id)?;
+    if attempt == session.attempt.max(1) {
+        live.last_frame = live.last_frame.max(newest);
+    }
     Ok((live, witnesses))
 }
 

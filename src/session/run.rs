@@ -16,11 +16,12 @@ use tokio::time::Instant;
 use super::command::Command;
 use super::link::Relinked;
 use super::live::{self, Live};
+use super::recovery::Gone;
 use super::witness::Witnesses;
 use super::{Inner, failpoint, mask};
 use crate::agent::{Driver, Output, ReadState};
-use crate::config::{Config, OnBreach, Unattended};
-use crate::model::{Actor, By, Effect, Event, MediationBreached, Session, SessionId, SessionStopping};
+use crate::config::{Config, Unattended};
+use crate::model::{Actor, By, Effect, Event, Session, SessionId};
 use crate::policy::Chain;
 use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle, Watch};
 use crate::store::{Batch, Frame};
@@ -81,6 +82,8 @@ pub struct Runner {
     pub(super) attached: usize,
     pub(super) unattended_since: Option<Instant>,
     pub(super) ending: Option<Ending>,
+    /// Why the host ends it, where that is to be told with the end.
+    pub(super) why: Option<String>,
     pub(super) input_closed: bool,
     pub(super) close_at: Option<Instant>,
     /// Until when calls that were started wait for company.
@@ -90,7 +93,7 @@ pub struct Runner {
     pub(super) unreadable: bool,
     /// The log has another writer: nothing more is recorded, so nothing more is done.
     pub(super) is_usurped: bool,
-    read_state: ReadState,
+    pub(super) read_state: ReadState,
     pub(super) witnesses: Witnesses,
 }
 
@@ -132,6 +135,7 @@ impl Runner {
             attached: 0,
             unattended_since,
             ending: None,
+            why: None,
             input_closed: false,
             close_at,
             linger: None,
@@ -145,9 +149,10 @@ impl Runner {
 
     /// Runs the session to its end. Returns when the log has its `session_ended`, or the daemon shuts down.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
-        if self.external.is_none() && !self.shim.is_linked() {
+        if self.external.is_none() && !self.shim.is_linked() && !self.live.parking.away() {
             match self.relink(&mut shutdown).await {
                 Relinked::Linked => {}
+                Relinked::Gone(Gone::Exited(record)) if self.left(&record).await => {}
                 Relinked::Gone(end) => return self.finish_lost(end).await,
                 Relinked::ShuttingDown => return,
             }
@@ -157,11 +162,17 @@ impl Runner {
             self.stop_process(false);
             told(&self.id, self.shim.stop(Duration::from_millis(self.config.grace_ms)).await);
         }
+        self.catch_up(self.inbox.offset());
+        self.close_at = self.close_at.or(self.live.parking.confirmed().then(Instant::now));
         loop {
-            if self.driver.speaks() && self.external.is_none() {
+            if let Some(reason) = self.away().await {
+                return self.finish_away(reason).await;
+            }
+            let away = self.live.parking.away();
+            if self.driver.speaks() && self.external.is_none() && !away {
                 self.drain().await;
             }
-            if self.driver.speaks() {
+            if self.driver.speaks() && !away {
                 self.consult().await;
             }
             if !self.lingers() {
@@ -172,15 +183,20 @@ impl Runner {
                 biased;
                 _ = shutdown.changed() => return,
                 () = gone(self.external.as_ref()) => return self.finish_external(None).await,
-                got = self.shim_events.recv(), if self.external.is_none() => match got {
+                got = self.shim_events.recv(), if self.external.is_none() && !away => match got {
                     Some(ShimEvent::Written { .. }) => {}
                     Some(ShimEvent::Refused { no, last }) => tracing::warn!(session = %self.id, no, last, "a frame was refused"),
                     Some(ShimEvent::Blocked(errno)) => tracing::warn!(session = %self.id, errno, "the agent's output cannot be written; it waits"),
                     Some(ShimEvent::Taken(no)) => self.taken(no),
-                    Some(ShimEvent::Exited(record)) => return self.finish(record).await,
+                    Some(ShimEvent::Exited(record)) => {
+                        if !self.left(&record).await {
+                            return self.finish(record).await;
+                        }
+                    }
                     Some(ShimEvent::Disconnected) | None => {
                         match self.relink(&mut shutdown).await {
                             Relinked::Linked => {}
+                            Relinked::Gone(Gone::Exited(record)) if self.left(&record).await => {}
                             Relinked::Gone(end) => return self.finish_lost(end).await,
                             Relinked::ShuttingDown => return,
                         }
@@ -225,9 +241,15 @@ impl Runner {
             return;
         }
         for out in self.driver.read(&mut self.read_state, line) {
+            if let Some(call) = self.live.parking.refuses(&out) {
+                self.refused(call);
+            } else if self.live.parking.out_of_turn(&out) {
+                self.not_asked_again("it went on with something else").await;
+            }
             match out {
                 Output::Asked(asked) => self.question(asked).await,
                 Output::Shown(result) => self.shown(result).await,
+                Output::Held(asked) => self.held(asked).await,
                 Output::Cancelled { request_id } => self.cancelled(&request_id),
                 Output::Unparsed { reason } => {
                     let (event, blob) = live::unparsed_event(reason, &mask::bytes(line.to_vec()));
@@ -268,47 +290,13 @@ impl Runner {
         }
     }
 
-    pub(super) async fn breach(&mut self, what: &str, detail: String, call: Option<u64>) {
-        if let Some(call) = call {
-            self.live.account.contradicted(call, what);
-        }
-        let stop = self.config.on_breach != OnBreach::Alert;
-        // why: an agent that the host did not start is not the host's to end; it runs no further call instead.
-        let ours = self.external.is_none();
-        let action = if stop && ours {
-            "stop"
-        } else if stop {
-            "deny"
-        } else {
-            "alert"
-        };
-        self.pending
-            .events
-            .push(MediationBreached { what: what.to_owned(), detail: live::cut(&detail, 1024), call, action: action.to_owned() }.into());
-        if stop && self.ending.is_none() && ours {
-            self.end(Ending::Breach, "breach").await;
-        } else if stop && !ours {
-            self.ending = Some(Ending::Breach);
-        }
-    }
-
-    async fn fault(&mut self, why: String) {
-        self.pending.events.push(crate::model::Note { text: live::cut(&why, 1024) }.into());
-        if self.ending.is_none() {
-            self.end(Ending::Fault, "fault").await;
-        }
-    }
-
-    /// Records that the host ends the agent, then does it.
-    pub(super) async fn end(&mut self, ending: Ending, how: &str) {
-        self.ending = Some(ending);
-        self.pending.events.push(SessionStopping { by: Actor::host(), how: how.to_owned(), grace_ms: 0 }.into());
-        self.commit().await;
-        told(&self.id, self.shim.kill().await);
-    }
-
     fn turn_ended(&mut self) {
         self.witnesses.soon();
+        if self.live.parking.confirmed() {
+            failpoint::hit("confirmed");
+            self.close_at = Some(Instant::now());
+            return;
+        }
         if self.session.keep_open || self.input_closed {
             return;
         }
@@ -341,6 +329,7 @@ impl Runner {
         }
         let events: Vec<Event> = p.events.into_iter().map(mask::event).collect();
         let decides = events.iter().any(|e| matches!(e, Event::ToolDecided(_)));
+        let tells = events.iter().find_map(super::park::told_by);
         let mut pause = Duration::from_millis(100);
         loop {
             let batch = Batch {
@@ -396,6 +385,9 @@ impl Runner {
         if decides {
             failpoint::hit("synced");
         }
+        if let Some(point) = tells {
+            failpoint::hit(point);
+        }
         self.live.hooks.answer(self.session.last_seq);
         for f in &p.frames {
             send(&self.shim, f).await;
@@ -425,9 +417,11 @@ impl Runner {
         let waiting = !self.live.waiting.is_empty();
         let reattach = self.unattended_since.filter(|_| waiting && self.config.unattended == Unattended::Deny).map(|t| t + REATTACH);
         // why: an answer can still come for what waits, and needs the input.
-        let close = self.close_at.filter(|_| !waiting);
+        let away = self.live.parking.away();
+        let close = self.close_at.filter(|_| !away && (!waiting || self.live.parking.confirmed()));
+        let look = self.witnesses.due().filter(|_| !away);
         let linger = self.linger.filter(|_| self.lingers() && !self.pending.events.is_empty());
-        [expiry, reattach, close, linger, self.witnesses.due(), self.live.hooks.next_gone()].into_iter().flatten().min()
+        [expiry, reattach, close, linger, look, self.live.parking.due(), self.live.hooks.next_gone()].into_iter().flatten().min()
     }
 
     async fn timer(&mut self) {
@@ -442,7 +436,9 @@ impl Runner {
             self.unattended_since = None;
             self.resolve_all(By::Unattended, "it needs a person's answer and the terminal went away", true);
         }
-        if self.live.waiting.is_empty() && self.close_at.is_some_and(|t| now >= t) {
+        self.parking_due(now).await;
+        let may_close = self.live.waiting.is_empty() || self.live.parking.confirmed();
+        if may_close && !self.live.parking.away() && self.close_at.is_some_and(|t| now >= t) {
             self.close_at = None;
             if !self.goes_on().await {
                 self.close_input().await;

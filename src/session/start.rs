@@ -17,13 +17,13 @@ use tokio::sync::{mpsc, watch};
 use super::live::{self, Live};
 use super::run::{CLOSE_INPUT, MAILBOX, Runner};
 use super::witness::Witnesses;
-use super::{Error, Inner, LiveSession, attest, instructions, mask, moments};
+use super::{Error, Inner, LiveSession, attest, instructions, mask, moments, relaunch};
 use crate::agent::{self, Driver, Launch, LaunchRequest};
 use crate::config::Config;
 use crate::model::moment::NewPrompt;
 use crate::model::{
-    Actor, AttemptStarted, Event, Mediation, Moment, Outcome, PromptSubmitted, Session, SessionCreated, SessionEnded, SessionId,
-    SessionProgram,
+    Actor, AttemptStarted, Event, Mediation, Moment, Outcome, PromptSubmitted, RelaunchKept, Session, SessionCreated, SessionEnded,
+    SessionId, SessionProgram,
 };
 use crate::policy::Chain;
 use crate::process::{Inbox, LaunchSpec, Shim, ShimEvents, ShimHandle, default_limits};
@@ -77,6 +77,7 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     let home = env.get(OsStr::new("HOME")).and_then(|h| h.to_str()).map(str::to_owned);
     let found = instructions::read(&cwd);
     let program = if request.agent == "demo" { Some(inner.host_bin.clone()) } else { request.program.as_ref().map(PathBuf::from) };
+    let conversation = uuid(inner);
     let mut recipe = LaunchRequest {
         program,
         args: request.args.clone(),
@@ -84,10 +85,12 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         env,
         cwd: cwd.clone(),
         prompt: request.prompt.clone(),
-        agent_session_id: uuid(inner),
+        agent_session_id: conversation.clone(),
         model: request.model.clone(),
         instructions: found.text.clone(),
         mcp_config: request.mcp_config.clone(),
+        // why not where programs must be attested: what was checked is the recipe that holds no calls.
+        hold: inner.config.park_after_ms.is_some() && !inner.config_of(&cwd).require_attested,
         ..LaunchRequest::default()
     };
     let mut launch = driver.launch(&recipe)?;
@@ -133,11 +136,29 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
             Err(r) => return opening::refused(inner, &id, [vec![first], assembled.events, judged].concat(), r, true).await,
         }
     }
-    if recipe.results || !recipe.context.is_empty() {
+    // why: a policy may have tightened it for this session.
+    let unheld = recipe.hold && must;
+    recipe.hold &= !must;
+    if recipe.results || unheld || !recipe.context.is_empty() {
         launch = driver.launch(&recipe)?;
     }
     let mut events: Vec<Event> = vec![first];
     events.extend(launch.transcript.clone().map(Event::from));
+    let spec = LaunchSpec {
+        run_dir: inner.run_dir(&id, 1),
+        marker: id.to_string(),
+        program: program.clone(),
+        args: launch.args.clone(),
+        env: launch.env.clone().into_iter().collect(),
+        cwd: cwd.clone(),
+        umask: request.umask.unwrap_or(0o022) & 0o777,
+        gated: driver.speaks(),
+        keep_stdin: launch.keep_stdin,
+        keep_tree: false,
+        limits: default_limits(driver.speaks()),
+    };
+    let kept = if launch.holds { Some(sealed(inner, &spec, &conversation)?) } else { None };
+    events.extend(kept.iter().map(|(_, digest)| RelaunchKept { digest: digest.clone() }.into()));
     events.extend(assembled.events);
     events.extend(judged);
     for skipped in found.skipped {
@@ -170,19 +191,12 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         })
         .await?;
 
-    let spec = LaunchSpec {
-        run_dir: inner.run_dir(&id),
-        marker: id.to_string(),
-        program: program.clone(),
-        args: launch.args.clone(),
-        env: launch.env.clone().into_iter().collect(),
-        cwd,
-        umask: request.umask.unwrap_or(0o022) & 0o777,
-        gated: driver.speaks(),
-        keep_stdin: launch.keep_stdin,
-        keep_tree: false,
-        limits: default_limits(driver.speaks()),
-    };
+    if let Some((bytes, _)) = &kept
+        && let Err(e) = relaunch::keep(&spec.run_dir, bytes)
+    {
+        failed(inner, &done.session, e.to_string()).await?;
+        return Err(e);
+    }
     let shim = match Shim::launch(&inner.shim_bin, &spec).await {
         Ok(shim) => shim,
         Err(e) => {
@@ -212,6 +226,9 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     live.last_frame = frames.len() as u64;
     live.prompts = u64::from(request.prompt.is_some());
     live.moments.results = recipe.results;
+    if let Some((_, digest)) = kept {
+        live.parking.ready(digest, conversation);
+    }
     let witnesses = Witnesses::new(launch.transcript.as_ref(), &session);
     spawn(inner, driver, session.clone(), live, shim, 0, assembled.config, assembled.chain, request.attach, witnesses);
     Ok(session)
@@ -225,6 +242,7 @@ pub(super) async fn started(inner: &Arc<Inner>, session: &Session, argv: &[Strin
 
 /// Records a start that came to nothing.
 pub(super) async fn failed(inner: &Arc<Inner>, session: &Session, reason: String) -> Result<Session, Error> {
+    relaunch::forget(&inner.run_dir(&session.id, 1));
     let outcome = Outcome::Failed;
     let ended = super::finish::unseen(outcome, reason.clone());
     let events = vec![ended.into(), SessionEnded { outcome, reason: Some(reason) }.into()];
@@ -259,7 +277,7 @@ pub(super) fn spawn(
     attach: bool,
     witnesses: Witnesses,
 ) {
-    let inbox = Inbox::open(&inner.run_dir(&session.id), cursor);
+    let inbox = Inbox::open(&inner.run_dir(&session.id, session.attempt), cursor);
     let (mailbox, commands) = mpsc::channel(MAILBOX);
     let (chain, chains) = watch::channel(chain);
     let cwd = PathBuf::from(&session.cwd);
@@ -401,6 +419,17 @@ pub(super) fn find_program(program: &Path, path: Option<&OsStr>) -> Result<PathB
         .map(|d| d.join(program))
         .find(|p| check(p).is_ok())
         .ok_or_else(|| err("is not on the session's PATH"))
+}
+
+/// What a relaunch would need, as its file's bytes, and their digest.
+fn sealed(inner: &Inner, spec: &LaunchSpec, conversation: &str) -> Result<(Vec<u8>, String), Error> {
+    let mut salt = [0u8; 32];
+    inner.entropy.fill(&mut salt);
+    let kept = relaunch::Kept::of(spec, conversation, &salt).and_then(|k| k.seal());
+    kept.map_err(|why| Error::Refused {
+        what: "the agent's arguments and environment".to_owned(),
+        why: format!("cannot be kept for a relaunch: one {why}"),
+    })
 }
 
 fn uuid(inner: &Inner) -> String {

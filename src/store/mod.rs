@@ -292,6 +292,11 @@ impl Store {
         self.0.pool.cursor(id)
     }
 
+    /// The attempt that was given frames last, and the number of its newest.
+    pub fn newest_frame(&self, id: &SessionId) -> Result<(u32, u64)> {
+        self.0.pool.newest_frame(id)
+    }
+
     /// Stored frames of an attempt above number `no`, in order.
     pub fn frames_after(&self, id: &SessionId, attempt: u32, no: u64) -> Result<Vec<Frame>> {
         self.0.pool.frames_after(id, attempt, no)

@@ -21,6 +21,7 @@ mod moments;
 mod notify;
 mod numbers;
 mod operator;
+mod park;
 mod plugin;
 mod policy;
 mod process;

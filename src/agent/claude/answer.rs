@@ -1,9 +1,9 @@
 //! Frames to the agent: one JSON object and a newline each. Called by the driver and by `read` (refusals).
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::OURS;
-use crate::agent::Answer;
+use crate::agent::{Answer, Callbacks};
 use crate::model::PromptContext;
 
 /// What the agent is told when a denial has no reason.
@@ -14,14 +14,26 @@ pub const RESULTS: [(&str, &str); 2] = [("PostToolUse", "bdl-results"), ("PostTo
 /// How long the agent waits for the answer to a result, in seconds; after it the result would pass. Longer than any daemon is away,
 /// and below the 2^31 milliseconds at which the agent's timers fire at once (seen).
 const RESULT_PATIENCE: u64 = 20 * 24 * 3600;
+/// Name of the callback by which calls are held before the gate.
+pub const HOLD: &str = "bdl-hold";
+/// How long the agent waits for that callback, in seconds: the most that its timer takes (24 days), after which the call is denied.
+const HOLD_PATIENCE: u64 = 2_147_483;
 
-/// The handshake. The agent takes no tools or prompts from it, and hooks only where `results` are to be shown to the host first.
-pub fn initialize(results: bool) -> Vec<u8> {
+/// The handshake. The agent takes no tools or prompts from it, and hooks only for what the host is to be called back.
+pub fn initialize(callbacks: Callbacks) -> Vec<u8> {
     let mut request = json!({"subtype": "initialize"});
-    if results {
-        let hooks =
-            RESULTS.map(|(event, id)| (event.to_owned(), json!([{"matcher": null, "hookCallbackIds": [id], "timeout": RESULT_PATIENCE}])));
-        request["hooks"] = Value::Object(hooks.into_iter().collect());
+    let mut hooks = Map::new();
+    let mut hook = |event: &str, id: &str, patience: u64| {
+        hooks.insert(event.to_owned(), json!([{"matcher": null, "hookCallbackIds": [id], "timeout": patience}]));
+    };
+    if callbacks.results {
+        RESULTS.iter().for_each(|(event, id)| hook(event, id, RESULT_PATIENCE));
+    }
+    if callbacks.hold {
+        hook("PreToolUse", HOLD, HOLD_PATIENCE);
+    }
+    if !hooks.is_empty() {
+        request["hooks"] = Value::Object(hooks);
     }
     frame(&json!({"type": "control_request", "request_id": format!("{OURS}initialize"), "request": request}))
 }
@@ -42,13 +54,15 @@ pub fn prompt(text: &str, context: &[PromptContext]) -> Vec<u8> {
     }))
 }
 
-/// The decision on a `can_use_tool` request. The input is always stated, so that what runs is what was judged.
+/// The answer to a `can_use_tool` request, or to the callback before it. The input is always stated, so that what runs is what was judged.
 pub fn decision(request_id: &str, answer: Answer<'_>) -> Vec<u8> {
     response(
         request_id,
         match answer {
             Answer::Allow { input } => json!({"behavior": "allow", "updatedInput": input}),
             Answer::Deny { reason } => json!({"behavior": "deny", "message": if reason.is_empty() { NO_REASON } else { reason }}),
+            Answer::Pass => json!({}),
+            Answer::Defer => json!({"hookSpecificOutput": {"hookEventName": "PreToolUse", "permissionDecision": "defer"}}),
         },
     )
 }
@@ -115,6 +129,19 @@ mod tests {
     }
 
     #[test]
+    fn a_held_call_is_passed_on_or_deferred_and_never_consented_to() {
+        let body = |a| parsed(&decision("r", a))["response"]["response"].clone();
+        assert_eq!(body(Answer::Pass), json!({}));
+        assert_eq!(body(Answer::Defer)["hookSpecificOutput"]["permissionDecision"], "defer");
+        let hooks = |hold| parsed(&initialize(Callbacks { hold, results: false }))["request"]["hooks"].clone();
+        assert_eq!(hooks(false), Value::Null);
+        let hooks = hooks(true);
+        assert_eq!(hooks.as_object().map(serde_json::Map::len), Some(1), "before tool uses and nowhere else");
+        assert_eq!(hooks["PreToolUse"][0]["hookCallbackIds"], json!([HOLD]));
+        assert!(hooks["PreToolUse"][0]["timeout"].as_u64().is_some_and(|s| s * 1000 <= i32::MAX as u64), "a longer timer fires at once");
+    }
+
+    #[test]
     fn prompts_are_one_line() {
         let f = parsed(&prompt("two\nlines \u{2028} and \0", &[]));
         assert_eq!(f["message"]["content"][0]["text"], "two\nlines \u{2028} and \0");
@@ -135,8 +162,8 @@ mod tests {
 
     #[test]
     fn hooks_are_asked_for_only_where_results_are_judged() {
-        assert!(parsed(&initialize(false))["request"].get("hooks").is_none());
-        let f = parsed(&initialize(true));
+        assert!(parsed(&initialize(Callbacks::default()))["request"].get("hooks").is_none());
+        let f = parsed(&initialize(Callbacks { hold: false, results: true }));
         assert_eq!(f["request"]["hooks"]["PostToolUse"][0]["hookCallbackIds"], json!(["bdl-results"]));
         let patience = f["request"]["hooks"]["PostToolUse"][0]["timeout"].as_u64().expect("seconds");
         assert!(patience * 1000 < 1 << 31, "a longer timer fires at once, and the result passes");

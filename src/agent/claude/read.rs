@@ -29,6 +29,7 @@ const PIECE: &[u8] = br#"{"type":"stream_event","event":{"type":"content_block_"
 const QUIET_TYPES: &[&str] = &[
     "auth_status",
     "keep_alive",
+    "progress",
     "prompt_suggestion",
     "rate_limit_event",
     "streamlined_text",
@@ -165,6 +166,9 @@ fn control_request(state: &ReadState, v: &Map<String, Value>) -> Vec<Output> {
             let answer = answer::cancel_dialog(&request_id);
             vec![Output::Declined { request_id, what: "a dialog with the user".to_owned(), answer }]
         }
+        Some("hook_callback") if request.get("callback_id").and_then(Value::as_str) == Some(answer::HOLD) => {
+            held(state, request_id, request)
+        }
         Some("hook_callback") => result::shown(request_id, request),
         Some("mcp_message") => forged("mcp_message", "the host registered no MCP server of its own"),
         Some(other) => forged("control_request that agents do not send", other),
@@ -173,19 +177,35 @@ fn control_request(state: &ReadState, v: &Map<String, Value>) -> Vec<Output> {
 }
 
 fn can_use_tool(state: &ReadState, request_id: String, r: &Map<String, Value>) -> Vec<Output> {
-    let Some(tool) = id(r, "tool_name") else { return forged("can_use_tool", "without a usable tool_name") };
-    let Some(call_id) = id(r, "tool_use_id") else { return forged("can_use_tool", "without a usable tool_use_id") };
-    let Some(input @ Value::Object(_)) = r.get("input") else { return forged("can_use_tool", "with an input that is not an object") };
+    match asked(state, request_id, r, "input") {
+        Ok(asked) => vec![Output::Asked(asked)],
+        Err(why) => forged("can_use_tool", why),
+    }
+}
+
+/// The callback before a tool use: the same call that the gate then asks about, in a hook's words.
+fn held(state: &ReadState, request_id: String, r: &Map<String, Value>) -> Vec<Output> {
+    let Some(Value::Object(hook)) = r.get("input") else { return forged("hook_callback", "without an input") };
+    if hook.get("hook_event_name").and_then(Value::as_str) != Some("PreToolUse") {
+        return forged("hook_callback", "of an event that the host did not ask for");
+    }
+    match asked(state, request_id, hook, "tool_input") {
+        Ok(asked) => vec![Output::Held(asked)],
+        Err(why) => forged("hook_callback", why),
+    }
+}
+
+fn asked(state: &ReadState, request_id: String, r: &Map<String, Value>, input: &str) -> Result<Asked, &'static str> {
+    let tool = id(r, "tool_name").ok_or("without a usable tool_name")?;
+    let call_id = id(r, "tool_use_id").ok_or("without a usable tool_use_id")?;
+    let Some(input @ Value::Object(_)) = r.get(input) else { return Err("with an input that is not an object") };
     let sub_agent = match r.get("agent_id") {
         None | Some(Value::Null) => None,
-        Some(_) => match id(r, "agent_id") {
-            Some(a) => Some(a),
-            None => return forged("can_use_tool", "with an unusable agent_id"),
-        },
+        Some(_) => Some(id(r, "agent_id").ok_or("with an unusable agent_id")?),
     };
     let parent_call_id =
         sub_agent.as_deref().and_then(|a| state.sub_agents.iter().rev().find(|(id, _)| id == a)).map(|(_, call)| call.clone());
-    vec![Output::Asked(Asked { request_id, call_id: Some(call_id), tool, input: input.clone(), parent_call_id, sub_agent })]
+    Ok(Asked { request_id, call_id: Some(call_id), tool, input: input.clone(), parent_call_id, sub_agent })
 }
 
 fn control_response(v: &Map<String, Value>) -> Vec<Output> {

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::agent::{Error, Launch, LaunchRequest};
+use crate::agent::{Callbacks, Error, Launch, LaunchRequest};
 use crate::model::TranscriptNamed;
 
 const AGENT: &str = "claude";
@@ -220,6 +220,8 @@ pub fn launch(r: &LaunchRequest) -> Result<Launch, Error> {
     args.extend(chosen.passed);
     let (mediation, mediation_note) = super::lowered(&r.unsafe_args);
     let transcript = transcript(r);
+    // why: without its own record there is nothing to resume from; a channel that was loosened is not built upon.
+    let holds = r.hold && transcript.is_some() && r.unsafe_args.is_empty();
     args.extend(r.unsafe_args.iter().cloned());
     if let Some(long) = args.iter().find(|a| a.len() > ARGUMENT_MAX) {
         return Err(refused(name_of(long), "its value is longer than the 131,071 bytes that one argument may have"));
@@ -228,11 +230,12 @@ pub fn launch(r: &LaunchRequest) -> Result<Launch, Error> {
         program: r.program.clone().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| AGENT.into()),
         args: args.into_iter().map(Into::into).collect(),
         env: environment(&r.env)?,
-        frames: super::opening(r.prompt.as_deref(), &r.context, r.results),
+        frames: super::opening(r.prompt.as_deref(), &r.context, Callbacks { hold: holds, results: r.results }),
         mediation,
         mediation_note,
         keep_stdin: true,
         transcript,
+        holds,
     })
 }
 

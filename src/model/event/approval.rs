@@ -29,6 +29,9 @@ pub struct ApprovalRequested {
     /// Two persons must allow it; one denies it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub two_person: bool,
+    /// The agent waits before its gate, at which it asks once this is decided: BLAKE3 of the input, hex, that it must then ask about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 /// The first of two persons allowed it. Whose key that was is in `by`.

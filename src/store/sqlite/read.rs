@@ -199,6 +199,15 @@ impl Pool {
         })
     }
 
+    /// The attempt that was given frames last, and the number of its newest, whether that is still stored or not; zeros before the first.
+    pub fn newest_frame(&self, id: &SessionId) -> Result<(u32, u64)> {
+        const SQL: &str = "SELECT frame_attempt, frame_no FROM sessions WHERE id = ?1";
+        self.with(|c| {
+            let row = c.query_row(SQL, [id.as_str()], |r| Ok((r.get(0)?, count(r.get(1)?)))).optional();
+            row.doing("reading a frame's number")?.ok_or_else(|| not_found(id.as_str()))
+        })
+    }
+
     /// Stored frames of an attempt with a number above `no`, in order, at most 10,000.
     pub fn frames_after(&self, id: &SessionId, attempt: u32, no: u64) -> Result<Vec<Frame>> {
         const DOING: &str = "reading frames";

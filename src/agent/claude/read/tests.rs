@@ -29,6 +29,50 @@ fn a_question_is_read_whole() {
     assert_eq!(one(&ask()), Output::Asked(asked));
 }
 
+fn callback() -> Value {
+    json!({"type": "control_request", "request_id": "r1", "request": {"subtype": "hook_callback", "callback_id": "bdl-hold", "tool_use_id": "t1",
+        "input": {"hook_event_name": "PreToolUse", "tool_name": "Bash", "tool_input": {"command": "ls"}, "tool_use_id": "t1"}}})
+}
+
+#[test]
+fn the_callback_before_a_tool_use_names_the_same_call() {
+    let (Output::Asked(gate), Output::Held(held)) = (one(&ask()), one(&callback())) else { panic!("a question and a held call") };
+    assert_eq!(gate, held);
+    let mut sub = callback();
+    sub["request"]["input"]["agent_id"] = json!("a1");
+    let Output::Held(held) = one(&sub) else { panic!("{sub}") };
+    assert_eq!(held.sub_agent.as_deref(), Some("a1"));
+    for (path, wrong) in [
+        ("/request/callback_id", json!("other")),
+        ("/request/input/hook_event_name", json!("PostToolUse")),
+        ("/request/input/tool_name", json!("")),
+        ("/request/input/tool_use_id", json!(7)),
+        ("/request/input/tool_input", json!("ls")),
+        ("/request/input", json!(null)),
+    ] {
+        let mut v = callback();
+        *v.pointer_mut(path).expect("path") = wrong;
+        assert!(matches!(one(&v), Output::Forged { .. }), "{v}");
+    }
+}
+
+#[test]
+fn a_turn_that_ends_at_a_deferred_call_names_it() {
+    let turn = |more: Value| {
+        let mut v =
+            json!({"type": "result", "subtype": "success", "is_error": false, "num_turns": 1, "result": "", "usage": {"input_tokens": 5}});
+        v.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let Output::TurnEnded(t) = one(&v) else { panic!("{v}") };
+        t.deferred
+    };
+    assert_eq!(turn(json!({})), None);
+    let deferred = json!({"id": "t1", "name": "Bash", "input": {"command": "ls"}});
+    assert_eq!(turn(json!({"terminal_reason": "tool_deferred", "deferred_tool_use": deferred})).as_deref(), Some("t1"));
+    for odd in [json!("t1"), json!({"id": 7}), json!({"id": ""}), json!([])] {
+        assert_eq!(turn(json!({"deferred_tool_use": odd})), None);
+    }
+}
+
 #[test]
 fn control_lines_that_are_not_as_expected_are_forgeries() {
     let set = |path: &str, value: Value| {

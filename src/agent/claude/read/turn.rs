@@ -34,6 +34,7 @@ pub fn result(state: &mut ReadState, v: &Map<String, Value>) -> Vec<Output> {
         agent_usage,
         denials: v.get("permission_denials").and_then(Value::as_array).and_then(|d| u64::try_from(d.len()).ok()),
         model_usage: models.map(by_model).unwrap_or_default(),
+        deferred: v.get("deferred_tool_use").and_then(Value::as_object).and_then(|d| super::id(d, "id")),
     })]
 }
 
