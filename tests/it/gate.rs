@@ -154,8 +154,10 @@ pub fn failing_policy(host: &TestHost, way: &str, on_failure: &str) {
     let path = host.home().join("p.wasm");
     std::fs::write(&path, crate::plugin::HOSTILE).expect("a guest");
     let mut config = rules(&["Bash(touch:*)", "Edit(./**)"], &[], &[]);
+    // why: only the loop is to meet its deadline, however slow the machine.
+    let deadline = if way == "loop" { 200 } else { 10_000 };
     config.push_str(&format!(
-        "[[policy]]\nname = \"bad\"\nplugin = \"{}\"\ndeadline_ms = 200\non_failure = \"{on_failure}\"\n[policy.config]\nway = \"{way}\"\n",
+        "[[policy]]\nname = \"bad\"\nplugin = \"{}\"\ndeadline_ms = {deadline}\non_failure = \"{on_failure}\"\n[policy.config]\nway = \"{way}\"\n",
         path.display()
     ));
     host.config(&config);
@@ -208,4 +210,23 @@ fn an_attached_terminal_is_asked_and_its_answer_holds() {
     assert_eq!(d[0].1, "approval");
     assert_eq!((d[1].0.as_str(), d[1].2.as_str()), ("deny", "not today"));
     assert!(screen.contains("touch a"), "the question was shown: {screen}");
+}
+
+#[test]
+fn a_web_page_is_refused_on_every_road() {
+    use std::io::{Read, Write};
+    let mut host = TestHost::new();
+    host.beadle(["ls"]).ok();
+    let ask = |origin: &str, line: &str| {
+        let mut socket = std::os::unix::net::UnixStream::connect(host.beadle_home().join("run/beadle.sock")).expect("the daemon");
+        write!(socket, "{line} HTTP/1.1\r\nHost: localhost\r\n{origin}Connection: close\r\nContent-Length: 0\r\n\r\n").expect("sent");
+        let mut got = String::new();
+        socket.read_to_string(&mut got).expect("an answer");
+        got
+    };
+    assert!(ask("", "GET /v1/sessions").starts_with("HTTP/1.1 200"), "without a page the same is answered");
+    for line in ["GET /v1/sessions", "GET /v1/events", "GET /metrics", "POST /v1/sessions", "POST /v1/rules"] {
+        let got = ask("Origin: http://localhost:3000\r\n", line);
+        assert!(got.starts_with("HTTP/1.1 403") && got.contains("BDL-API-004"), "{line}: {got}");
+    }
 }

@@ -192,3 +192,26 @@ fn error_codes_are_unique() {
     assert!(owners.is_empty(), "codes given twice: {owners:#?}");
     assert!(!files(&["src"]).is_empty());
 }
+
+/// The README's threat model names a test for each attack, as `module::name`.
+#[test]
+fn the_threat_model_names_tests_that_exist() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("the README");
+    let model = readme.split("## Threat model").nth(1).expect("its threat model").split("\n## ").next().unwrap_or_default();
+    let tests: Vec<(String, String)> = files(&["tests/it"]);
+    let mut named = 0;
+    for row in model.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| attack") && !l.starts_with("| ---")) {
+        let cited: Vec<&str> = row.rsplit(" | ").next().unwrap_or_default().split('`').filter(|t| t.contains("::")).collect();
+        assert!(!cited.is_empty(), "no test stands in {row}");
+        for test in cited {
+            let (module, name) = test.split_once("::").unwrap_or_default();
+            let is_there = tests.iter().any(|(file, text)| {
+                (file == &format!("tests/it/{module}.rs") || file.starts_with(&format!("tests/it/{module}/")))
+                    && text.contains(&format!("fn {name}("))
+            });
+            assert!(is_there, "the README names {test}, which is not there");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
+}
