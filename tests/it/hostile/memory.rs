@@ -69,7 +69,7 @@ impl Leak {
             match self.what.as_str() {
                 "store in the pool" if pooled => std::mem::forget(used),
                 "store" if !pooled => std::mem::forget(used),
-                "page" => std::mem::forget(vec![1u8; 4096]),
+                "page" => std::mem::forget(std::hint::black_box(vec![1u8; 4096])),
                 _ => {}
             }
         }
