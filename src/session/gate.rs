@@ -231,7 +231,8 @@ impl Runner {
             two_person: self.config.needs_two(&self.session.labels),
             held,
         };
-        let waiting = live::Waiting { request_id: asked.request_id.clone(), call, asked: request.clone(), endorsed: vec![] };
+        let waiting =
+            live::Waiting { request_id: asked.request_id.clone(), call, asked: request.clone(), endorsed: vec![], is_from_log: false };
         self.live.waiting.insert(seq, waiting);
         self.pending.events.push(request.into());
     }
@@ -240,6 +241,11 @@ impl Runner {
     pub(super) fn answered(&mut self, r: Resolve) -> Result<(), Error> {
         let gone = || Error::NothingWaits { session: self.id.clone(), call: r.call };
         let w = self.live.waiting.get_mut(&r.call).ok_or_else(gone)?;
+        if r.effect == Effect::Allow && w.lacks_words() {
+            let why = "cannot be allowed any more: it held a secret, which the log does not keep, and the daemon was restarted since; \
+                       deny it, and the agent can ask again";
+            return Err(Error::Refused { what: format!("call {} of session {}", r.call, self.id), why: why.to_owned() });
+        }
         if r.effect == Effect::Allow && w.asked.two_person {
             let counts = |a: &Actor| a.key.as_ref().is_some_and(|k| r.keys.contains(k));
             let Some(name) = r.by.name.as_ref().filter(|_| counts(&r.by)) else {

@@ -9,11 +9,13 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::mask;
+pub use super::waiting::Waiting;
 use super::words::{Mismatch, Words};
 use crate::agent::{Asked, Output};
 use crate::model::account::{Account, Joined, Seen};
 use crate::model::{
-    AgentReplied, AgentStarted, Call, ContextCompacted, Effect, EffectSeen, EffectsObserved, Envelope, Event, Excerpt, MediationBreached,
+    AgentReplied, AgentStarted, ContextCompacted, Effect, EffectSeen, EffectsObserved, Envelope, Event, Excerpt, MediationBreached,
     ModelResponded, OutputUnparsed, PriceTable, SubAgentInvoked, ToolDecided, ToolEnded, TurnEnded, Usage, Witness,
 };
 
@@ -25,16 +27,6 @@ pub const UNATTRIBUTED: &str = "unattributed";
 const OBSERVED: usize = 256;
 /// Ids remembered per session for joining; the oldest are forgotten first.
 const REMEMBERED: usize = 65_536;
-
-/// A call that waits for a person.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Waiting {
-    pub request_id: String,
-    pub call: std::sync::Arc<Call>,
-    pub asked: crate::model::ApprovalRequested,
-    /// Who allowed it, where two must.
-    pub endorsed: Vec<crate::model::Actor>,
-}
 
 /// What another witness than the stream reports of a call.
 #[derive(Debug, Clone, Copy)]
@@ -153,6 +145,7 @@ impl Live {
                         call: std::sync::Arc::new(r.call.clone()),
                         asked: crate::model::ApprovalRequested { call: e.seq, ..Default::default() },
                         endorsed: vec![],
+                        is_from_log: true,
                     },
                 );
             }
@@ -490,7 +483,7 @@ pub fn cut(s: &str, max: usize) -> String {
 
 fn question_digest(tool: &str, input: &serde_json::Value, call_id: Option<&str>) -> [u8; 32] {
     let mut h = blake3::Hasher::new();
-    for part in [tool.as_bytes(), input.to_string().as_bytes(), call_id.unwrap_or("").as_bytes()] {
+    for part in [tool.as_bytes(), mask::value(input).to_string().as_bytes(), call_id.unwrap_or("").as_bytes()] {
         h.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
         h.update(part);
     }

@@ -109,6 +109,23 @@ fn walk(v: &mut Value) -> bool {
     }
 }
 
+/// A value without secrets, as an event would hold it.
+pub fn value(v: &Value) -> Value {
+    let mut v = v.clone();
+    walk(&mut v);
+    v
+}
+
+/// Whether something was left out of it.
+pub fn is_in(v: &Value) -> bool {
+    match v {
+        Value::String(s) => s.contains(MARK),
+        Value::Array(a) => a.iter().any(is_in),
+        Value::Object(o) => o.values().any(is_in),
+        _ => false,
+    }
+}
+
 /// The same for raw bytes that are text; other bytes stay.
 pub fn bytes(b: Vec<u8>) -> Vec<u8> {
     match String::from_utf8(b) {

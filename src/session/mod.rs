@@ -46,6 +46,7 @@ mod start;
 mod taken;
 mod transcript;
 mod usurped;
+mod waiting;
 mod witness;
 mod words;
 

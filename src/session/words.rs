@@ -5,6 +5,7 @@
 //!
 //! Invariants:
 //! - a difference is told once, when its second half arrives, in whatever order the halves come;
+//! - words are compared without their secrets: after a restart the log's own words, which have none, must still fit;
 //! - what is no longer remembered is not compared: at most [`IDS`] calls and [`BYTES`] of their input.
 //!
 //! Called by `live`.
@@ -13,6 +14,8 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Component, Path};
 
 use serde_json::Value;
+
+use super::mask;
 
 /// Calls whose words are remembered.
 const IDS: usize = 4096;
@@ -119,7 +122,7 @@ impl Words {
     pub fn told(&mut self, call: u64, id: &str, input: &Value) {
         let e = self.entry(id, input);
         if let Some(ask) = e.asks.iter_mut().find(|a| a.call == Some(call)) {
-            ask.told = Some(input.clone());
+            ask.told = Some(mask::value(input));
         }
     }
 
@@ -196,7 +199,7 @@ fn push(list: &mut Vec<Half>, half: Half) {
 
 impl Half {
     fn new(tool: &str, input: &Value, call: Option<u64>) -> Self {
-        Self { tool: tool.to_owned(), input: input.clone(), call, told: None, matched: false }
+        Self { tool: tool.to_owned(), input: mask::value(input), call, told: None, matched: false }
     }
 
     fn same_tool(&self, other: &Self) -> bool {
@@ -311,6 +314,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn what_the_log_kept_without_its_secret_still_fits_the_agents_record() {
+        let command = format!("curl -H ghp_{}", "a1".repeat(20));
+        let (said, kept) = (json!({ "command": command }), json!({ "command": format!("curl -H {}", mask::MARK) }));
+        let mut w = Words::default();
+        assert_eq!(w.asked(1, "t", "Bash", &kept), None, "as a new daemon reads it back");
+        assert_eq!(w.recorded("t", "Bash", &said), None);
+        assert!(w.recorded("t", "Bash", &json!({ "command": "curl -H other" })).is_some());
+    }
 
     #[test]
     fn what_claude_code_does_to_words_is_the_same() {

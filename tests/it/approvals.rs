@@ -62,6 +62,28 @@ fn an_ask_without_a_terminal_waits_and_survives_the_daemon() {
 }
 
 #[test]
+fn a_call_whose_secret_the_log_does_not_keep_is_allowed_by_no_later_daemon() {
+    let mut host = host("");
+    let token = format!("ghp_{}", "a1".repeat(20));
+    let model = Model::start(&json!({ "steps": [
+        bash(&format!("echo {token} >> out.txt")), bash(&format!("echo again {token} >> out.txt")), { "text": "done" },
+    ] }));
+    let id = host.run_demo(&model, "go", &[]);
+    let first = waiting(&host, &id, 0);
+    host.beadle(["approve", &first]).ok();
+    let second = waiting(&host, &id, 1);
+    host.kill_daemon();
+    let refused = host.beadle(["approve", &second]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("BDL-SESSION-003") && refused.err.contains("held a secret"), "{}", refused.err);
+    assert_eq!(host.show(&id)["waiting_count"], 1, "it waits on");
+    host.beadle(["deny", &second]).ok();
+    assert_eq!(host.ended(&id)["outcome"], "succeeded");
+    assert_eq!(lines_of(&host.work().join("out.txt")), [token.as_str()], "the call that ran had its own words");
+    assert!(!host.beadle(["export", &id]).ok().out.contains(&token), "and the log has none of them");
+}
+
+#[test]
 fn a_session_has_so_many_questions_and_no_more() {
     let host = host("limits.waiting_asks = 2");
     let agent = host.program("eager", EAGER);

@@ -215,7 +215,7 @@ fn an_attached_terminal_is_asked_and_its_answer_holds() {
 #[test]
 fn a_web_page_is_refused_on_every_road() {
     use std::io::{Read, Write};
-    let mut host = TestHost::new();
+    let host = TestHost::new();
     host.beadle(["ls"]).ok();
     let ask = |origin: &str, line: &str| {
         let mut socket = std::os::unix::net::UnixStream::connect(host.beadle_home().join("run/beadle.sock")).expect("the daemon");

@@ -297,7 +297,10 @@ mod tests {
             serde_json::from_value(json!({"agent": "claude", "tool": "Bash", "kind": "execute", "input": {}, "cwd": "/",
             "parse": "complete", "call_id": id, "channel": "driver"}))
             .unwrap();
-        BTreeMap::from([(call, Waiting { request_id: "r".into(), call: std::sync::Arc::new(asked_about), asked, endorsed: vec![] })])
+        BTreeMap::from([(
+            call,
+            Waiting { request_id: "r".into(), call: std::sync::Arc::new(asked_about), asked, endorsed: vec![], is_from_log: true },
+        )])
     }
 
     fn decided(call: u64, by: By) -> ToolDecided {
