@@ -74,7 +74,7 @@ fn a_call_whose_secret_the_log_does_not_keep_is_allowed_by_no_later_daemon() {
     let second = waiting(&host, &id, 1);
     host.kill_daemon();
     let refused = host.beadle(["approve", &second]);
-    assert_eq!(refused.code, 1);
+    assert_eq!(refused.code, 2);
     assert!(refused.err.contains("BDL-SESSION-003") && refused.err.contains("held a secret"), "{}", refused.err);
     assert_eq!(host.show(&id)["waiting_count"], 1, "it waits on");
     host.beadle(["deny", &second]).ok();
