@@ -45,7 +45,13 @@ fn main() {
     let quarantine = QuarantineOptions { after: u32::MAX, pause: Duration::ZERO };
     let host = Host::new(HostOptions { quarantine, ..HostOptions::default() }).expect("an engine");
     let load = |wasm: Cow<'static, [u8]>, config: &str| {
-        let spec = LoadSpec { name: config.to_owned(), wasm, config: config.to_owned(), limits: Limits::default() };
+        let spec = LoadSpec {
+            name: config.to_owned(),
+            wasm,
+            config: config.to_owned(),
+            limits: Limits::default(),
+            grants: model::Grants::default(),
+        };
         host.load(spec).expect("the plugin loads")
     };
     let question = Arc::new(question());
@@ -145,7 +151,13 @@ fn compile(host: &Host, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             let wasm = Cow::Borrowed(standard::RULES);
-            let _ = host.load(LoadSpec { name: "new".to_owned(), wasm, config: "{}".to_owned(), limits: Limits::default() });
+            let _ = host.load(LoadSpec {
+                name: "new".to_owned(),
+                wasm,
+                config: "{}".to_owned(),
+                limits: Limits::default(),
+                grants: model::Grants::default(),
+            });
         }
     })
 }

@@ -46,7 +46,7 @@ fn main() {
     let questions: Vec<Question> = model_calls.iter().map(|c| Question::new(&model_session, c, 0)).collect();
     let host = Host::new(HostOptions::default()).expect("an engine");
     let load = |name: &str, wasm: Cow<'static, [u8]>| {
-        let spec = LoadSpec { name: name.to_owned(), wasm, config: config.clone(), limits: Limits::default() };
+        let spec = LoadSpec { name: name.to_owned(), wasm, config: config.clone(), limits: Limits::default(), grants: model::Grants::default() };
         host.load(spec).expect("the plugin loads")
     };
     let rules = load("rules", Cow::Borrowed(standard::RULES));

@@ -2,7 +2,7 @@
 //!
 //! - An entry with the name of an earlier one replaces it; `enabled = false` takes it out.
 //! - `[rules]` of the operator (or of a trusted project) is added to the policy named `rules`.
-//! - From a project that is not trusted: no entry replaces another, no `allow` is taken, and [`Entry::tighten_only`] makes the chain
+//! - From a project that is not trusted: no entry replaces another, no `allow` and no `grants` are taken, and [`Entry::tighten_only`] makes the chain
 //!   read its answers `allow` as abstain and drop its rewrites.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use toml::de::DeTable;
 
 use super::value::{At, Source};
 use super::{Error, Origin};
-use crate::model::{Mode, OnFailure};
+use crate::model::grant::GRANTS_MAX;
+use crate::model::{Grants, Mode, OnFailure};
 
 /// Most policies in the chain.
 pub const POLICIES_MAX: usize = 32;
@@ -25,7 +26,7 @@ pub const RULES: &str = "rules";
 /// The policy that `[rules]` of an untrusted project becomes.
 pub const PROJECT_RULES: &str = "project-rules";
 
-const ENTRY_KEYS: &[&str] = &["name", "plugin", "mode", "on_failure", "deadline_ms", "config", "enabled"];
+const ENTRY_KEYS: &[&str] = &["name", "plugin", "mode", "on_failure", "deadline_ms", "config", "enabled", "grants"];
 const LISTS: &[&str] = &["allow", "ask", "deny"];
 const RULES_KEYS: &[&str] = &["allow", "ask", "deny", "examples"];
 
@@ -48,6 +49,8 @@ pub struct Entry {
     pub deadline_ms: u64,
     /// A JSON object, handed to the plugin's `configure`.
     pub config: Json,
+    /// What it may use beyond its own memory; never from a project that is not trusted.
+    pub grants: Grants,
     pub origin: Origin,
     /// From a project that is not trusted: its allow is an abstain, its rewrites are dropped.
     pub tighten_only: bool,
@@ -88,6 +91,7 @@ fn entry(at: At<'_, '_>, origin: &dyn Fn(usize) -> Origin) -> Result<(Entry, boo
     let mut name = None;
     let mut plugin = None;
     let mut config = None;
+    let mut grants = Grants::default();
     let (mut mode, mut on_failure, mut deadline_ms, mut enabled) = (Mode::Enforce, OnFailure::Deny, 100, true);
     for (key, value) in at.fields("policy", ENTRY_KEYS)? {
         match key {
@@ -103,6 +107,7 @@ fn entry(at: At<'_, '_>, origin: &dyn Fn(usize) -> Origin) -> Result<(Entry, boo
             }
             "deadline_ms" => deadline_ms = value.number("policy.deadline_ms", *DEADLINE_MS.start(), *DEADLINE_MS.end())?,
             "enabled" => enabled = value.flag("policy.enabled")?,
+            "grants" => grants = grants_of(value)?,
             _ => {
                 value.table("policy.config")?;
                 config = Some(value);
@@ -122,7 +127,17 @@ fn entry(at: At<'_, '_>, origin: &dyn Fn(usize) -> Origin) -> Result<(Entry, boo
     }
     let config = config.map_or_else(|| Ok(Json::Object(Map::new())), |c| c.json("policy.config"))?;
     let origin = origin(at.line());
-    Ok((Entry { name, plugin, mode, on_failure, deadline_ms, config, origin, tighten_only: false }, enabled))
+    Ok((Entry { name, plugin, mode, on_failure, deadline_ms, config, grants, origin, tighten_only: false }, enabled))
+}
+
+fn grants_of(at: At<'_, '_>) -> Result<Grants, Error> {
+    const KEY: &str = "policy.grants";
+    let mut grants = Grants::default();
+    for item in at.items(KEY, GRANTS_MAX)? {
+        let added = item.text(KEY)?.parse().and_then(|g| grants.add(&g));
+        added.map_err(|e| item.wrong(KEY, format!("a grant: {e} [{}]", e.code())))?;
+    }
+    Ok(grants)
 }
 
 fn policy_name(at: At<'_, '_>) -> Result<String, Error> {
@@ -248,6 +263,9 @@ pub fn tighten(chain: &mut Vec<Entry>, read: Read, project: &Path) -> Vec<String
         {
             ignored.push(format!("{key}.config.allow"));
         }
+        if !std::mem::take(&mut entry.grants).is_empty() {
+            ignored.push(format!("{key}.grants"));
+        }
         entry.tighten_only = true;
         chain.push(entry);
     }
@@ -276,6 +294,7 @@ fn rules_entry(name: &str, rules: Map<String, Json>, origin: Origin, tighten_onl
         on_failure: OnFailure::Deny,
         deadline_ms: 100,
         config: Json::Object(rules),
+        grants: Grants::default(),
         origin,
         tighten_only,
     }

@@ -89,6 +89,23 @@ waiting_asks = 9999999
 }
 
 #[test]
+fn grants_are_the_operators() {
+    let policy = |grants: &str| format!("[[policy]]\nname = \"mine\"\nplugin = \"./p.wasm\"\ngrants = {grants}\n");
+    let c = Case::new(&policy(r#"["random", "kv", "http:POST,GET:api.example.com"]"#), "");
+    let chain = c.load(false, &[]).unwrap().config.policies;
+    assert_eq!(chain[1].grants.words(), ["kv", "random", "http:GET,POST:api.example.com"]);
+    assert!(chain[0].grants.is_empty());
+    let wrong = Case::new(&policy(r#"["kv", "env:*"]"#), "").error();
+    assert!(wrong.contains("user.toml:4") && wrong.contains("env:*") && wrong.contains("BDL-GRANT-003"), "{wrong}");
+    // A project's are not taken, until it is trusted.
+    let c = Case::new("", &policy(r#"["kv"]"#));
+    let l = c.load(false, &[]).unwrap();
+    assert_eq!(l.project.unwrap().ignored, ["policy.mine.grants"]);
+    assert!(l.config.policies[1].grants.is_empty());
+    assert_eq!(c.load(true, &[]).unwrap().config.policies[1].grants.words(), ["kv"]);
+}
+
+#[test]
 fn a_project_cannot_replace_remove_or_allow() {
     let project = r#"
 [[policy]]

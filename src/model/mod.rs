@@ -16,6 +16,7 @@ mod compaction;
 mod decision;
 mod delivery;
 mod event;
+pub mod grant;
 mod id;
 pub mod moment;
 mod operator;
@@ -31,6 +32,7 @@ pub use compaction::{Budget, Edit, Entry, EntryKind, EntryRole, Span, Transcript
 pub use decision::{Answer, By, Decision, Effect, FailureCause, Mode, OnFailure, fold};
 pub use delivery::{Delivery, SinkEvent};
 pub use event::*;
+pub use grant::{Grant, GrantError, Grants, Wants};
 pub use id::{ApprovalId, IdError, RuleId, SessionId, slug};
 pub use moment::{Moment, Verdict};
 pub use operator::{KeyDerivation, OPERATOR_NAME_MAX, OperatorKey, Subject, is_operator_name};

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use wasmtime::Store;
 
 use crate::model::moment::{PromptAnswer, ResultAnswer, SessionAnswer};
-use crate::model::{Clock, Decision, Delivery, Edit, FailureCause, Moment, SystemClock, Verdict};
+use crate::model::{Clock, Decision, Delivery, Edit, FailureCause, Grants, Moment, SystemClock, Verdict};
 
 use super::cache::{CacheOptions, Name};
 use super::call::{self, CallFailure};
@@ -62,6 +62,8 @@ pub struct LoadSpec {
     /// JSON of at most 1 MiB; `{}` where the operator gave none.
     pub config: String,
     pub limits: Limits,
+    /// What the operator grants it; it has effect as far as the plugin wants it.
+    pub grants: Grants,
 }
 
 /// The plugin engine. Cheap to clone.
@@ -75,7 +77,7 @@ struct Inner {
     compiler: Compiler,
     pool: Pool,
     /// What is loaded and in use; forgotten with its last plugin.
-    loaded: Mutex<HashMap<Name, Weak<Program>>>,
+    loaded: Mutex<HashMap<(Name, Grants), Weak<Program>>>,
 }
 
 impl Host {
@@ -99,13 +101,13 @@ impl Host {
     /// The same for a component of this kind, or of whatever kind it is.
     pub fn load_kind(&self, spec: LoadSpec, wanted: Option<PluginKind>) -> Result<Arc<Plugin>> {
         let log = Arc::new(PluginLog::new(Arc::clone(&self.0.options.clock)));
-        let LoadSpec { name, wasm, config, limits } = spec;
+        let LoadSpec { name, wasm, config, limits, grants } = spec;
         let source = Source { plugin: name.clone(), wasm, config, limits: limits.clone(), log: Arc::clone(&log), wanted };
         source.check()?;
         let digest = blake3::hash(&source.wasm);
         let config_digest = blake3::hash(source.config.as_bytes());
         let key = Name::new(&digest, &config_digest, &self.0.fingerprint);
-        let program = match self.in_use(&key, &limits, wanted) {
+        let program = match self.in_use(&key, &limits, &grants, wanted) {
             Some(p) => p,
             None => {
                 let loaded = self.open(&source, &key)?;
@@ -115,13 +117,14 @@ impl Host {
                     config: (!loaded.meta.snapshotted).then_some(source.config),
                     loaded,
                     limits,
+                    grants: grants.clone(),
                     // One plugin never has all threads.
                     ready: Ready::new(self.0.engines.spares.clone(), self.0.options.threads.max(2) - 1),
                     standing: Arc::default(),
                 });
                 let mut all = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
                 all.retain(|_, p| p.strong_count() > 0);
-                all.insert(key, Arc::downgrade(&program));
+                all.insert((key, grants), Arc::downgrade(&program));
                 program
             }
         };
@@ -131,9 +134,10 @@ impl Host {
         Ok(plugin)
     }
 
-    /// The same component with the same configuration and limits, where one is loaded.
-    fn in_use(&self, key: &Name, limits: &Limits, wanted: Option<PluginKind>) -> Option<Arc<Program>> {
-        let program = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(key)?.upgrade()?;
+    /// The same component with the same configuration, limits and grants, where one is loaded.
+    fn in_use(&self, key: &Name, limits: &Limits, grants: &Grants, wanted: Option<PluginKind>) -> Option<Arc<Program>> {
+        let key = (key.clone(), grants.clone());
+        let program = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key)?.upgrade()?;
         (program.limits == *limits && wanted.is_none_or(|k| k == program.loaded.exports.kind)).then_some(program)
     }
 
@@ -169,6 +173,7 @@ struct Program {
     config: Option<String>,
     loaded: Loaded,
     limits: Limits,
+    grants: Grants,
     ready: Ready,
     standing: Arc<Standing>,
 }
@@ -216,6 +221,11 @@ impl Plugin {
     /// BLAKE3 of the configuration as given, hex.
     pub fn config_digest(&self) -> &str {
         &self.program.config_digest
+    }
+
+    /// What the operator granted.
+    pub fn grants(&self) -> &Grants {
+        &self.program.grants
     }
 
     /// Whether calls start from a snapshot; else each call configures anew, and `snapshot_note` says why.

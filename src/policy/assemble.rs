@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use super::chain::{Chain, Component, Failure, Policy, PolicySlot};
 use super::examples;
 use crate::config::{self, Config, Entry, Folders, Plugin as Source, RULES};
-use crate::model::{ConfigIgnored, Effect, Event, FailureCause, Mode, OnFailure, PluginFailed, PluginLoaded};
+use crate::model::{ConfigIgnored, Effect, Event, FailureCause, Grants, Mode, OnFailure, PluginFailed, PluginLoaded};
 use crate::plugin::{self, Host, Limits, LoadSpec};
 
 /// A rule added at run time.
@@ -128,18 +128,29 @@ impl Chains {
     pub async fn check_rule(&self, rule: &RuntimeRule) -> Result<(), String> {
         let mut config = Map::new();
         config.insert(rule.effect.as_str().to_owned(), json!([rule.rule]));
-        self.plugin(&Source::Standard(RULES.to_owned()), RULES, &Value::Object(config), true).await.map(drop).map_err(|f| f.detail)
+        self.plugin(&Source::Standard(RULES.to_owned()), RULES, &Value::Object(config), &Grants::default(), true)
+            .await
+            .map(drop)
+            .map_err(|f| f.detail)
     }
 
-    async fn plugin(&self, source: &Source, name: &str, config: &Value, links: bool) -> Result<Arc<plugin::Plugin>, Failure> {
+    async fn plugin(
+        &self,
+        source: &Source,
+        name: &str,
+        config: &Value,
+        grants: &Grants,
+        links: bool,
+    ) -> Result<Arc<plugin::Plugin>, Failure> {
         let host = self.inner.plugins.clone();
+        let grants = grants.clone();
         let (source, name, config) = (source.clone(), name.to_owned(), config.to_string());
         let load = move || -> Result<Arc<plugin::Plugin>, Failure> {
             let wasm = match &source {
                 Source::Standard(s) => Cow::Borrowed(plugin::standard::find(s).ok_or_else(|| unknown(s))?),
                 Source::File(path) => Cow::Owned(read(path, links)?),
             };
-            host.load(LoadSpec { name, wasm, config, limits: Limits::default() }).map_err(|e| failed(format!("{e} [{}]", e.code())))
+            host.load(LoadSpec { name, wasm, config, limits: Limits::default(), grants }).map_err(|e| failed(format!("{e} [{}]", e.code())))
         };
         match tokio::task::spawn_blocking(load).await {
             Ok(done) => done,
@@ -151,7 +162,7 @@ impl Chains {
         let deadline = Duration::from_millis(entry.deadline_ms);
         let mut config = entry.config.clone();
         let examples = examples::take(&mut config);
-        let mut got = self.plugin(&entry.plugin, &entry.name, &config, !entry.tighten_only).await;
+        let mut got = self.plugin(&entry.plugin, &entry.name, &config, &entry.grants, !entry.tighten_only).await;
         if let Ok(p) = &got
             && let Err(why) = examples::hold(&Component(p.clone()), &examples).await
         {
@@ -234,6 +245,7 @@ fn add_runtime(entries: &mut Vec<Entry>, rules: &[RuntimeRule]) {
             on_failure: OnFailure::Deny,
             deadline_ms: 100,
             config: json!({}),
+            grants: Grants::default(),
             origin: config::Origin::Embedded,
             tighten_only: false,
         });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use beadle::model::Effect;
+use beadle::model::{Effect, Grants};
 use beadle::plugin::{Host, HostOptions, Limits, LoadSpec, Plugin, Question, standard};
 
 use serde_json::{Value, json};
@@ -24,8 +24,13 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The standard policy `rules` as a component.
 fn rules_policy(host: &Host, rules: &str) -> Arc<Plugin> {
-    let spec =
-        LoadSpec { name: "rules".to_owned(), wasm: Cow::Borrowed(standard::RULES), config: rules.to_owned(), limits: Limits::default() };
+    let spec = LoadSpec {
+        name: "rules".to_owned(),
+        wasm: Cow::Borrowed(standard::RULES),
+        config: rules.to_owned(),
+        limits: Limits::default(),
+        grants: Grants::default(),
+    };
     host.load(spec).unwrap_or_else(|e| panic!("{rules}: {e}"))
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use beadle::model::moment::{AttemptSeen, NewPrompt, PromptAnswer, SessionStart, ToolResult};
 use beadle::model::{
-    Budget, Delivery, Edit, Effect, Entry, EntryKind, EntryRole, FailureCause, Moment, SinkEvent, Span, Transcript, Verdict,
+    Budget, Delivery, Edit, Effect, Entry, EntryKind, EntryRole, FailureCause, Grants, Moment, SinkEvent, Span, Transcript, Verdict,
 };
 use beadle::plugin::{
     AttemptQuestion, Batch, Error, Host, HostOptions, Limits, LoadSpec, PlanQuestion, Plugin, PluginKind, PromptQuestion, Question,
@@ -55,7 +55,7 @@ fn host() -> Host {
 }
 
 fn spec(name: &str, wasm: Cow<'static, [u8]>, config: &Value) -> LoadSpec {
-    LoadSpec { name: name.to_owned(), wasm, config: config.to_string(), limits: Limits::default() }
+    LoadSpec { name: name.to_owned(), wasm, config: config.to_string(), limits: Limits::default(), grants: Grants::default() }
 }
 
 fn load(host: &Host, name: &str, wasm: Cow<'static, [u8]>, config: &Value) -> Arc<Plugin> {

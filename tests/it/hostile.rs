@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use beadle::model::{Effect, FailureCause};
+use beadle::model::{Effect, FailureCause, Grants};
 use beadle::plugin::{Error, Host, HostOptions, Kind, Limits, LoadSpec, Plugin, QuarantineOptions, Question, standard};
 use serde_json::{Value, json};
 
@@ -33,7 +33,13 @@ fn host() -> &'static Host {
 }
 
 fn load(wasm: impl Into<Cow<'static, [u8]>>, way: &str) -> Result<Arc<Plugin>, Error> {
-    host().load(LoadSpec { name: way.to_owned(), wasm: wasm.into(), config: way.to_owned(), limits: Limits::default() })
+    host().load(LoadSpec {
+        name: way.to_owned(),
+        wasm: wasm.into(),
+        config: way.to_owned(),
+        limits: Limits::default(),
+        grants: Grants::default(),
+    })
 }
 
 fn liar(way: &str) -> Arc<Plugin> {
@@ -166,7 +172,8 @@ fn lies_at_load_are_told_and_refused() {
         ("nobody", FailureCause::BadAnswer),
     ] {
         let limits = Limits { configure: Duration::from_millis(300), ..Limits::default() };
-        let spec = LoadSpec { name: letters.to_owned(), wasm: lies(letters).into(), config: String::new(), limits };
+        let spec =
+            LoadSpec { name: letters.to_owned(), wasm: lies(letters).into(), config: String::new(), limits, grants: Grants::default() };
         match host().load(spec).err().unwrap_or_else(|| panic!("{letters} loads")) {
             Error::Describe { failure, .. } => assert_eq!(failure.cause, cause, "{letters}: {failure}"),
             e => panic!("{letters}: {e}"),
@@ -300,7 +307,13 @@ fn bombs_in_a_second_module_do_not_start() {
     let grow_table = forever(&[0xd0, 0x70, 0x41, 0xe4, 0x00, 0xfc, 0x0f, 0, 0x1a]);
     let start = |m: Vec<u8>| {
         let limits = Limits { configure: Duration::from_millis(300), ..Limits::default() };
-        host().load(LoadSpec { name: "bomb".to_owned(), wasm: with_module(LIAR, &m).into(), config: "allow".to_owned(), limits })
+        host().load(LoadSpec {
+            name: "bomb".to_owned(),
+            wasm: with_module(LIAR, &m).into(),
+            config: "allow".to_owned(),
+            limits,
+            grants: Grants::default(),
+        })
     };
     for (what, bomb, causes) in [
         ("endless start", starting(&[], &forever(&[])), &[FailureCause::Deadline][..]),
@@ -439,7 +452,13 @@ fn damaged_components_never_do_more_than_fail() {
         let mut wasm = LIAR.to_vec();
         let at = 8 + (i * 7919) % (wasm.len() - 8);
         wasm[at] ^= 1 << (i % 8);
-        let spec = LoadSpec { name: "flipped".to_owned(), wasm: wasm.into(), config: "count".to_owned(), limits: limits.clone() };
+        let spec = LoadSpec {
+            name: "flipped".to_owned(),
+            wasm: wasm.into(),
+            config: "count".to_owned(),
+            limits: limits.clone(),
+            grants: Grants::default(),
+        };
         match host().load(spec) {
             Ok(p) => match p.decide_here(&question(), SHORT) {
                 Ok(d) => assert!(d.reason.len() <= 4096),
@@ -494,7 +513,13 @@ fn slow_plugins_run_apart_and_the_others_are_served() {
         HostOptions { threads: 2, quarantine: QuarantineOptions { after: u32::MAX, pause: Duration::ZERO }, ..HostOptions::default() };
     let host = Host::new(options).expect("an engine");
     let load = |wasm: &'static [u8], config: &str| {
-        let spec = LoadSpec { name: config.to_owned(), wasm: wasm.into(), config: config.to_owned(), limits: Limits::default() };
+        let spec = LoadSpec {
+            name: config.to_owned(),
+            wasm: wasm.into(),
+            config: config.to_owned(),
+            limits: Limits::default(),
+            grants: Grants::default(),
+        };
         host.load(spec).expect("it loads")
     };
     // Three plugins that loop: more than there are threads for quick calls.

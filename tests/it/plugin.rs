@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use beadle::model::{Call, Clock, Effect, FailureCause, Session};
+use beadle::model::{Call, Clock, Effect, FailureCause, Grants, Session};
 use beadle::plugin::{
     CacheOptions, CallFailure, Error, Host, HostOptions, Kind, Limits, LoadSpec, MAX_COMPONENT, MAX_CONFIG, Plugin, QuarantineOptions,
     Question, standard,
@@ -60,7 +60,13 @@ fn host() -> Host {
 }
 
 fn spec(wasm: &'static [u8], config: &str) -> LoadSpec {
-    LoadSpec { name: "guest".to_owned(), wasm: Cow::Borrowed(wasm), config: config.to_owned(), limits: Limits::default() }
+    LoadSpec {
+        name: "guest".to_owned(),
+        wasm: Cow::Borrowed(wasm),
+        config: config.to_owned(),
+        limits: Limits::default(),
+        grants: Grants::default(),
+    }
 }
 
 fn hostile(way: &str) -> Arc<Plugin> {
