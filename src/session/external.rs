@@ -19,8 +19,9 @@ use super::hook::{HookCall, HookOutcome, Tell, Told};
 use super::live::{self, Live};
 use super::recovery::{self, Gone};
 use super::run::Runner;
+use super::start::first;
 use super::witness::Witnesses;
-use super::{COMMAND_TIMEOUT, Error, Inner, LiveSession, Manager, mask};
+use super::{COMMAND_TIMEOUT, Error, Inner, LiveSession, Manager};
 use crate::agent::hook::{Hook, HookAnswer, HookEvent};
 use crate::agent::{self, Driver};
 use crate::model::{
@@ -28,7 +29,7 @@ use crate::model::{
     Witness,
 };
 use crate::process::{self, ProcessId, ShimHandle, Watch};
-use crate::store::{Batch, Filter, MAX_SESSIONS};
+use crate::store::{Filter, MAX_SESSIONS};
 
 /// Conversations of one agent process that may be live at once.
 const PER_PROCESS: usize = 64;
@@ -172,20 +173,7 @@ async fn create(inner: &Arc<Inner>, driver: &'static dyn Driver, hook: &Hook, pr
     events.extend(hook.transcript.clone().map(Event::from));
     let model = if let HookEvent::Started { model, .. } = &hook.event { model.clone() } else { None };
     events.push(AgentStarted { agent_session_id: Some(hook.agent_session_id.clone()), model, ..AgentStarted::default() }.into());
-    let done = inner
-        .store
-        .append(Batch {
-            session: id.clone(),
-            expected: Some(0),
-            attempt: 1,
-            at: inner.clock.wall_ms(),
-            events: events.into_iter().map(mask::event).collect(),
-            cursor: None,
-            frames: vec![],
-            taken: None,
-            blobs: vec![],
-        })
-        .await?;
+    let done = inner.store.append(first(inner, &id, events)).await?;
     let external = External { agent_session_id: hook.agent_session_id.clone(), process };
     let mut live = Live::default();
     live.account.reporter = Witness::Hook;

@@ -31,6 +31,8 @@ use crate::store::{Batch, Frame};
 
 mod opening;
 
+pub(super) use opening::first;
+
 /// Longest name in bytes.
 const NAME_MAX: usize = 200;
 /// Most arguments, and bytes of one.
@@ -176,20 +178,7 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         inputs.push(CLOSE_INPUT.to_vec());
     }
     let frames: Vec<Frame> = (1u64..).zip(inputs).map(|(no, bytes)| Frame { no, bytes }).collect();
-    let done = inner
-        .store
-        .append(Batch {
-            taken: None,
-            session: id.clone(),
-            expected: Some(0),
-            attempt: 1,
-            at: inner.clock.wall_ms(),
-            events: events.into_iter().map(mask::event).collect(),
-            cursor: Some(0),
-            frames: frames.clone(),
-            blobs,
-        })
-        .await?;
+    let done = inner.store.append(Batch { cursor: Some(0), frames: frames.clone(), blobs, ..opening::first(inner, &id, events) }).await?;
 
     if let Some((bytes, _)) = &kept
         && let Err(e) = relaunch::keep(&spec.run_dir, bytes)

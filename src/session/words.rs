@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! - a difference is told once, when its second half arrives, in whatever order the halves come;
-//! - words are compared without their secrets: after a restart the log's own words, which have none, must still fit;
+//! - words are kept and compared as they are; only where one side comes from the log, which has no secrets, both are compared without
+//!   them: after a restart a call must still fit;
 //! - what is no longer remembered is not compared: at most [`IDS`] calls and [`BYTES`] of their input.
 //!
 //! Called by `live`.
@@ -122,7 +123,7 @@ impl Words {
     pub fn told(&mut self, call: u64, id: &str, input: &Value) {
         let e = self.entry(id, input);
         if let Some(ask) = e.asks.iter_mut().find(|a| a.call == Some(call)) {
-            ask.told = Some(mask::value(input));
+            ask.told = Some(input.clone());
         }
     }
 
@@ -199,7 +200,7 @@ fn push(list: &mut Vec<Half>, half: Half) {
 
 impl Half {
     fn new(tool: &str, input: &Value, call: Option<u64>) -> Self {
-        Self { tool: tool.to_owned(), input: mask::value(input), call, told: None, matched: false }
+        Self { tool: tool.to_owned(), input: input.clone(), call, told: None, matched: false }
     }
 
     fn same_tool(&self, other: &Self) -> bool {
@@ -235,8 +236,16 @@ pub fn same(said: &Value, read: &Value) -> bool {
     differing(said, read).is_none()
 }
 
-/// The first field that is not the same.
+/// The first field that is not the same; one with words from the log is the same where they differ in masked secrets alone.
 fn differing(said: &Value, read: &Value) -> Option<String> {
+    let field = differing_as_is(said, read)?;
+    if mask::is_in(said) == mask::is_in(read) {
+        return Some(field);
+    }
+    differing_as_is(&mask::value(said), &mask::value(read))
+}
+
+fn differing_as_is(said: &Value, read: &Value) -> Option<String> {
     let (Value::Object(s), Value::Object(r)) = (said, read) else { return (!alike(said, read)).then(String::new) };
     for (key, value) in s {
         let fits = match r.get(key) {
@@ -323,6 +332,24 @@ mod tests {
         assert_eq!(w.asked(1, "t", "Bash", &kept), None, "as a new daemon reads it back");
         assert_eq!(w.recorded("t", "Bash", &said), None);
         assert!(w.recorded("t", "Bash", &json!({ "command": "curl -H other" })).is_some());
+        let mut w = Words::default();
+        w.asked(1, "t", "Bash", &kept);
+        assert_eq!(w.ran("t", "Bash", &said), None);
+        w.told(1, "t", &json!({ "command": format!("curl --head -H {}", mask::MARK) }));
+        assert!(w.ran("t", "Bash", &said).is_some(), "told otherwise");
+    }
+
+    #[test]
+    fn words_with_a_secret_are_remembered_as_they_are() {
+        let with = |secret: &str| json!({ "command": format!("curl -H ghp_{}", secret.repeat(20)) });
+        let mut w = Words::default();
+        assert_eq!((w.used("t", "Bash", &with("a1")), w.asked(1, "t", "Bash", &with("a1"))), (None, None));
+        assert_eq!(w.ran("t", "Bash", &with("a1")), None);
+        assert_eq!(w.call("t"), Some(("Bash".to_owned(), with("a1"))), "policies judge what there is");
+        assert!(w.ran("t", "Bash", &with("b2")).is_some(), "another secret is another command");
+        assert!(w.recorded("t", "Bash", &with("b2")).is_some());
+        w.told(1, "t", &with("c3"));
+        assert_eq!(w.ran("t", "Bash", &with("c3")), None);
     }
 
     #[test]

@@ -70,8 +70,14 @@ pub(super) async fn refused(inner: &Inner, id: &SessionId, mut events: Vec<Event
     let what = if prompt { "its first prompt" } else { "it" };
     let reason = format!("policy {} refuses {what}: {}", by.policy, by.reason);
     events.push(SessionEnded { outcome: Outcome::Failed, reason: Some(live::cut(&reason, 1024)) }.into());
-    let batch = Batch {
-        taken: None,
+    inner.store.append(first(inner, id, events)).await?;
+    let (session, policy, reason) = (id.clone(), by.policy, by.reason);
+    Err(if prompt { Error::PromptRefused { session, policy, reason } } else { Error::SessionRefused { session, policy, reason } })
+}
+
+/// The first events of a new session, without secrets.
+pub(in crate::session) fn first(inner: &Inner, id: &SessionId, events: Vec<Event>) -> Batch {
+    Batch {
         session: id.clone(),
         expected: Some(0),
         attempt: 1,
@@ -79,9 +85,7 @@ pub(super) async fn refused(inner: &Inner, id: &SessionId, mut events: Vec<Event
         events: events.into_iter().map(mask::event).collect(),
         cursor: None,
         frames: vec![],
+        taken: None,
         blobs: vec![],
-    };
-    inner.store.append(batch).await?;
-    let (session, policy, reason) = (id.clone(), by.policy, by.reason);
-    Err(if prompt { Error::PromptRefused { session, policy, reason } } else { Error::SessionRefused { session, policy, reason } })
+    }
 }
