@@ -336,11 +336,15 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = rustix::process::kill_process(pid, signal);
 }
 
-/// Files may not grow over `bytes`, in this process and in those that it starts from now on.
+/// Files may not grow over `bytes`, in this process and in those that it starts from now on. A process that has ended meanwhile needs
+/// its limit lifted no more.
 pub fn file_limit(pid: u32, bytes: Option<u64>) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid"));
     let limit = Rlimit { current: bytes, maximum: None };
-    rustix::process::prlimit(pid, Resource::Fsize, limit).expect("a process of ours");
+    match rustix::process::prlimit(pid, Resource::Fsize, limit) {
+        Err(rustix::io::Errno::SRCH) if bytes.is_none() => {}
+        done => drop(done.expect("a process of ours")),
+    }
 }
 
 /// Stops and continues a process again and again until it is dropped, and then leaves it running.
