@@ -6,7 +6,8 @@
 //! - nothing of the outer build's flags, wrappers or job server reaches them;
 //! - a target that is missing is added through rustup; where that fails, the error names the one command to run.
 //!
-//! Results, in `OUT_DIR`: `rules.wasm`, `hello.wasm`, those of the tests (`hostile`, `liar`, `moments_*`) and `beadle-shim`.
+//! Results, in `OUT_DIR`: `rules.wasm`, `hello.wasm`, those of the tests (`hostile`, `liar`, `moments_*`), `beadle-shim`, and
+//! `kit.rs`, which embeds the texts that `beadle plugin new` writes.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -34,13 +35,14 @@ const GUESTS: [(&str, &str, &str); 12] = [
 ];
 
 /// What the results depend on; folders are watched whole.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "build.rs",
     "Cargo.toml",
     "Cargo.lock",
     "wit",
     "plugins",
     "examples/hello-policy",
+    "examples/calls",
     "tests/guests/hostile",
     "tests/guests/liar",
     "tests/guests/moments",
@@ -76,8 +78,42 @@ fn run() -> Result<()> {
     }
     let out = PathBuf::from(var("OUT_DIR")?);
     let target = target_dir(&out);
+    kit(&root, &out)?;
     guests(&root, &target.join("guests"), &out)?;
     shim(&root, &target.join("shim"), &arch, &out)
+}
+
+/// The folders whose files authors need, each as a list of paths and texts.
+const KIT: [(&str, &str); 4] =
+    [("SDK", "plugins/sdk/src"), ("WIT", "wit/v0.1"), ("TEMPLATE", "plugins/template"), ("CALLS", "examples/calls")];
+
+fn kit(root: &Path, out: &Path) -> Result<()> {
+    let mut text = String::new();
+    for (name, folder) in KIT {
+        let folder = root.join(folder);
+        let mut files = Vec::new();
+        walk(&folder, &mut files)?;
+        files.sort();
+        text += &format!("pub const {name}: &[(&str, &str)] = &[\n");
+        for file in files {
+            let short = file.strip_prefix(&folder)?.display().to_string();
+            text += &format!("    ({short:?}, include_str!({:?})),\n", file.display().to_string());
+        }
+        text += "];\n";
+    }
+    Ok(fs::write(out.join("kit.rs"), text)?)
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(|e| format!("reading {}: {e}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            walk(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 fn guests(root: &Path, target: &Path, out: &Path) -> Result<()> {

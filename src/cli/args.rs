@@ -9,6 +9,7 @@ pub mod approvals;
 mod doctor;
 mod hook;
 mod operator;
+mod plugin;
 mod stats;
 mod top;
 
@@ -16,6 +17,7 @@ pub use account::AccountArgs;
 pub use doctor::DoctorArgs;
 pub use hook::*;
 pub use operator::{KeyVerb, OperatorVerb};
+pub use plugin::*;
 pub use stats::StatsArgs;
 pub use top::TopArgs;
 
@@ -90,6 +92,9 @@ pub enum Verb {
     /// Policies
     #[command(subcommand)]
     Policy(PolicyVerb),
+    /// Plugins: write, build, test and look at them
+    #[command(subcommand)]
+    Plugin(PluginVerb),
     /// Settings and where they come from
     #[command(subcommand)]
     Config(ConfigVerb),

@@ -26,6 +26,7 @@ mod host;
 mod logs;
 mod model;
 mod operator;
+mod plugin;
 mod policy;
 mod printer;
 mod rule;
@@ -108,7 +109,17 @@ fn finish(cx: &mut Context, outcome: Outcome) -> Exit {
 }
 
 const fn needs_threads(verb: &Verb) -> bool {
-    matches!(verb, Verb::Daemon(_) | Verb::Demo(_) | Verb::Doctor(_) | Verb::Top(_) | Verb::Policy(_) | Verb::Model(_) | Verb::Config(_))
+    matches!(
+        verb,
+        Verb::Daemon(_)
+            | Verb::Demo(_)
+            | Verb::Doctor(_)
+            | Verb::Top(_)
+            | Verb::Policy(_)
+            | Verb::Plugin(_)
+            | Verb::Model(_)
+            | Verb::Config(_)
+    )
 }
 
 fn runtime(threads: bool) -> anyhow::Result<tokio::runtime::Runtime> {
@@ -145,6 +156,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Hook(HookVerb::Status(args)) => hook::status(cx, args).await,
         Verb::Hook(HookVerb::Begin { home, .. }) => hook::begin(cx, home).await,
         Verb::Policy(PolicyVerb::Explain(args)) => policy::explain(cx, args).await,
+        Verb::Plugin(verb) => plugin::run(cx, verb).await,
         Verb::Config(ConfigVerb::Show(args)) => config::show(cx, args).await,
         Verb::Config(ConfigVerb::Check(args)) => config::check(cx, args).await,
         Verb::Config(ConfigVerb::Path) => config::path(cx),

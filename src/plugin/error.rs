@@ -62,6 +62,9 @@ pub enum Error {
     #[error("plugin {plugin}: not compiled within {budget_ms} ms; raise the budget or use a smaller component")]
     CompileBudget { plugin: String, budget_ms: u128 },
 
+    #[error("the module does not become a component: {detail}; it has to name its plugin once with one of the SDK's export macros")]
+    NoComponent { detail: String },
+
     #[error("no plugin engine on this machine: {detail}; `beadle` needs address space for it (check `ulimit -v`)")]
     Engine { detail: String },
 }
@@ -85,6 +88,7 @@ impl Error {
             Self::Start { .. } => "BDL-PLUGIN-014",
             Self::OtherKind { .. } => "BDL-PLUGIN-015",
             Self::SeveralKinds { .. } => "BDL-PLUGIN-016",
+            Self::NoComponent { .. } => "BDL-PLUGIN-017",
         }
     }
 

@@ -89,6 +89,15 @@ impl PluginKind {
         }
     }
 
+    /// Its own interface, without version.
+    pub(super) const fn interface(self) -> &'static str {
+        match self {
+            Self::PermissionPolicy => "beadle:plugin/policy",
+            Self::CompactionStrategy => "beadle:plugin/compaction",
+            Self::AuditSink => "beadle:plugin/audit",
+        }
+    }
+
     /// Its own interface, and the function in it.
     const fn export(self) -> (&'static str, &'static str) {
         match self {

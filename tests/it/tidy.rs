@@ -35,6 +35,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli/operator", &["model", "config", "api", "operator"]),
     ("cli/hook", &["model", "config", "api", "agent"]),
     ("cli/policy", &["model", "config", "api", "policy", "plugin", "agent"]),
+    // why `policy`: a case is judged as a session would, call record and all.
+    ("cli/plugin", &["model", "config", "api", "policy", "plugin", "agent"]),
     ("cli/doctor", &["model", "config", "api", "gateway", "agent", "plugin"]),
     ("cli/demo", &["model", "config", "api", "gateway", "demo"]),
     ("cli/model", &["model", "config", "api", "gateway"]),

@@ -72,6 +72,8 @@
 mod alloc;
 mod bindings;
 mod call;
+#[cfg(feature = "config")]
+pub mod config;
 mod decision;
 mod export;
 pub mod log;

@@ -1,0 +1,81 @@
+//! `beadle plugin`: what authors of plugins do, without a daemon. A file a verb.
+//!
+//! Invariants: a component is loaded and asked by the engine that sessions use, with the same limits; what a component says is
+//! untrusted text; cargo runs only for a project that the caller named.
+
+mod build;
+mod check;
+mod error;
+mod inspect;
+mod new;
+mod project;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::args::{PluginVerb, TargetArgs};
+use super::exit::{Coded, Exit};
+use super::{Context, Outcome};
+use crate::plugin::{Host, HostOptions, Limits, LoadSpec, Plugin, PluginKind};
+use error::Error;
+use project::Project;
+
+pub async fn run(cx: &mut Context, verb: PluginVerb) -> Outcome {
+    match verb {
+        PluginVerb::New(args) => new::new(cx, args),
+        PluginVerb::Build(args) => build::build(cx, args),
+        PluginVerb::Check(args) => check::check(cx, args).await,
+        PluginVerb::Inspect(args) => inspect::inspect(cx, args).await,
+    }
+}
+
+/// A component as read, and where from.
+struct Component {
+    /// For people.
+    file: String,
+    name: String,
+    wasm: Vec<u8>,
+    /// The project that it was built from just now.
+    project: Option<Project>,
+}
+
+/// Reads a component, or builds the project and reads what it made.
+fn component(cx: &mut Context, target: &TargetArgs) -> anyhow::Result<Component> {
+    if target.target.is_dir() {
+        let project = Project::find(&target.target)?;
+        let built = project.build(cx, target.offline)?;
+        let (file, name) = (built.file.display().to_string(), project.name.clone());
+        return Ok(Component { file, name, wasm: built.wasm, project: Some(project) });
+    }
+    let file = target.target.display().to_string();
+    let name = target.target.file_stem().map_or_else(|| file.clone(), |s| s.to_string_lossy().into_owned());
+    let wasm = read_file(&target.target)?;
+    Ok(Component { file, name, wasm, project: None })
+}
+
+/// Reads a file of at most the size that a component may have, and one byte.
+fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+    use std::io::Read;
+    let fail = |source| Error::Read { path: path.display().to_string(), source };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(fail)?;
+    file.take(crate::plugin::MAX_COMPONENT as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    Ok(bytes)
+}
+
+/// The engine that sessions use, without their cache.
+fn host() -> anyhow::Result<Host> {
+    Ok(Host::new(HostOptions::default()).map_err(|e| coded(e.code(), &e))?)
+}
+
+/// Loads it on a thread of its own: compiling blocks.
+async fn load(host: &Host, name: &str, wasm: &[u8], config: String, wanted: Option<PluginKind>) -> crate::plugin::Result<Arc<Plugin>> {
+    let spec = LoadSpec { name: name.to_owned(), wasm: wasm.to_vec().into(), config, limits: Limits::default() };
+    let host = host.clone();
+    let lost = |e: tokio::task::JoinError| crate::plugin::Error::Engine { detail: e.to_string() };
+    tokio::task::spawn_blocking(move || host.load_kind(spec, wanted)).await.map_err(lost)?
+}
+
+fn coded(code: &str, e: &dyn std::error::Error) -> Coded {
+    Coded { exit: Exit::No, code: code.to_owned(), message: e.to_string() }
+}
