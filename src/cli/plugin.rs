@@ -16,7 +16,8 @@ use std::sync::Arc;
 use super::args::{PluginVerb, TargetArgs};
 use super::exit::{Coded, Exit};
 use super::{Context, Outcome};
-use crate::plugin::{Host, HostOptions, Limits, LoadSpec, Plugin, PluginKind};
+use crate::model::Grants;
+use crate::plugin::{Host, HostOptions, Limits, LoadSpec, Plugin};
 use error::Error;
 use project::Project;
 
@@ -49,7 +50,7 @@ fn component(cx: &mut Context, target: &TargetArgs) -> anyhow::Result<Component>
     }
     let file = target.target.display().to_string();
     let name = target.target.file_stem().map_or_else(|| file.clone(), |s| s.to_string_lossy().into_owned());
-    let wasm = read_file(&target.target)?;
+    let wasm = read_file(&target.target).map_err(Error::coded)?;
     Ok(Component { file, name, wasm, project: None })
 }
 
@@ -69,11 +70,11 @@ fn host() -> anyhow::Result<Host> {
 }
 
 /// Loads it on a thread of its own: compiling blocks.
-async fn load(host: &Host, name: &str, wasm: &[u8], config: String, wanted: Option<PluginKind>) -> crate::plugin::Result<Arc<Plugin>> {
-    let spec = LoadSpec { name: name.to_owned(), wasm: wasm.to_vec().into(), config, limits: Limits::default() };
+async fn load(host: &Host, name: &str, wasm: &[u8], config: String, grants: Grants) -> crate::plugin::Result<Arc<Plugin>> {
+    let spec = LoadSpec { name: name.to_owned(), wasm: wasm.to_vec().into(), config, limits: Limits::default(), grants };
     let host = host.clone();
     let lost = |e: tokio::task::JoinError| crate::plugin::Error::Engine { detail: e.to_string() };
-    tokio::task::spawn_blocking(move || host.load_kind(spec, wanted)).await.map_err(lost)?
+    tokio::task::spawn_blocking(move || host.load_kind(spec, None)).await.map_err(lost)?
 }
 
 fn coded(code: &str, e: &dyn std::error::Error) -> Coded {

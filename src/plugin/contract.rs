@@ -169,9 +169,14 @@ impl Side<'_> {
         if exports { w.exports.iter() } else { w.imports.iter() }
     }
 
-    /// Full names with versions; types are no items of their own.
+    /// Full names with versions of what can be called; types alone are left out.
     fn names(&self, exports: bool) -> Vec<String> {
-        self.items(exports).filter(|(_, i)| !matches!(i, WorldItem::Type { .. })).map(|(k, _)| self.resolve.name_world_key(k)).collect()
+        let calls = |i: &WorldItem| match i {
+            WorldItem::Function(_) => true,
+            WorldItem::Interface { id, .. } => !self.resolve.interfaces[*id].functions.is_empty(),
+            WorldItem::Type { .. } => false,
+        };
+        self.items(exports).filter(|(_, i)| calls(i)).map(|(k, _)| self.resolve.name_world_key(k)).collect()
     }
 
     /// An interface by its name without version, among exports or imports; only those of our track.

@@ -19,9 +19,21 @@ const LOCK: &str = include_str!("../../Cargo.lock");
 pub const PACKAGE: &str = "beadle-plugin";
 
 /// Every file of the SDK as it lies in a project, by its path there. It stands alone: the contract is inside, and no workspace around.
+/// Its version ends in a digest, because cargo takes two packages of one name and version for the same where projects share a target folder.
 pub fn files() -> BTreeMap<String, String> {
+    let mut out = base();
+    out.insert("Cargo.toml".to_owned(), manifest(&version()));
+    out
+}
+
+/// The SDK's version as projects know it.
+fn version() -> String {
+    format!("{}+kit.{}", env!("CARGO_PKG_VERSION"), &digest_of(&base())[..12])
+}
+
+fn base() -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
-    out.insert("Cargo.toml".to_owned(), manifest());
+    out.insert("Cargo.toml".to_owned(), manifest(env!("CARGO_PKG_VERSION")));
     for (path, text) in SDK {
         out.insert(format!("src/{path}"), text.replace("\"../../wit/", "\"wit/"));
     }
@@ -48,7 +60,7 @@ pub fn digest_of(files: &BTreeMap<String, String>) -> String {
 }
 
 /// The SDK's manifest without what only its own workspace has.
-fn manifest() -> String {
+fn manifest(version: &str) -> String {
     let (Ok(mut manifest), Ok(workspace)) = (MANIFEST.parse::<Table>(), WORKSPACE.parse::<Table>()) else {
         // A build in which these do not parse does not exist: cargo read both.
         return MANIFEST.to_owned();
@@ -62,6 +74,9 @@ fn manifest() -> String {
                 *value = own.clone();
             }
         }
+    }
+    if let Some(own) = manifest.get_mut("package").and_then(|p| p.get_mut("version")) {
+        *own = Value::String(version.to_owned());
     }
     manifest.remove("lints");
     manifest.remove("dev-dependencies");
@@ -93,7 +108,7 @@ pub fn lock(name: &str) -> String {
     }
     let mut all: Vec<Value> = wanted.iter().map(|i| Value::Table(packages[*i].clone())).collect();
     all.push(local(name, "0.1.0", vec![PACKAGE.to_owned()]));
-    all.push(local(PACKAGE, env!("CARGO_PKG_VERSION"), own));
+    all.push(local(PACKAGE, &version(), own));
     all.sort_by_key(|p| (p.get("name").map(ToString::to_string), p.get("version").map(ToString::to_string)));
     let mut out = Table::new();
     out.insert("version".to_owned(), lock.get("version").cloned().unwrap_or(Value::Integer(4)));

@@ -5,6 +5,7 @@ mod support;
 mod account;
 mod approvals;
 mod attacks;
+mod authoring;
 mod captures;
 mod claude;
 mod claude_codec;

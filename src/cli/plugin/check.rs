@@ -8,6 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::printer::Tone;
 use crate::cli::text::{safe, safe_lines};
 use crate::cli::{Context, Outcome};
+use crate::model::Grants;
 use crate::plugin::contract::{self, Finding, Look, Weight, Wrong};
 use crate::plugin::{Want, kit};
 
@@ -43,7 +44,7 @@ pub async fn check(cx: &mut Context, args: CheckArgs) -> Outcome {
     let (wants, error) = if refused {
         (Vec::new(), None)
     } else {
-        match load(&host()?, &component.name, &component.wasm, args.config, None).await {
+        match load(&host()?, &component.name, &component.wasm, args.config, Grants::default()).await {
             Ok(plugin) => (plugin.describe().wants.clone(), None),
             Err(e) => (Vec::new(), Some(Failed { code: e.code(), message: e.to_string() })),
         }

@@ -8,6 +8,7 @@ use crate::cli::args::CheckArgs;
 use crate::cli::exit::Exit;
 use crate::cli::text::safe;
 use crate::cli::{Context, Outcome};
+use crate::model::Grants;
 use crate::plugin::contract::{self, Size};
 use crate::plugin::{Kind, Want, kit};
 
@@ -38,7 +39,7 @@ struct Doc {
 pub async fn inspect(cx: &mut Context, args: CheckArgs) -> Outcome {
     let component = component(cx, &args.target)?;
     let fail = |e: crate::plugin::Error| super::coded(e.code(), &e);
-    let plugin = load(&host()?, &component.name, &component.wasm, args.config, None).await.map_err(fail)?;
+    let plugin = load(&host()?, &component.name, &component.wasm, args.config, Grants::default()).await.map_err(fail)?;
     let look = contract::look(&component.name, &component.wasm, None).map_err(fail)?;
     let d = plugin.describe().clone();
     let (engine, reason) = plugin.engine();

@@ -220,3 +220,42 @@ fn text_at(r: &Resolve, t: &Type, depth: usize) -> String {
         other => other.as_str().to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(body: &str) -> Resolve {
+        let mut r = Resolve::default();
+        r.push_str("x.wit", &format!("package a:b; interface i {{ {body} }}")).expect("WIT");
+        r
+    }
+
+    fn differences(want: &str, got: &str) -> Vec<String> {
+        let (want, got) = (resolve(want), resolve(got));
+        let f = |r: &Resolve| r.interfaces.iter().next().and_then(|(_, i)| i.functions.get("f").cloned()).expect("a function");
+        let pair = Pair { want: &want, got: &got };
+        pair.functions(&f(&want), &f(&got)).into_iter().map(|d| format!("{}: {} | {}", d.place, d.want, d.got)).collect()
+    }
+
+    #[test]
+    fn equal_shapes_are_silent_and_others_named() {
+        let base = "record r { a: string, b: option<u32> } enum e { x, y } variant v { one(r), two } f: func(r: r, v: v) -> list<e>;";
+        assert!(differences(base, base).is_empty());
+        for (from, to, says) in [
+            ("a: string", "a: u8", "record r, field a: string | u8"),
+            ("option<u32>", "u32", "record r, field b: option<u32> | u32"),
+            ("option<u32>", "option<u64>", "record r, field b: u32 | u64"),
+            ("b: option<u32>", "c: option<u32>", "record r: the field b | none of this name"),
+            ("enum e { x, y }", "enum e { y, x }", "enum e: the order x, y | y, x"),
+            ("enum e { x, y }", "enum e { x, y, z }", "enum e: no case z | one"),
+            ("two }", "two(u8) }", "variant v, case two: nothing | u8"),
+            ("f: func(r: r, v: v)", "f: func(r: r)", "parameters: (r: r, v: v) | (r: r)"),
+            ("-> list<e>", "", "result: list<e> | nothing"),
+            ("-> list<e>", "-> e", "result: list<e> | e"),
+        ] {
+            let found = differences(base, &base.replace(from, to));
+            assert!(found.iter().any(|d| d == says), "{to}: {found:?}");
+        }
+    }
+}
