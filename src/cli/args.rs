@@ -323,8 +323,20 @@ pub enum RuleEffect {
 
 #[derive(Debug, Subcommand)]
 pub enum PolicyVerb {
-    /// Judge calls given as JSON lines, without a session or a daemon
+    /// List the policies that a session of this folder gets, and when each is asked
+    Ls(PolicyLsArgs),
+    /// Judge calls, prompts and results given as JSON lines, without a session or a daemon
     Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct PolicyLsArgs {
+    /// The session's working directory; default: the present one
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Take this file for the operator's configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

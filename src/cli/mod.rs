@@ -155,6 +155,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Hook(HookVerb::Uninstall(args)) => hook::uninstall(cx, args).await,
         Verb::Hook(HookVerb::Status(args)) => hook::status(cx, args).await,
         Verb::Hook(HookVerb::Begin { home, .. }) => hook::begin(cx, home).await,
+        Verb::Policy(PolicyVerb::Ls(args)) => policy::ls(cx, args).await,
         Verb::Policy(PolicyVerb::Explain(args)) => policy::explain(cx, args).await,
         Verb::Plugin(verb) => plugin::run(cx, verb).await,
         Verb::Config(ConfigVerb::Show(args)) => config::show(cx, args).await,

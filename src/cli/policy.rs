@@ -1,7 +1,9 @@
 //! `beadle policy explain`: judges calls given as JSON lines against the effective chain, without a session or a daemon.
 //!
 //! A line is an agent's own hook payload (`tool_name`, `tool_input`, `cwd`), or `{"command": "…"}` for a shell command. One decision a
-//! line comes out, with each plugin's answer, rule and reason. The exit is 0 when every call would be allowed, 1 when one would not.
+//! line comes out, with each plugin's answer, rule and reason; payloads of the hooks at a prompt, a result, a start and a stop are
+//! put to the policies that take part in that moment. The exit is 0 when every call would be allowed and all else passes as it is,
+//! 1 when one would not.
 
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use super::exit::{Coded, Exit, UsageError};
 use super::text::safe;
 use super::{Context, Outcome};
 use crate::config::{Config, Folders};
-use crate::model::{Answer, By, Call, Channel, Clock, Effect, Event, SystemClock};
+use crate::model::{Answer, By, Call, Channel, Clock, Effect, Event, Moment, SystemClock};
 use crate::plugin::{Host, HostOptions};
 use crate::policy::call::{CallInput, explain as build};
 use crate::policy::own::OwnFolders;
@@ -23,6 +25,11 @@ use crate::policy::{Assembled, Chains, Judged, examples};
 
 /// Longest line in bytes.
 const LINE_MAX: usize = 32 << 20;
+
+mod list;
+mod moments;
+
+pub use list::ls;
 
 /// One line of the answer.
 #[derive(Serialize)]
@@ -43,27 +50,43 @@ struct Explained<'a> {
 }
 
 /// One call as given.
+#[derive(Debug)]
 struct Given {
     agent: String,
     tool: String,
     input: Value,
     cwd: Option<String>,
+    /// Another moment than before the call, with the payload.
+    at: Option<(Moment, Value)>,
+}
+
+/// Where a chain is put together: the folder, and the operator's folders with another configuration where one was given.
+struct Scratch {
+    cwd: PathBuf,
+    folders: Folders,
+    _config: Option<Override>,
+}
+
+impl Scratch {
+    fn of(cx: &Context, cwd: Option<&Path>, config: Option<&Path>) -> anyhow::Result<Self> {
+        let cwd = cwd.unwrap_or(Path::new(".")).canonicalize()?;
+        let config = config.map(Override::make).transpose()?;
+        let folders = cx.folders()?;
+        let folders = if let Some(o) = &config { Folders { config: o.dir.clone(), ..folders } } else { folders };
+        Ok(Self { cwd, folders, _config: config })
+    }
 }
 
 pub async fn explain(cx: &mut Context, args: ExplainArgs) -> Outcome {
-    let cwd = args.cwd.clone().unwrap_or_else(|| PathBuf::from(".")).canonicalize()?;
-    let mut folders = cx.folders()?;
+    let folders = cx.folders()?;
     let own = OwnFolders::new([&folders.config, &folders.data, &folders.cache, &folders.runtime].map(PathBuf::clone));
-    let scratch = args.config.as_deref().map(Override::make).transpose()?;
-    if let Some(o) = &scratch {
-        folders = Folders { config: o.dir.clone(), ..folders };
-    }
+    let Scratch { cwd, folders, _config } = Scratch::of(cx, args.cwd.as_deref(), args.config.as_deref())?;
     let plugins = Host::new(HostOptions::default()).map_err(|e| coded(e.code(), &e))?;
     let chains = Chains::new(folders, plugins, Default::default());
     let assembled = chains.assemble(Some(&cwd), &[]).await?;
     let mut worst = Effect::Allow;
     if let Some(command) = &args.command {
-        let given = Given { agent: args.agent.clone(), tool: "Bash".into(), input: json!({ "command": command }), cwd: None };
+        let given = Given { agent: args.agent.clone(), tool: "Bash".into(), input: json!({ "command": command }), cwd: None, at: None };
         worst = worst.max(one(cx, &assembled, &own, &cwd, 1, given).await?);
     } else {
         let file: Box<dyn Read> = match &args.file {
@@ -119,6 +142,13 @@ async fn one(cx: &mut Context, assembled: &Assembled, own: &OwnFolders, root: &P
     };
     let built = record(&given.input);
     let session = examples::session(Path::new(&root)).ok_or_else(|| UsageError("no session stands for this call".into()))?;
+    if let Some((moment, payload)) = &given.at {
+        let call = (*moment == Moment::JudgeResult).then_some(&built.call);
+        let heard = moments::hear(&assembled.chain, &session, *moment, payload, call, line, SystemClock.wall_ms()).await;
+        let heard = heard.map_err(|why| UsageError(format!("line {line}: {why}")))?;
+        cx.printer.document(&heard)?;
+        return Ok(if heard.passes { Effect::Allow } else { Effect::Deny });
+    }
     let judged = match own.check(&built.call) {
         Some(why) => Judged::host_deny(why),
         None => {
@@ -149,18 +179,22 @@ fn read(line: &str, agent: &str) -> Result<Given, String> {
     let text = |key: &str| v.get(key).and_then(Value::as_str).map(str::to_owned);
     let agent = text("agent").unwrap_or_else(|| of_payload(&v).unwrap_or(agent).to_owned());
     let cwd = text("cwd");
+    if cwd.as_deref().is_some_and(|c| !c.starts_with('/')) {
+        return Err("`cwd` is not an absolute path".into());
+    }
+    let at = moments::of(&v);
+    if let Some(moment) = at.filter(|m| *m != Moment::JudgeResult) {
+        return Ok(Given { agent, tool: String::new(), input: json!({}), cwd, at: Some((moment, v)) });
+    }
     if let (Some(command), None) = (text("command"), v.get("tool_name")) {
-        return Ok(Given { agent, tool: "Bash".into(), input: json!({ "command": command }), cwd });
+        return Ok(Given { agent, tool: "Bash".into(), input: json!({ "command": command }), cwd, at: None });
     }
     let tool = text("tool_name").or_else(|| text("tool")).ok_or("it names no tool (`tool_name`)")?;
     let input = v.get("tool_input").or_else(|| v.get("input")).cloned().unwrap_or_else(|| json!({}));
     if !input.is_object() {
         return Err("`tool_input` is not an object".into());
     }
-    if cwd.as_deref().is_some_and(|c| !c.starts_with('/')) {
-        return Err("`cwd` is not an absolute path".into());
-    }
-    Ok(Given { agent, tool, input, cwd })
+    Ok(Given { agent, tool, input, cwd, at: at.map(|m| (m, v)) })
 }
 
 fn of_payload(v: &Value) -> Option<&'static str> {

@@ -380,3 +380,45 @@ fn a_policy_without_moments_leaves_no_trace_of_them() {
         assert!(!events.iter().any(|e| e["kind"] == kind), "{kind}");
     }
 }
+
+#[test]
+fn policy_ls_tells_the_moments_and_explain_puts_payloads_of_other_hooks_to_them() {
+    let host = TestHost::new();
+    let house = json!({"refuse_prompt": "not that", "unwanted": "DROP", "context": "CONTEXT-9", "secret": "SECRET-9",
+        "refuse_session": "closed", "verdicts": ["escalate: test it"]});
+    configure(&host, "", &[policy(&host, "house", "all", "", &house)]);
+    let listed = host.beadle(["--json", "policy", "ls"]).ok().lines();
+    assert_eq!(listed.iter().map(|p| p["policy"].as_str().unwrap_or_default()).collect::<Vec<_>>(), ["rules", "house"], "{listed:#?}");
+    assert_eq!(listed[1]["moments"], json!(["judge-session", "judge-prompt", "judge-result", "judge-attempt"]));
+    let text = host.beadle(["policy", "ls"]).ok().out;
+    assert!(text.contains("decide, judge-session, judge-prompt, judge-result, judge-attempt"), "{text}");
+    assert_eq!(host.beadle(["-q", "policy", "ls"]).ok().out, "rules\nhouse\n");
+
+    let explain = |payload: Value| {
+        let file = host.file("payload.jsonl", &format!("{payload}\n")).display().to_string();
+        let said = host.beadle(["policy", "explain", &file]);
+        (said.code, said.lines().into_iter().next().expect("an answer"))
+    };
+    let (code, a) = explain(json!({"hook_event_name": "UserPromptSubmit", "prompt": "DROP it", "cwd": host.work()}));
+    assert_eq!((code, &a["passes"], a["by"]["policy"].as_str()), (1, &json!(false), Some("house")), "{a:#}");
+    let (code, a) = explain(json!({"prompt": "add a test"}));
+    assert_eq!((code, &a["context"]), (0, &json!([{"policy": "house", "text": "CONTEXT-9"}])), "{a:#}");
+    let result = |text: &str| json!({"hook_event_name": "PostToolUse", "tool_name": "Bash", "tool_input": {"command": "cat f"}, "tool_response": {"stdout": text, "interrupted": false}});
+    let (code, a) = explain(result("x SECRET-9 y"));
+    assert_eq!((code, &a["replaced"]), (1, &json!({"stdout": "x [redacted] y", "interrupted": false})), "{a:#}");
+    assert_eq!(a["context"][0]["text"], "Bash printed a secret");
+    let (code, a) = explain(result("nothing"));
+    assert_eq!((code, &a["passes"], a.get("replaced")), (0, &json!(true), None), "{a:#}");
+    let (code, a) = explain(json!({"hook_event_name": "Stop", "last_assistant_message": "done"}));
+    assert_eq!((code, &a["verdict"]), (1, &json!({"verdict": "escalate", "text": "test it"})), "{a:#}");
+    let (code, a) = explain(json!({"hook_event_name": "SessionStart", "source": "startup"}));
+    assert_eq!((code, a["moment"].as_str()), (1, Some("judge-session")));
+    assert!(a["by"]["reason"].as_str().is_some_and(|r| r.starts_with("closed")), "{a:#}");
+
+    // One that cannot be loaded is listed as what it counts as.
+    let missing = "[[policy]]\nname = \"gone\"\nplugin = \"/no/such.wasm\"\non_failure = \"ask\"\n".to_owned();
+    configure(&host, "", &[missing]);
+    let said = host.beadle(["policy", "ls"]);
+    assert!(said.code == 1 && said.out.contains("not loaded") && said.err.contains("/no/such.wasm"), "{said:?}");
+    assert!(!host.beadle_home().join("run/beadle.sock").exists(), "no daemon was started");
+}
