@@ -6,7 +6,7 @@
 //! - nothing of the outer build's flags, wrappers or job server reaches them;
 //! - a target that is missing is added through rustup; where that fails, the error names the one command to run.
 //!
-//! Results, in `OUT_DIR`: `rules.wasm`, `hello.wasm`, those of the tests (`hostile`, `liar`, `moments_*`), `beadle-shim`, and
+//! Results, in `OUT_DIR`: the standard plugins, `hello.wasm`, those of the tests (`hostile`, `liar`, `moments_*`), `beadle-shim`, and
 //! `kit.rs`, which embeds the texts that `beadle plugin new` writes.
 
 use std::error::Error;
@@ -19,8 +19,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// Package, its module as cargo names it, and the file that `src/plugin/standard.rs` and the tests embed.
-const GUESTS: [(&str, &str, &str); 12] = [
+const GUESTS: [(&str, &str, &str); 14] = [
     ("policy-rules", "policy_rules.wasm", "rules.wasm"),
+    ("policy-paths", "policy_paths.wasm", "paths.wasm"),
+    ("policy-budget", "policy_budget.wasm", "budget.wasm"),
     ("hello-policy", "hello_policy.wasm", "hello.wasm"),
     ("hostile-guest", "hostile_guest.wasm", "hostile.wasm"),
     ("liar-guest", "liar_guest.wasm", "liar.wasm"),

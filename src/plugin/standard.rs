@@ -1,20 +1,31 @@
 //! The plugins inside the binary: built from this repository by `build.rs`.
 
-/// Permission rules in the notation that agents' users know.
-pub const RULES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rules.wasm"));
-/// The example policy of the README: no forced pushes, the others become dry runs.
-pub const HELLO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hello.wasm"));
+macro_rules! standard {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal,)*) => {
+        $($(#[$doc])* pub const $constant: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".wasm"));)*
 
-/// Names that a configuration can use in place of a path.
-pub const NAMES: [&str; 2] = ["rules", "hello"];
+        /// Names that a configuration can use in place of a path.
+        pub const NAMES: &[&str] = &[$($name),*];
 
-/// The component of this name, or `None` when there is no such standard plugin.
-pub fn find(name: &str) -> Option<&'static [u8]> {
-    match name {
-        "rules" => Some(RULES),
-        "hello" => Some(HELLO),
-        _ => None,
-    }
+        /// The component of this name, or `None` when there is no such standard plugin.
+        pub fn find(name: &str) -> Option<&'static [u8]> {
+            match name {
+                $($name => Some($constant),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+standard! {
+    /// Permission rules in the notation that agents' users know.
+    RULES = "rules",
+    /// Where a session may write and read, and which files are secret.
+    PATHS = "paths",
+    /// How much a session may do, last and cost.
+    BUDGET = "budget",
+    /// The example policy of the README: no forced pushes, the others become dry runs.
+    HELLO = "hello",
 }
 
 #[cfg(test)]

@@ -234,7 +234,8 @@ impl Stage {
         self.dir.path().join("home").to_string_lossy().into_owned()
     }
 
-    fn fill(&self, text: &str) -> String {
+    /// A text with the stage's own folders in place of their names.
+    pub fn fill(&self, text: &str) -> String {
         let up = self.dir.path().file_name().expect("a name").to_string_lossy();
         text.replace("@ROOT@", &self.root()).replace("@HOME@", &self.home()).replace("@UP@", &up)
     }

@@ -29,6 +29,7 @@ mod process;
 mod recovery;
 mod sessions;
 mod shell;
+mod standard;
 mod store;
 mod tidy;
 mod top;

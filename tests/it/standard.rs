@@ -1,0 +1,242 @@
+//! The standard policies `paths`, `budget`, `egress` and `cedar`: their tables of calls through the real components, and whole sessions.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use beadle::plugin::{Host, HostOptions, Limits, LoadSpec, Plugin, Question, standard};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::attacks::corpus::Stage;
+use crate::claude;
+use crate::support::{Model, TestHost, bash};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A class of `tests/golden/standard/<policy>.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Class {
+    name: String,
+    #[serde(default)]
+    config: toml::Table,
+    #[serde(default)]
+    deny: Vec<toml::Value>,
+    #[serde(default)]
+    ask: Vec<toml::Value>,
+    #[serde(default)]
+    stopped: Vec<toml::Value>,
+    #[serde(default)]
+    allow: Vec<toml::Value>,
+    #[serde(default)]
+    pass: Vec<toml::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Table {
+    class: Vec<Class>,
+}
+
+fn load(host: &Host, name: &str, config: &Value) -> Result<Arc<Plugin>, beadle::plugin::Error> {
+    let wasm = Cow::Borrowed(standard::find(name).expect("a standard policy"));
+    host.load(LoadSpec { name: name.to_owned(), wasm, config: config.to_string(), limits: Limits::default() })
+}
+
+/// Judges every case of a table; gives how many there were.
+fn judge(policy: &str, text: &str, stage: &Stage) -> usize {
+    let table: Table = toml::from_str(text).unwrap_or_else(|e| panic!("{policy}: {e}"));
+    let (host, session) = (Host::new(HostOptions::default()).expect("an engine"), stage.session());
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for class in &table.class {
+        let config = serde_json::to_value(&class.config).expect("JSON");
+        let plugin = load(&host, policy, &config).unwrap_or_else(|e| panic!("{}: {e}", class.name));
+        let wants = [("deny", &class.deny), ("ask", &class.ask), ("stopped", &class.stopped), ("allow", &class.allow), ("abstain", &class.pass)];
+        for (want, case) in wants.iter().flat_map(|(want, cases)| cases.iter().map(move |c| (*want, c))) {
+            count += 1;
+            let (tool, input) = match case {
+                toml::Value::String(command) => ("Bash".to_owned(), json!({ "command": command })),
+                other => {
+                    let v = serde_json::to_value(other).expect("JSON");
+                    (v["tool"].as_str().expect("a tool").to_owned(), v["input"].clone())
+                }
+            };
+            let text = stage.fill(&input.to_string()).replace("@UPPER@", &stage.root().to_uppercase());
+            let call = stage.call(&tool, &serde_json::from_str(&text).expect("JSON"));
+            let got = plugin.decide_here(&Question::new(&session, &call, 0), DEADLINE).expect("a decision");
+            let is = got.effect.as_str();
+            let holds = if want == "stopped" { matches!(is, "ask" | "deny") } else { is == want };
+            if !holds {
+                let why = call.parse_reason.as_deref().unwrap_or_default();
+                wrong.push(format!("{}: wanted {want}, got {is}: {tool} {text}\n    {} {why}", class.name, got.reason));
+            }
+            assert!(is == "abstain" || (!got.reason.is_empty() && got.rule.is_some()), "{}: no reason or rule: {got:?}", class.name);
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {count} cases:\n{}", wrong.len(), wrong.join("\n"));
+    count
+}
+
+#[test]
+fn each_describes_itself_and_its_configuration() {
+    let host = Host::new(HostOptions::default()).expect("an engine");
+    for (name, bad, says) in [
+        ("paths", json!({ "writes": [] }), "unknown key \"writes\""),
+        ("budget", json!({ "calls": "many" }), "calls: expected a whole number"),
+    ] {
+        let plugin = load(&host, name, &json!({})).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let d = plugin.describe();
+        assert_eq!(d.name, name);
+        let schema: Value = serde_json::from_str(&d.config_schema).expect("a schema");
+        assert_eq!((schema["type"].as_str(), schema["additionalProperties"].as_bool()), (Some("object"), Some(false)), "{name}");
+        assert!(plugin.snapshotted() && !plugin.imports_wasi() && d.wants.is_empty(), "{name}");
+        let error = load(&host, name, &bad).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains(says), "{name}: {error}");
+    }
+}
+
+#[test]
+fn paths_holds_against_its_table() {
+    let stage = Stage::new();
+    std::fs::hard_link(format!("{}/.env", stage.root()), format!("{}/hardlink.txt", stage.root())).expect("a hard link");
+    let count = judge("paths", include_str!("../golden/standard/paths.toml"), &stage);
+    assert!(count > 200, "{count}");
+}
+
+/// A standard policy in front of rules that allow everything.
+fn before_allow(name: &str, config: &str) -> String {
+    let all = crate::support::rules(&["*"], &[], &[]);
+    format!("{all}[[policy]]\nname = \"{name}\"\nplugin = \"{name}\"\ndeadline_ms = 10000\n[policy.config]\n{config}\n")
+}
+
+fn decisions(host: &TestHost, id: &str) -> Vec<(String, String)> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    host.events_of(id, "tool_decided").iter().map(|e| (text(&e["body"]["effect"]), text(&e["body"]["rule"]))).collect()
+}
+
+#[test]
+fn paths_keeps_a_session_in_its_write_root() {
+    let mut host = TestHost::new();
+    host.config(&before_allow("paths", "examples = [{ command = \"cat .env\", effect = \"deny\" }, { command = \"ls\", effect = \"abstain\" }]"));
+    let out = host.home().join("out.txt").display().to_string();
+    std::fs::create_dir_all(host.work().join("box")).expect("a folder");
+    let model = Model::start(&json!({ "steps": [
+        bash("echo in > box/a.txt"), bash("echo out > b.txt"), bash(&format!("echo out > {out}")), bash("cat .env || true"), { "text": "done" },
+    ]}));
+    let write_root = host.work().join("box").display().to_string();
+    let id = host.run_demo(&model, "go", &["--write-root", &write_root]);
+    host.ended(&id);
+    let got = decisions(&host, &id);
+    assert_eq!(got.iter().map(|(e, _)| e.as_str()).collect::<Vec<_>>(), ["allow", "deny", "deny", "deny"], "{got:?}");
+    assert_eq!((got[1].1.as_str(), got[3].1.as_str()), ("write", "secrets: .env"));
+    assert!(host.work().join("box/a.txt").exists() && !host.work().join("b.txt").exists() && !host.home().join("out.txt").exists());
+}
+
+#[test]
+fn paths_holds_on_the_real_agent() {
+    let Some((mut host, program)) = claude::host("paths_holds_on_the_real_agent") else { return };
+    host.config(&before_allow("paths", ""));
+    let secret = host.file(".env", "KEY=TOP-SECRET-77\n").display().to_string();
+    let outside = host.home().join("x").display().to_string();
+    let inside = host.work().join("x").display().to_string();
+    let model = Model::start(&json!({ "steps": [
+        { "tool": "Read", "input": { "file_path": secret } },
+        { "tool": "Write", "input": { "file_path": outside, "content": "x" } },
+        { "tool": "Write", "input": { "file_path": inside, "content": "x" } },
+        bash("cat ./.env"),
+        { "text": "done" },
+    ]}));
+    let id = claude::run(&mut host, &program, &model, &[]);
+    host.ended(&id);
+    let got = decisions(&host, &id);
+    assert_eq!(got.iter().map(|(e, _)| e.as_str()).collect::<Vec<_>>(), ["deny", "deny", "allow", "deny"], "{got:?}");
+    assert!(host.work().join("x").exists() && !host.home().join("x").exists());
+    assert!(!model.requests().iter().any(|r| r.to_string().contains("TOP-SECRET-77")), "the secret reached the model");
+}
+
+/// Several calls of one message, so that all are asked about before any has run.
+fn at_once(calls: usize, tool: &str, input: impl Fn(usize) -> Value) -> Value {
+    json!({ "tools": (0..calls).map(|i| json!({ "name": tool, "input": input(i) })).collect::<Vec<_>>() })
+}
+
+fn allowed(host: &TestHost, id: &str) -> usize {
+    decisions(host, id).iter().filter(|(e, _)| e == "allow").count()
+}
+
+#[test]
+fn a_budget_of_calls_is_exact_when_many_are_asked_about_at_once() {
+    let mut host = TestHost::new();
+    host.config(&before_allow("budget", "calls = 5"));
+    let touch = |i: usize| json!({ "command": format!("touch f{i}"), "description": "test" });
+    let model = Model::start(&json!({ "steps": [at_once(4, "Bash", touch), at_once(8, "Bash", |i| touch(i + 4)), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &[]);
+    host.ended(&id);
+    let ran = (0..12).filter(|i| host.work().join(format!("f{i}")).exists()).count();
+    assert_eq!((ran, allowed(&host, &id)), (5, 5), "{:?}", decisions(&host, &id));
+    let reason = host.events_of(&id, "tool_decided")[7]["body"]["reason"].to_string();
+    assert!(reason.contains("calls 7 of 5"), "{reason}");
+}
+
+#[test]
+fn a_budget_of_denied_calls_is_exact_when_many_are_asked_about_at_once() {
+    let mut host = TestHost::new();
+    host.config(&before_allow("budget", "denied = 2").replace("deny = []", "deny = [\"Bash(rm:*)\"]"));
+    let model = Model::start(&json!({ "steps": [
+        { "tools": [
+            { "name": "Bash", "input": { "command": "rm a" } }, { "name": "Bash", "input": { "command": "touch f0" } },
+            { "name": "Bash", "input": { "command": "rm b" } }, { "name": "Bash", "input": { "command": "touch f1" } },
+        ]},
+        { "text": "done" },
+    ]}));
+    let id = host.run_demo(&model, "go", &[]);
+    host.ended(&id);
+    let got = decisions(&host, &id);
+    assert_eq!(got.iter().map(|(e, _)| e.as_str()).collect::<Vec<_>>(), ["deny", "allow", "deny", "deny"], "{got:?}");
+    assert!(!host.work().join("f1").exists());
+}
+
+#[test]
+fn a_budget_of_sub_agents_is_exact_when_many_are_asked_about_at_once() {
+    let Some((mut host, program)) = claude::host("a_budget_of_sub_agents_is_exact_when_many_are_asked_about_at_once") else { return };
+    host.config(&before_allow("budget", "sub_agents = 2"));
+    let sub = |i: usize| {
+        json!({ "description": format!("sub {i}"), "prompt": "SUBPROMPT", "subagent_type": "general-purpose", "run_in_background": false })
+    };
+    let model = Model::start(&json!({
+        "lanes": [{ "name": "sub", "match": { "opening": "SUBPROMPT" }, "steps": [{ "text": "sub done" }, { "text": "sub done" }, { "text": "sub done" }, { "text": "sub done" }] }],
+        "steps": [at_once(4, "Task", sub), at_once(1, "Task", sub), { "text": "done" }],
+    }));
+    let id = claude::run(&mut host, &program, &model, &[]);
+    host.ended(&id);
+    assert_eq!((allowed(&host, &id), host.events_of(&id, "sub_agent_invoked").len()), (2, 2), "{:?}", decisions(&host, &id));
+}
+
+#[test]
+fn a_budget_of_money_holds_to_within_one_response() {
+    let Some((mut host, program)) = claude::host("a_budget_of_money_holds_to_within_one_response") else { return };
+    host.config(&before_allow("budget", "cost_usd = \"0.000001\""));
+    let model = Model::start(&json!({ "steps": [bash("touch a"), bash("touch b"), { "text": "done" }] }));
+    let id = claude::run(&mut host, &program, &model, &[]);
+    let s = host.ended(&id);
+    let got = host.events_of(&id, "tool_decided");
+    let told = |e: &Value| e["body"]["rule"] == "cost_usd" && e["body"]["reason"].to_string().contains("within one model response");
+    assert!(got.last().is_some_and(told), "{got:#?}");
+    assert!(got.iter().filter(|e| e["body"]["effect"] == "allow").count() <= 1, "{got:#?}");
+    assert!(s["cost"]["nanousd"].as_u64().is_some_and(|n| n > 1_000), "{s:#}");
+}
+
+#[test]
+fn a_budget_asks_from_its_soft_limit_and_refuses_prompts_past_its_turns() {
+    let mut host = TestHost::new();
+    host.config(&format!("approvals.unattended = \"deny\"\n{}", before_allow("budget", "calls = { soft = 1, hard = 3 }\nturns = 1")));
+    let model = Model::start(&json!({ "steps": [bash("touch a"), bash("touch b"), { "text": "done" }, { "text": "not reached" }] }));
+    let id = host.run_demo(&model, "go", &["--keep"]);
+    crate::support::until("the first turn has ended", || (!host.events_of(&id, "turn_ended").is_empty()).then_some(()));
+    let got = host.events_of(&id, "tool_decided");
+    let body = |i: usize| (got[i]["body"]["effect"].as_str(), got[i]["body"]["by"].as_str());
+    assert_eq!((body(0), body(1)), ((Some("allow"), Some("policy")), (Some("deny"), Some("unattended"))), "{got:#?}");
+    assert!(got[1]["body"]["reason"].to_string().contains("asked about from 1 on"), "{got:#?}");
+    let said = host.beadle(["send", &id, "more"]);
+    assert!(said.code != 0 && said.err.contains("turns 1 of 1"), "{said:?}");
+    host.beadle(["stop", &id]).ok();
+}
