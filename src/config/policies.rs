@@ -120,10 +120,11 @@ fn entry(at: At<'_, '_>, origin: &dyn Fn(usize) -> Origin) -> Result<(Entry, boo
         None if !enabled => Plugin::Standard(name.clone()),
         None => return Err(at.wrong("policy.plugin", "the name of a standard policy or the path of a .wasm file")),
     };
-    if let (Some(c), Plugin::Standard(p)) = (config, &plugin)
-        && p == RULES
-    {
-        check_rules(c, "policy.config")?;
+    if let Some(c) = config {
+        match &plugin {
+            Plugin::Standard(p) if p == RULES => check_rules(c, "policy.config")?,
+            _ => check_examples(c, "policy.config")?,
+        }
     }
     let config = config.map_or_else(|| Ok(Json::Object(Map::new())), |c| c.json("policy.config"))?;
     let origin = origin(at.line());
@@ -171,7 +172,16 @@ fn check_rules(at: At<'_, '_>, prefix: &str) -> Result<(), Error> {
             for rule in at.items(&key, RULES_MAX)? {
                 check_rule(rule, &key)?;
             }
-        } else if name.get_ref() == "examples" {
+        }
+    }
+    check_examples(at, prefix)
+}
+
+/// The host judges them for every policy and takes them out, so one that it cannot read would be lost without a word.
+fn check_examples(at: At<'_, '_>, prefix: &str) -> Result<(), Error> {
+    for (name, value) in at.table(prefix)? {
+        if name.get_ref() == "examples" {
+            let (key, at) = (format!("{prefix}.examples"), At { source: at.source, value });
             for example in at.items(&key, RULES_MAX)? {
                 check_example(example, &key)?;
             }

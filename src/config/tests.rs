@@ -172,6 +172,10 @@ fn errors_name_file_line_key_and_what_was_expected() {
             "BDL-CONFIG-003 user.toml:2: rules.deny is a value of type table; expected a rule such as \"Bash(git push:*)\", or { rule = …, reason = … }",
         ),
         (
+            "[[policy]]\nname = \"b\"\nplugin = \"budget\"\n[policy.config]\nexamples = [{ command = \"ls\" }]",
+            "BDL-CONFIG-003 user.toml:5: policy.config.examples is a value of type table; expected { command = \"…\", effect = \"deny\" } or { call = { tool = \"…\", input = {…} }, effect = \"deny\" }",
+        ),
+        (
             "[rules]\nexamples = [{ command = \"ls\" }]",
             "BDL-CONFIG-003 user.toml:2: rules.examples is a value of type table; expected { command = \"…\", effect = \"deny\" } or { call = { tool = \"…\", input = {…} }, effect = \"deny\" }",
         ),

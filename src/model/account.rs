@@ -61,6 +61,9 @@ impl End {
     }
 }
 
+/// Tools that start a sub-agent, over all agents, in lower case.
+pub const STARTS_SUB_AGENT: [&str; 5] = ["agent", "task", "spawn_agent", "collaborationspawn_agent", "codebase_investigator"];
+
 /// What one witness said of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
@@ -108,6 +111,11 @@ impl Row {
 
     fn witnesses(&self) -> impl Iterator<Item = Seen> {
         [self.stream, self.transcript, self.hook].into_iter().flatten()
+    }
+
+    /// Whether the call can still do what it is for.
+    fn may_start(&self) -> bool {
+        self.effect != Some(Effect::Deny) && self.unexplained.is_none() && self.witnesses().next().is_none()
     }
 
     /// Whether any witness saw it run.
@@ -163,6 +171,8 @@ pub struct Account {
     next: u64,
     by_call: HashMap<u64, u64>,
     by_id: HashMap<String, Vec<u64>>,
+    /// Rows of calls that may start a sub-agent and are not seen to have started it.
+    starting: Vec<u64>,
     /// Rows no longer kept.
     pub forgotten: u64,
     /// Breaches in order, at most [`ROWS`].
@@ -182,6 +192,7 @@ impl Account {
             Event::SessionCreated(c) if c.mediation == Mediation::Hooks => self.reporter = Witness::Hook,
             Event::ToolRequested(r) => self.requested(e.seq, r.call.call_id.as_deref(), &r.call.tool),
             Event::ToolDecided(d) => self.decided(d.call, d.effect, d.updated_input.is_some()),
+            Event::SubAgentInvoked(s) => self.sub_agent_started(s.call_id.as_deref()),
             Event::ToolEnded(t) => {
                 if let Some(id) = &t.call_id {
                     self.effect(self.reporter, "", id, Seen { is_error: t.is_error, ran: t.ran() });
@@ -213,6 +224,25 @@ impl Account {
         let row = Row { call: Some(seq), call_id: call_id.map(str::to_owned), tool: tool.to_owned(), ..Row::default() };
         let n = self.insert(row);
         self.by_call.insert(seq, n);
+        if STARTS_SUB_AGENT.contains(&tool.to_ascii_lowercase().as_str()) {
+            let rows = &self.rows;
+            self.starting.retain(|n| rows.get(n).is_some_and(Row::may_start));
+            self.starting.push(n);
+        }
+    }
+
+    /// A sub-agent was started: by the call of this id, else by the oldest that may have.
+    pub fn sub_agent_started(&mut self, call_id: Option<&str>) {
+        let rows = &self.rows;
+        let by = |n: &u64| rows.get(n).is_some_and(|r| r.may_start() && (call_id.is_none() || r.call_id.as_deref() == call_id));
+        if let Some(at) = self.starting.iter().position(by) {
+            self.starting.remove(at);
+        }
+    }
+
+    /// Sub-agents that calls are about to start: allowed or not decided yet, without a result, and not seen to have started one.
+    pub fn sub_agents_starting(&self) -> u64 {
+        self.starting.iter().map(|n| u64::from(self.rows.get(n).is_some_and(Row::may_start))).sum()
     }
 
     /// The first decision of a call holds.
@@ -383,6 +413,26 @@ mod tests {
         a.over = true;
         assert_eq!(ends(&a), [End::Ran, End::Denied, End::Unfinished, End::Denied, End::Refused]);
         assert_eq!(a.unexplained(), 0);
+    }
+
+    #[test]
+    fn a_sub_agent_counts_as_starting_until_it_is_seen_or_cannot_come() {
+        let mut a = Account::default();
+        for (seq, id, tool) in [(1, "a", "Agent"), (3, "b", "Task"), (5, "c", "Agent"), (7, "d", "Agent"), (9, "e", "Bash")] {
+            a.requested(seq, Some(id), tool);
+        }
+        assert_eq!(a.sub_agents_starting(), 4);
+        a.decided(1, Effect::Allow, false);
+        a.decided(3, Effect::Deny, false);
+        assert_eq!(a.sub_agents_starting(), 3, "a denied one starts nothing");
+        a.sub_agent_started(Some("a"));
+        a.sub_agent_started(Some("a"));
+        a.sub_agent_started(Some("x"));
+        assert_eq!(a.sub_agents_starting(), 2, "once a call, and only its own");
+        a.effect(Witness::Stream, "", "c", ERR);
+        assert_eq!(a.sub_agents_starting(), 1, "one that failed starts nothing");
+        a.sub_agent_started(None);
+        assert_eq!(a.sub_agents_starting(), 0, "hooks do not say whose it is");
     }
 
     #[test]

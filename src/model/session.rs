@@ -263,8 +263,13 @@ impl Session {
     /// Folds one event in. Pure and total: a log that was accepted can always be folded again.
     pub fn fold(&mut self, e: &Envelope) {
         self.last_seq = e.seq;
-        self.last_activity_at = self.last_activity_at.max(e.at);
-        match &e.event {
+        self.fold_event(&e.event, e.at, e.attempt);
+    }
+
+    /// The same for an event that is collected and not appended yet, so that it has no seq.
+    pub fn fold_event(&mut self, event: &Event, at: i64, attempt: u32) {
+        self.last_activity_at = self.last_activity_at.max(at);
+        match event {
             Event::SessionCreated(_)
             | Event::SessionJudged(_)
             | Event::PromptJudged(_)
@@ -289,12 +294,12 @@ impl Session {
             | Event::Note(_)
             | Event::Unknown(_) => {}
             Event::AttemptStarted(a) => {
-                if e.attempt > self.attempt {
+                if attempt > self.attempt {
                     self.agent_cost_before = self.agent_cost;
                 }
-                self.attempt = e.attempt;
+                self.attempt = attempt;
                 self.pid = Some(a.pid);
-                self.started_at.get_or_insert(e.at);
+                self.started_at.get_or_insert(at);
                 self.exit_code = None;
                 self.signal = None;
                 self.become_status(Status::Running);
@@ -314,7 +319,7 @@ impl Session {
             Event::SessionEnded(x) => {
                 self.become_status(Status::Ended);
                 self.outcome.get_or_insert(x.outcome);
-                self.ended_at.get_or_insert(e.at);
+                self.ended_at.get_or_insert(at);
                 self.waiting = 0;
             }
             Event::SubAgentInvoked(_) => self.sub_agents += 1,

@@ -24,6 +24,8 @@ standard! {
     PATHS = "paths",
     /// How much a session may do, last and cost.
     BUDGET = "budget",
+    /// Which hosts fetch tools and network commands may connect to.
+    EGRESS = "egress",
     /// The example policy of the README: no forced pushes, the others become dry runs.
     HELLO = "hello",
 }

@@ -18,8 +18,8 @@ use super::{Error, failpoint, mask};
 use crate::agent::{self, Asked};
 use crate::config::Unattended;
 use crate::model::{
-    Actor, ApprovalEndorsed, ApprovalRequested, ApprovalResolved, ApprovalState, By, Call, Channel, Effect, Event, OnFailure, PluginFailed,
-    RuleId, ToolDecided, ToolRequested,
+    Actor, ApprovalEndorsed, ApprovalRequested, ApprovalResolved, ApprovalState, By, Call, Channel, Effect, OnFailure, PluginFailed,
+    RuleId, Session, ToolDecided, ToolRequested,
 };
 use crate::policy::paths::RealPaths;
 use crate::policy::{Chain, Failure, Judged, call as calls};
@@ -104,10 +104,18 @@ impl Runner {
             let c = self.record(asked, input)?;
             own.check(&c).map_or(Ok(c), Err)
         };
-        // why: the session as policies see it includes what this append already holds.
-        let mut session = self.session.clone();
-        session.calls += self.pending.events.iter().filter(|e| matches!(e, Event::ToolRequested(_))).count() as u64;
+        let session = self.session_seen();
         chain.judge(&session, call, at, &rebuild).await
+    }
+
+    /// The session as policies see it, so that no limit is passed by questions that come at once: what this append already holds is
+    /// counted, and a sub-agent from the moment that its call is asked about.
+    pub(super) fn session_seen(&self) -> Session {
+        let mut session = self.session.clone();
+        let (at, attempt) = (session.last_activity_at, session.attempt);
+        self.pending.events.iter().for_each(|e| session.fold_event(e, at, attempt));
+        session.sub_agents = session.sub_agents.saturating_add(self.live.account.sub_agents_starting());
+        session
     }
 
     /// The chain in force, with the default that a policy may have tightened for this session.

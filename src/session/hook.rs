@@ -434,7 +434,7 @@ impl Runner {
             return (call, Judged::host_deny(why));
         }
         let chain = self.chain_now();
-        let judged = chain.judge(&self.session, &call, self.inner.clock.wall_ms(), &rebuild).await;
+        let judged = chain.judge(&self.session_seen(), &call, self.inner.clock.wall_ms(), &rebuild).await;
         (call, judged)
     }
 

@@ -345,6 +345,7 @@ impl Live {
                 s.events.push(ContextCompacted { trigger, tokens_before, tokens_after }.into());
             }
             Output::SubAgent { call_id, agent_type, description } => {
+                self.account.sub_agent_started(call_id.as_deref());
                 s.events.push(SubAgentInvoked { call_id, agent_type, description: cut(&description, EXCERPT) }.into());
             }
             Output::Unparsed { .. }

@@ -40,7 +40,7 @@ struct Table {
 
 fn load(host: &Host, name: &str, config: &Value) -> Result<Arc<Plugin>, beadle::plugin::Error> {
     let wasm = Cow::Borrowed(standard::find(name).expect("a standard policy"));
-    host.load(LoadSpec { name: name.to_owned(), wasm, config: config.to_string(), limits: Limits::default() })
+    host.load(LoadSpec { name: name.to_owned(), wasm, config: config.to_string(), limits: Limits::default(), grants: Default::default() })
 }
 
 /// Judges every case of a table; gives how many there were.
@@ -51,7 +51,8 @@ fn judge(policy: &str, text: &str, stage: &Stage) -> usize {
     for class in &table.class {
         let config = serde_json::to_value(&class.config).expect("JSON");
         let plugin = load(&host, policy, &config).unwrap_or_else(|e| panic!("{}: {e}", class.name));
-        let wants = [("deny", &class.deny), ("ask", &class.ask), ("stopped", &class.stopped), ("allow", &class.allow), ("abstain", &class.pass)];
+        let wants =
+            [("deny", &class.deny), ("ask", &class.ask), ("stopped", &class.stopped), ("allow", &class.allow), ("abstain", &class.pass)];
         for (want, case) in wants.iter().flat_map(|(want, cases)| cases.iter().map(move |c| (*want, c))) {
             count += 1;
             let (tool, input) = match case {
@@ -83,6 +84,7 @@ fn each_describes_itself_and_its_configuration() {
     for (name, bad, says) in [
         ("paths", json!({ "writes": [] }), "unknown key \"writes\""),
         ("budget", json!({ "calls": "many" }), "calls: expected a whole number"),
+        ("egress", json!({ "allow": ["https://a.org/x"] }), "allow[0]: expected [scheme://]host[:port]"),
     ] {
         let plugin = load(&host, name, &json!({})).unwrap_or_else(|e| panic!("{name}: {e}"));
         let d = plugin.describe();
@@ -103,6 +105,12 @@ fn paths_holds_against_its_table() {
     assert!(count > 200, "{count}");
 }
 
+#[test]
+fn egress_holds_against_its_table() {
+    let count = judge("egress", include_str!("../golden/standard/egress.toml"), &Stage::new());
+    assert!(count > 200, "{count}");
+}
+
 /// A standard policy in front of rules that allow everything.
 fn before_allow(name: &str, config: &str) -> String {
     let all = crate::support::rules(&["*"], &[], &[]);
@@ -117,7 +125,10 @@ fn decisions(host: &TestHost, id: &str) -> Vec<(String, String)> {
 #[test]
 fn paths_keeps_a_session_in_its_write_root() {
     let mut host = TestHost::new();
-    host.config(&before_allow("paths", "examples = [{ command = \"cat .env\", effect = \"deny\" }, { command = \"ls\", effect = \"abstain\" }]"));
+    host.config(&before_allow(
+        "paths",
+        "examples = [{ command = \"cat .env\", effect = \"deny\" }, { command = \"ls\", effect = \"abstain\" }]",
+    ));
     let out = host.home().join("out.txt").display().to_string();
     std::fs::create_dir_all(host.work().join("box")).expect("a folder");
     let model = Model::start(&json!({ "steps": [
@@ -152,6 +163,23 @@ fn paths_holds_on_the_real_agent() {
     assert_eq!(got.iter().map(|(e, _)| e.as_str()).collect::<Vec<_>>(), ["deny", "deny", "allow", "deny"], "{got:?}");
     assert!(host.work().join("x").exists() && !host.home().join("x").exists());
     assert!(!model.requests().iter().any(|r| r.to_string().contains("TOP-SECRET-77")), "the secret reached the model");
+}
+
+#[test]
+fn egress_holds_on_the_real_agent() {
+    let Some((mut host, program)) = claude::host("egress_holds_on_the_real_agent") else { return };
+    host.config(&before_allow("egress", "deny = [\"evil.example\", \"10.0.0.0/8\"]\nprivate = \"deny\""));
+    let fetch = |url: &str| json!({ "tool": "WebFetch", "input": { "url": url, "prompt": "x" } });
+    let model = Model::start(&json!({ "steps": [
+        fetch("https://docs.rs@evil.example/"), fetch("http://192.168.7.7/x"), bash("curl -s http://0x0a000001/ > got.txt"), bash("touch ran"),
+        { "text": "done" },
+    ]}));
+    let id = claude::run(&mut host, &program, &model, &[]);
+    host.ended(&id);
+    let got = decisions(&host, &id);
+    let rules: Vec<_> = got.iter().map(|(e, r)| (e.as_str(), r.as_str())).collect();
+    assert_eq!(rules, [("deny", "deny: evil.example"), ("deny", "private"), ("deny", "deny: 10.0.0.0/8"), ("allow", "*")]);
+    assert!(host.work().join("ran").exists() && !host.work().join("got.txt").exists());
 }
 
 /// Several calls of one message, so that all are asked about before any has run.
@@ -199,9 +227,7 @@ fn a_budget_of_denied_calls_is_exact_when_many_are_asked_about_at_once() {
 fn a_budget_of_sub_agents_is_exact_when_many_are_asked_about_at_once() {
     let Some((mut host, program)) = claude::host("a_budget_of_sub_agents_is_exact_when_many_are_asked_about_at_once") else { return };
     host.config(&before_allow("budget", "sub_agents = 2"));
-    let sub = |i: usize| {
-        json!({ "description": format!("sub {i}"), "prompt": "SUBPROMPT", "subagent_type": "general-purpose", "run_in_background": false })
-    };
+    let sub = |i: usize| json!({ "description": format!("sub {i}"), "prompt": "SUBPROMPT", "subagent_type": "general-purpose", "run_in_background": false });
     let model = Model::start(&json!({
         "lanes": [{ "name": "sub", "match": { "opening": "SUBPROMPT" }, "steps": [{ "text": "sub done" }, { "text": "sub done" }, { "text": "sub done" }, { "text": "sub done" }] }],
         "steps": [at_once(4, "Task", sub), at_once(1, "Task", sub), { "text": "done" }],

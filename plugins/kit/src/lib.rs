@@ -1,4 +1,4 @@
-//! What the standard policies share: reading a configuration by key, folding answers to the strictest, patterns of names.
+//! What the standard policies share: reading a configuration by key, folding answers to the strictest, patterns of names, addresses.
 //!
 //! Invariants: nothing here panics on input; every text that comes from a call is cut and escaped before it goes into a reason.
 //!
@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod glob;
+pub mod host;
 
 use beadle_plugin::{Decision, Effect};
 

@@ -46,14 +46,8 @@ impl Budget {
             Used { key: "calls", what: "calls", limit: &self.calls, used: session.calls, unit: Unit::Count, note: "" },
             Used { key: "denied", what: "denied calls", limit: &self.denied, used: session.denied, unit: Unit::Count, note: "" },
         ];
-        let of_agents = Used {
-            key: "sub_agents",
-            what: "sub-agents",
-            limit: &self.sub_agents,
-            used: session.sub_agents,
-            unit: Unit::Count,
-            note: "",
-        };
+        let of_agents =
+            Used { key: "sub_agents", what: "sub-agents", limit: &self.sub_agents, used: session.sub_agents, unit: Unit::Count, note: "" };
         let all = of_calls.into_iter().chain(starts.then_some(of_agents)).chain(self.of_session(session, call.at_ms));
         for used in all {
             if let Some((effect, limit)) = used.reached() {

@@ -19,7 +19,13 @@ fn effect(config: &str, call: &Call) -> Effect {
 }
 
 fn command(words: &[&str]) -> Call {
-    Call { cwd: "/w".into(), kind: ToolKind::Execute, tool: "Bash".into(), commands: vec![Command::of(words.iter().copied())], ..Call::default() }
+    Call {
+        cwd: "/w".into(),
+        kind: ToolKind::Execute,
+        tool: "Bash".into(),
+        commands: vec![Command::of(words.iter().copied())],
+        ..Call::default()
+    }
 }
 
 #[test]
