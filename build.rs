@@ -6,7 +6,7 @@
 //! - nothing of the outer build's flags, wrappers or job server reaches them;
 //! - a target that is missing is added through rustup; where that fails, the error names the one command to run.
 //!
-//! Results, in `OUT_DIR`: the standard plugins, `hello.wasm`, those of the tests (`hostile`, `liar`, `moments_*`), `beadle-shim`, and
+//! Results, in `OUT_DIR`: the standard plugins, `hello.wasm`, those of the tests (`hostile`, `liar`, `moments_*`, `capable_*`), `beadle-shim`, and
 //! `kit.rs`, which embeds the texts that `beadle plugin new` writes.
 
 use std::error::Error;
@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// Package, its module as cargo names it, and the file that `src/plugin/standard.rs` and the tests embed.
-const GUESTS: [(&str, &str, &str); 15] = [
+const GUESTS: [(&str, &str, &str); 17] = [
     ("policy-rules", "policy_rules.wasm", "rules.wasm"),
     ("policy-paths", "policy_paths.wasm", "paths.wasm"),
     ("policy-budget", "policy_budget.wasm", "budget.wasm"),
@@ -35,10 +35,12 @@ const GUESTS: [(&str, &str, &str); 15] = [
     ("moment-guests", "examples/moments_all.wasm", "moments_all.wasm"),
     ("moment-guests", "examples/moments_strategy.wasm", "moments_strategy.wasm"),
     ("moment-guests", "examples/moments_sink.wasm", "moments_sink.wasm"),
+    ("capable-guests", "examples/capable_wanting.wasm", "capable_wanting.wasm"),
+    ("capable-guests", "examples/capable_modest.wasm", "capable_modest.wasm"),
 ];
 
 /// What the results depend on; folders are watched whole.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "build.rs",
     "Cargo.toml",
     "Cargo.lock",
@@ -49,6 +51,7 @@ const SOURCES: [&str; 13] = [
     "tests/guests/hostile",
     "tests/guests/liar",
     "tests/guests/moments",
+    "tests/guests/capable",
     "shim",
     "src/wire.rs",
     "src/wire",

@@ -188,6 +188,7 @@ impl Timeline {
             | Event::TranscriptNamed(_)
             | Event::EffectsObserved(_)
             | Event::PluginReplaced(_)
+            | Event::PluginStateChanged(_)
             | Event::Unknown(_) => vec![],
         }
     }

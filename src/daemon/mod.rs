@@ -31,6 +31,7 @@ use crate::{notify, plugin, process, session};
 mod file;
 mod log;
 mod notices;
+mod secrets;
 
 /// How often the daemon looks whether it is still needed.
 const LINGER_POLL: Duration = Duration::from_secs(1);
@@ -92,6 +93,7 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     process::install_stable(&bin)?;
     let plugins = Host::new(HostOptions {
         cache: Some(CacheOptions { dir: folders.cache.join("plugins"), key: cache_key(&folders.data, entropy.as_ref())? }),
+        secrets: Arc::new(secrets::Keeper::new(&folders.config)),
         ..HostOptions::default()
     })?;
     let trust: BTreeMap<_, _> = stored_trust(&store)?.into_iter().map(|(dir, t)| (dir, t.digest)).collect();

@@ -17,12 +17,14 @@ mod approval;
 mod moment;
 mod pause;
 mod plugin;
+mod state;
 
 pub use account::{EffectSeen, EffectsObserved, TranscriptNamed, Witness};
 pub use approval::{ApprovalEndorsed, ApprovalRequested, ApprovalResolved};
 pub use moment::{AttemptVerified, PromptContext, PromptJudged, Refusal, ResultJudged, ResultSaid, Said, SessionJudged, Shown};
 pub use pause::{RelaunchKept, SessionPaused, SessionResumed, ToolAnswered, ToolDeferred};
 pub use plugin::{PluginFailed, PluginLoaded, PluginReplaced};
+pub use state::{PluginState, PluginStateChanged, PluginStates, StateValue};
 
 /// One event as appended: gapless `seq` from 1 in its session, wall time in milliseconds, the attempt it belongs to.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,6 +140,7 @@ events! {
     PluginLoaded(PluginLoaded) = "plugin_loaded",
     PluginFailed(PluginFailed) = "plugin_failed",
     PluginReplaced(PluginReplaced) = "plugin_replaced",
+    PluginStateChanged(PluginStateChanged) = "plugin_state_changed",
     TranscriptNamed(TranscriptNamed) = "transcript_named",
     EffectsObserved(EffectsObserved) = "effects_observed",
     MediationBreached(MediationBreached) = "mediation_breached",

@@ -277,6 +277,7 @@ impl Session {
             | Event::TranscriptNamed(_)
             | Event::EffectsObserved(_)
             | Event::PluginReplaced(_)
+            | Event::PluginStateChanged(_)
             | Event::PromptSubmitted(_)
             | Event::ToolStarted(_)
             | Event::ToolDeferred(_)

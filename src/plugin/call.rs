@@ -10,6 +10,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
 use crate::model::FailureCause;
 
+use super::capability::Uses;
 use super::engine::Engines;
 use super::state::State;
 use super::v0_1::{Ask, Exports};
@@ -56,16 +57,31 @@ pub(super) fn put<Q: Ask>(
     from: From<'_>,
     exports: &Exports,
     question: &Q,
+    uses: Option<Uses>,
 ) -> Result<Q::Answer, CallFailure> {
     let _ticking = engines.ticker.enter();
-    match ask(store, from, exports, question) {
+    let asked = ask(store, from, exports, question, uses);
+    // why here: what it staged is lost with a failure, and nobody waits for the instance to be thrown away.
+    let uses = store.data_mut().uses.take();
+    if matches!(asked, Ok(Ok(_)))
+        && let Some(uses) = uses
+    {
+        uses.keep();
+    }
+    match asked {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(detail)) => Err(CallFailure::new(FailureCause::BadAnswer, detail)),
         Err(e) => Err(failure(store, &e)),
     }
 }
 
-fn ask<Q: Ask>(store: &mut Store<State>, from: From<'_>, exports: &Exports, question: &Q) -> wasmtime::Result<Result<Q::Answer, String>> {
+fn ask<Q: Ask>(
+    store: &mut Store<State>,
+    from: From<'_>,
+    exports: &Exports,
+    question: &Q,
+    uses: Option<Uses>,
+) -> wasmtime::Result<Result<Q::Answer, String>> {
     let (instance, config) = match from {
         From::Ready(instance) => (instance, None),
         From::New { pre, config } => (pre.instantiate(&mut *store)?, config),
@@ -76,6 +92,8 @@ fn ask<Q: Ask>(store: &mut Store<State>, from: From<'_>, exports: &Exports, ques
         return Ok(Err(format!("`configure` accepted its configuration at load and refuses it now: {reason}")));
     }
     question.prepare(store);
+    // why only now: `configure` runs without grants.
+    store.data_mut().uses = uses.map(Box::new);
     question.put(exports, store, &instance)
 }
 

@@ -14,16 +14,17 @@ use tokio::time::timeout;
 use wasmtime::Store;
 
 use crate::model::moment::{PromptAnswer, ResultAnswer, SessionAnswer};
-use crate::model::{Clock, Decision, Delivery, Edit, FailureCause, Grants, Moment, SystemClock, Verdict};
+use crate::model::{Clock, Decision, Delivery, Edit, FailureCause, Grant, Grants, Moment, SystemClock, Verdict, Wants};
 
 use super::cache::{CacheOptions, Name};
 use super::call::{self, CallFailure};
+use super::capability::{NoSecrets, Rights, Secrets, Uses};
 use super::compile::Compiler;
 use super::engine::{Engines, Kind};
 use super::error::{Error, Result};
 use super::limits::Limits;
 use super::load::{Loaded, Source};
-use super::log::PluginLog;
+use super::log::{Level, PluginLog};
 use super::pool::{Job, Pool, Standing};
 use super::quarantine::{Quarantine, QuarantineOptions};
 use super::ready::{Ready, Spare};
@@ -44,12 +45,13 @@ pub struct HostOptions {
     pub threads: usize,
     pub quarantine: QuarantineOptions,
     pub clock: Arc<dyn Clock>,
+    pub secrets: Arc<dyn Secrets>,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { cache: None, threads, quarantine: QuarantineOptions::default(), clock: Arc::new(SystemClock) }
+        Self { cache: None, threads, quarantine: QuarantineOptions::default(), clock: Arc::new(SystemClock), secrets: Arc::new(NoSecrets) }
     }
 }
 
@@ -111,13 +113,14 @@ impl Host {
             Some(p) => p,
             None => {
                 let loaded = self.open(&source, &key)?;
+                let wants = loaded.wants.clone();
                 let program = Arc::new(Program {
                     digest: digest.to_hex().to_string(),
                     config_digest: config_digest.to_hex().to_string(),
                     config: (!loaded.meta.snapshotted).then_some(source.config),
                     loaded,
                     limits,
-                    grants: grants.clone(),
+                    rights: Arc::new(Rights { grants: grants.clone(), wants }),
                     // One plugin never has all threads.
                     ready: Ready::new(self.0.engines.spares.clone(), self.0.options.threads.max(2) - 1),
                     standing: Arc::default(),
@@ -128,6 +131,13 @@ impl Host {
                 program
             }
         };
+        // why now: what a granted secret is has to be masked from the first moment that somebody could have it.
+        for name in program.rights.grants.iter().filter_map(|g| if let Grant::Secret(Some(name)) = g { Some(name) } else { None }) {
+            match self.0.options.secrets.get(name) {
+                Ok(value) => log.hide(&value),
+                Err(why) => log.write(Level::Warn, &why),
+            }
+        }
         let quarantine = Quarantine::new(self.0.options.quarantine);
         let plugin = Arc::new(Plugin { name, program, log, quarantine, host: Arc::clone(&self.0) });
         plugin.make_ahead();
@@ -173,7 +183,7 @@ struct Program {
     config: Option<String>,
     loaded: Loaded,
     limits: Limits,
-    grants: Grants,
+    rights: Arc<Rights>,
     ready: Ready,
     standing: Arc<Standing>,
 }
@@ -225,7 +235,17 @@ impl Plugin {
 
     /// What the operator granted.
     pub fn grants(&self) -> &Grants {
-        &self.program.grants
+        &self.program.rights.grants
+    }
+
+    /// What it wants, as far as this host knows it.
+    pub fn wants(&self) -> &Wants {
+        &self.program.rights.wants
+    }
+
+    /// Whether its calls may use state: both keys are there, and it imports a capability.
+    pub fn keeps_state(&self) -> bool {
+        self.program.loaded.capable && self.wants().cover(&Grant::Kv) && self.grants().covers(&Grant::Kv)
     }
 
     /// Whether calls start from a snapshot; else each call configures anew, and `snapshot_note` says why.
@@ -343,7 +363,11 @@ impl Plugin {
                 call::From::New { pre: &self.program.loaded.pre, config: self.program.config.as_deref() },
             ),
         };
-        let outcome = call::put(engines, &mut store, from, &self.program.loaded.exports, question);
+        let uses = self.program.loaded.capable.then(|| {
+            let secrets = &self.host.options.secrets;
+            Uses::new(&self.name, &self.program.rights, &self.log, Instant::now() + ahead, secrets, question.state())
+        });
+        let outcome = call::put(engines, &mut store, from, &self.program.loaded.exports, question, uses);
         match &outcome {
             Ok(_) => self.quarantine.succeeded(),
             Err(f) if f.is_plugins_own() => self.quarantine.failed(self.host.options.clock.boot_ms()),

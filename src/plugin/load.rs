@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use wasmtime::component::{Component, InstancePre};
 use wasmtime::{Engine, Store};
 
-use crate::model::FailureCause;
+use crate::model::{FailureCause, Wants};
 
 use super::cache::Artefact;
 use super::call::{self, CallFailure};
+use super::capability::INTERFACES;
 use super::engine::{Engines, Kind};
 use super::error::{Error, Result};
 use super::limits::{Limits, MAX_COMPONENT, MAX_CONFIG};
@@ -43,6 +44,10 @@ pub(super) struct Loaded {
     pub(super) meta: Meta,
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Exports,
+    /// Whether it imports a capability.
+    pub(super) capable: bool,
+    /// What it wants, as far as this host knows it.
+    pub(super) wants: Wants,
 }
 
 /// What to load: everything that compiling depends on.
@@ -125,7 +130,10 @@ impl Source {
         let engine = engines.get(artefact.meta.kind);
         let component = self.component(engine, &artefact.code).map_err(|e| self.invalid(&e))?;
         let (pre, exports) = self.link(engine, &component, artefact.meta.wasi)?;
-        Ok(Loaded { meta: artefact.meta, pre, exports })
+        let is_capability = |n: &String| n.split_once('@').is_some_and(|(i, _)| INTERFACES.contains(&i));
+        let capable = v0_1::names(&component, engine).0.iter().any(is_capability);
+        let (wants, _) = Wants::parse(artefact.meta.description.wants.iter().map(|w| w.capability.as_str()));
+        Ok(Loaded { meta: artefact.meta, pre, exports, capable, wants })
     }
 
     fn compile(&self, engines: &Engines, wasm: &[u8]) -> Result<Vec<u8>> {

@@ -4,7 +4,7 @@
 //! is counted. Text is as the guest gave it, so whoever shows it escapes it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::model::Clock;
 
@@ -12,6 +12,8 @@ use crate::model::Clock;
 pub const LINES: usize = 256;
 /// Longest line, in bytes; the rest is cut off.
 pub const LINE: usize = 1 << 10;
+/// Secrets left out of a log.
+const HIDDEN: usize = 256;
 /// Lines a second, and also how many may come at once.
 pub const RATE: u64 = 100;
 
@@ -36,6 +38,8 @@ pub struct Line {
 pub struct PluginLog {
     clock: Arc<dyn Clock>,
     ring: Mutex<Ring>,
+    /// Secrets that the plugin was given.
+    hidden: RwLock<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -50,13 +54,30 @@ struct Ring {
 impl PluginLog {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         let ring = Ring { credit: RATE * 1000, counted: clock.boot_ms(), ..Ring::default() };
-        Self { clock, ring: Mutex::new(ring) }
+        Self { clock, ring: Mutex::new(ring), hidden: RwLock::default() }
     }
 
     /// The lines kept, oldest first, and how many were left out since the start.
     pub fn read(&self) -> (Vec<Line>, u64) {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         (ring.lines.iter().cloned().collect(), ring.dropped)
+    }
+
+    /// From now on this text is left out of the lines. A plugin's grants bound how many there are, but for values that change.
+    pub(super) fn hide(&self, secret: &str) {
+        let mut hidden = self.hidden.write().unwrap_or_else(PoisonError::into_inner);
+        if !hidden.iter().any(|h| h == secret) {
+            if hidden.len() >= HIDDEN {
+                hidden.remove(0);
+            }
+            hidden.push(secret.to_owned());
+        }
+    }
+
+    fn shown(&self, text: &str) -> String {
+        let hidden = self.hidden.read().unwrap_or_else(PoisonError::into_inner);
+        // why before the cut: a secret that is cut in two is no longer known as one.
+        hidden.iter().fold(text.to_owned(), |t, h| if t.contains(h) { t.replace(h, "[secret masked]") } else { t })
     }
 
     pub(super) fn write(&self, level: Level, text: &str) {
@@ -74,7 +95,8 @@ impl PluginLog {
             ring.lines.pop_front();
             ring.dropped += 1;
         }
-        let text = text[..text.floor_char_boundary(LINE)].to_owned();
+        let mut text = self.shown(text);
+        text.truncate(text.floor_char_boundary(LINE));
         ring.lines.push_back(Line { at: self.clock.wall_ms(), level, text });
     }
 }

@@ -6,7 +6,7 @@
 //!   anew; nothing that a guest writes is there in the next call;
 //! - a call ends by its deadline, within its memory, with an answer within its limits, or as a [`CallFailure`] that says
 //!   which of them it broke; its store is thrown away either way;
-//! - a guest reaches nothing: its log and inert WASI are all it can import, and a compaction strategy the conversation it is lent;
+//! - a guest reaches nothing but what it wants and was granted, through interfaces of ours; WASI is inert, whatever is granted;
 //! - the cache is trusted only as far as its keyed digest goes, which the caller holds the key of;
 //! - one plugin never takes all threads, one that takes long runs apart from the others, and one that fails again and
 //!   again is not asked for a while.
@@ -16,12 +16,14 @@
 mod answer;
 mod cache;
 mod call;
+mod capability;
 mod compile;
 pub mod contract;
 mod engine;
 mod error;
 mod host;
 pub mod kit;
+mod kv;
 mod limits;
 mod load;
 mod log;
@@ -37,9 +39,11 @@ mod wasi;
 
 pub use cache::CacheOptions;
 pub use call::CallFailure;
+pub use capability::{NoSecrets, Secrets};
 pub use engine::Kind;
 pub use error::{Error, Result};
 pub use host::{Host, HostOptions, LoadSpec, Outcome, Plugin, Used};
+pub use kv::{MAX_KEY, MAX_KEYS, MAX_STATE, MAX_VALUE, Round, States};
 pub use limits::{Limits, MAX_COMPONENT, MAX_CONFIG, MAX_CONTEXT, MAX_INPUT, MAX_REASON, MAX_RULE};
 pub use log::{Level, Line, PluginLog};
 pub use quarantine::QuarantineOptions;

@@ -9,6 +9,7 @@ use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use crate::model::Transcript;
 
+use super::capability::Uses;
 use super::limits::{Limits, MAX_HANDLES, MAX_LIFT, Meter};
 use super::log::PluginLog;
 use super::wasi::Inert;
@@ -21,6 +22,8 @@ pub(super) struct State {
     pub(super) wasi: Option<Box<Inert>>,
     /// The conversation that a compaction strategy reads during its call.
     pub(super) lent: Option<Arc<dyn Transcript>>,
+    /// What the call may use; there while a question is put, to plugins that import a capability.
+    pub(super) uses: Option<Box<Uses>>,
 }
 
 impl WasiView for State {
@@ -42,7 +45,7 @@ pub(super) fn store(engine: &Engine, state: State, ahead: Duration) -> Store<Sta
 
 /// State for a component that imports WASI (`inert` is some) or not.
 pub(super) fn state(limits: &Limits, log: &Arc<PluginLog>, inert: Option<Inert>) -> State {
-    State { meter: Meter::new(limits), log: Arc::clone(log), wasi: inert.map(Box::new), lent: None }
+    State { meter: Meter::new(limits), log: Arc::clone(log), wasi: inert.map(Box::new), lent: None, uses: None }
 }
 
 /// Everything that this component may call. Its imports were checked before.

@@ -5,6 +5,8 @@
 //!
 //! Called by `call` and `load`. A later track gets a file of its own beside this one.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use wasmtime::component::{Component, ComponentExportIndex, HasSelf, Instance, Linker, TypedFunc};
 use wasmtime::{Engine, Store};
@@ -13,10 +15,13 @@ use crate::model;
 use crate::model::Moment;
 
 use super::answer::{self, within};
+use super::capability::INTERFACES;
+use super::kv::{Round, Source};
 use super::log::Level;
 use super::state::State;
 
 mod audit;
+mod capabilities;
 mod compaction;
 mod moments;
 
@@ -32,6 +37,11 @@ mod bindings {
             world everything {
                 include beadle:plugin/permission-policy@0.1.0;
                 import beadle:plugin/transcript@0.1.0;
+                import beadle:plugin/kv@0.1.0;
+                import beadle:plugin/clock@0.1.0;
+                import beadle:plugin/random@0.1.0;
+                import beadle:plugin/env@0.1.0;
+                import beadle:plugin/secret@0.1.0;
                 export beadle:plugin/judge-session@0.1.0;
                 export beadle:plugin/judge-prompt@0.1.0;
                 export beadle:plugin/judge-result@0.1.0;
@@ -46,7 +56,7 @@ mod bindings {
     });
 }
 
-use bindings::beadle::plugin::{log, transcript, types};
+use bindings::beadle::plugin::{clock, env, kv, log, random, secret, transcript, types};
 use bindings::exports::beadle::plugin as exported;
 
 /// The package as imports and exports name it, up to the last number of its version.
@@ -109,7 +119,9 @@ impl PluginKind {
 
     /// Whether it may import an interface of ours, given without its version.
     pub(super) fn imports(self, interface: &str) -> bool {
-        [LOG, TYPES].contains(&interface) || (self == Self::CompactionStrategy && interface == TRANSCRIPT)
+        [LOG, TYPES].contains(&interface)
+            || INTERFACES.contains(&interface)
+            || (self == Self::CompactionStrategy && interface == TRANSCRIPT)
     }
 }
 
@@ -135,12 +147,19 @@ pub struct Want {
 pub struct Question {
     session: types::Session,
     call: types::Call,
+    round: Option<Arc<Round>>,
 }
 
 impl Question {
     /// `at_ms` is the wall time of the request, the only clock that a policy has.
     pub fn new(session: &model::Session, call: &model::Call, at_ms: i64) -> Self {
-        Self { session: of_session(session), call: of_call(call, at_ms) }
+        Self { session: of_session(session), call: of_call(call, at_ms), round: None }
+    }
+
+    /// Gives policies their state of this session.
+    #[must_use]
+    pub fn in_round(self, round: Option<&Arc<Round>>) -> Self {
+        Self { round: round.cloned(), ..self }
     }
 }
 
@@ -154,11 +173,21 @@ pub(super) trait Ask {
     /// Seed of the randomness that inert WASI gives: the same question gets the same numbers.
     fn seed(&self) -> [u8; 32];
 
+    /// The state that a plugin has for it.
+    fn state(&self) -> Source {
+        Source::None
+    }
+
     /// Gives the store what the question lends.
     fn prepare(&self, _store: &mut Store<State>) {}
 
     /// Puts the question; the inner error says which limit the answer broke.
     fn put(&self, exports: &Exports, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Result<Self::Answer, String>>;
+}
+
+/// The state of a question to policies: that of its round, else none that lasts.
+fn of_round(round: Option<&Arc<Round>>) -> Source {
+    round.map_or(Source::Scratch, |r| Source::Round(Arc::clone(r)))
 }
 
 /// The seed of a question by what tells it apart.
@@ -178,6 +207,10 @@ impl Ask for Question {
 
     fn seed(&self) -> [u8; 32] {
         seed(&self.session.id, self.call.at_ms, self.call.call_id.as_deref().unwrap_or_default())
+    }
+
+    fn state(&self) -> Source {
+        of_round(self.round.as_ref())
     }
 
     fn put(&self, exports: &Exports, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Result<model::Decision, String>> {
@@ -283,6 +316,11 @@ fn interface(moment: Moment) -> String {
 /// Gives everything that plugins can call; which kind may import what was checked before.
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     log::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
+    kv::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
+    clock::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
+    random::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
+    env::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
+    secret::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
     transcript::add_to_linker::<State, HasSelf<State>>(linker, |s| s)
 }
 

@@ -102,7 +102,7 @@ impl Chains {
             slots.push(slot);
             events.push(event);
         }
-        (Arc::new(Chain { slots, default: config.default }), events)
+        (Arc::new(Chain { slots, default: config.default, states: None }), events)
     }
 
     /// The same for a session that already runs: a configuration that can no longer be read denies every call.
@@ -119,7 +119,7 @@ impl Chains {
                     deadline: Duration::from_secs(1),
                     tighten_only: false,
                 };
-                Arc::new(Chain { slots: vec![slot], default: Effect::Deny })
+                Arc::new(Chain { slots: vec![slot], default: Effect::Deny, states: None })
             }
         }
     }

@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, join_all};
 use serde_json::Value;
 
 use crate::model::{Answer, By, Call, Decision, Effect, FailureCause, Mode, OnFailure, Session, fold};
-use crate::plugin::{Plugin, Question};
+use crate::plugin::{Plugin, Question, Round, States};
 
 /// Something that judges calls: a loaded plugin, or a stand-in in tests.
 ///
@@ -29,15 +29,21 @@ pub struct Subject<'a> {
     /// Wall time of the request in milliseconds.
     pub at_ms: i64,
     question: OnceLock<Arc<Question>>,
+    round: Option<Arc<Round>>,
 }
 
 impl<'a> Subject<'a> {
     pub fn new(session: &'a Session, call: &'a Call, at_ms: i64) -> Self {
-        Self { session, call, at_ms, question: OnceLock::new() }
+        Self { session, call, at_ms, question: OnceLock::new(), round: None }
+    }
+
+    #[must_use]
+    pub fn in_round(self, round: Option<&Arc<Round>>) -> Self {
+        Self { round: round.cloned(), ..self }
     }
 
     pub fn question(&self) -> &Arc<Question> {
-        self.question.get_or_init(|| Arc::new(Question::new(self.session, self.call, self.at_ms)))
+        self.question.get_or_init(|| Arc::new(Question::new(self.session, self.call, self.at_ms).in_round(self.round.as_ref())))
     }
 }
 
@@ -85,6 +91,8 @@ pub struct PolicySlot {
 pub struct Chain {
     pub slots: Vec<PolicySlot>,
     pub default: Effect,
+    /// What its policies keep in a session; without it they begin with nothing and keep nothing.
+    pub states: Option<Arc<States>>,
 }
 
 /// What came out, before any person is asked.
@@ -111,6 +119,22 @@ impl Judged {
 }
 
 impl Chain {
+    /// The same chain with what its policies keep.
+    #[must_use]
+    pub fn keeping(&self, states: &Arc<States>) -> Self {
+        Self { states: Some(Arc::clone(states)), ..self.clone() }
+    }
+
+    /// Whether any policy may keep state.
+    pub fn keeps_state(&self) -> bool {
+        self.slots.iter().any(|s| s.policy.as_ref().is_ok_and(|p| p.plugin().is_some_and(|p| p.keeps_state())))
+    }
+
+    /// One round of questions; what is staged in it is lost unless it is committed.
+    pub(super) fn round(&self) -> Option<Arc<Round>> {
+        self.states.as_ref().filter(|_| self.keeps_state()).map(|s| Round::new(Arc::clone(s)))
+    }
+
     /// Judges `call`. `rebuild` makes the call record anew for a rewritten input; its error text means deny.
     pub async fn judge(
         &self,
@@ -120,15 +144,21 @@ impl Chain {
         rebuild: &(dyn Fn(&Value) -> Result<Call, String> + Sync),
     ) -> Judged {
         let mut failures = Vec::new();
-        let answers = self.ask_all(&Subject::new(session, call, at_ms), &mut failures).await;
+        let round = self.round();
+        let answers = self.ask_all(&Subject::new(session, call, at_ms).in_round(round.as_ref()), &mut failures).await;
         let rewrites = rewrites(&answers);
-        let Some(first) = rewrites.first() else { return self.conclude(answers, None, failures) };
+        let Some(first) = rewrites.first() else {
+            keep(round, &answers);
+            return self.conclude(answers, None, failures);
+        };
         let before = fold(binding(&answers));
         if before == Effect::Deny {
+            keep(round, &answers);
             return self.conclude(answers, None, failures);
         }
         if let Some(other) = rewrites.iter().find(|r| r.1 != first.1) {
             let reason = format!("policies {} and {} rewrite the call differently; change one of them", first.0, other.0);
+            keep(round, &answers);
             return Judged { effect: Effect::Deny, by: By::Policy, reason, rule: None, answers, updated_input: None, failures };
         }
         let (by, input) = (first.0.clone(), first.1.clone());
@@ -136,10 +166,17 @@ impl Chain {
             Ok(c) => c,
             Err(why) => {
                 let reason = format!("policy {by} rewrote the call to one that cannot stand: {why}");
+                keep(round, &answers);
                 return Judged { effect: Effect::Deny, by: By::Policy, reason, rule: None, answers, updated_input: None, failures };
             }
         };
-        let again = self.ask_all(&Subject::new(session, &rewritten, at_ms), &mut failures).await;
+        // why: the answers on record are those of the last round, and so is what is kept.
+        if let Some(r) = round {
+            r.drop_all();
+        }
+        let round = self.round();
+        let again = self.ask_all(&Subject::new(session, &rewritten, at_ms).in_round(round.as_ref()), &mut failures).await;
+        keep(round, &again);
         if let Some((name, _)) = self::rewrites(&again).iter().find(|r| r.1 != input) {
             let reason = format!("policy {name} would rewrite the call a second time; one rewrite is the limit");
             return Judged { effect: Effect::Deny, by: By::Policy, reason, rule: None, answers: again, updated_input: None, failures };
@@ -187,6 +224,14 @@ impl Chain {
             .map(|a| (a.decision.reason.clone(), a.decision.rule.clone()))
             .unwrap_or_default();
         Judged { effect, by: By::Policy, reason, rule, answers, updated_input, failures }
+    }
+}
+
+/// Ends a round: what those who answered staged is in force.
+fn keep(round: Option<Arc<Round>>, answers: &[Answer]) {
+    if let Some(round) = round {
+        let answered: Vec<&str> = answers.iter().filter(|a| a.failed.is_none()).map(|a| a.policy.as_str()).collect();
+        round.commit(&answered);
     }
 }
 
@@ -268,7 +313,7 @@ mod tests {
     fn judge(slots: Vec<PolicySlot>) -> Judged {
         let Some(session) = crate::policy::examples::session(std::path::Path::new("/")) else { panic!("a session stands for any") };
         assert_eq!((session.status, session.usage), (Status::Starting, Usage::default()));
-        let chain = Chain { slots, default: Effect::Ask };
+        let chain = Chain { slots, default: Effect::Ask, states: None };
         let call = call_of(&json!({"command": "a"}));
         let Ok(rt) = tokio::runtime::Builder::new_current_thread().build() else { panic!("a runtime") };
         rt.block_on(chain.judge(&session, &call, 0, &|v| Ok(call_of(v))))

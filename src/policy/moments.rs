@@ -19,7 +19,7 @@ use crate::model::moment::{
     AttemptSeen, Moment, NewPrompt, PromptAnswer, ResultAnswer, SessionAnswer, SessionStart, Tightened, ToolResult, Verdict,
 };
 use crate::model::{Call, Mode, OnFailure, PromptContext, Refusal, ResultSaid, Said, Session};
-use crate::plugin::{AttemptQuestion, CallFailure, Plugin, PromptQuestion, ResultQuestion, SessionQuestion};
+use crate::plugin::{AttemptQuestion, CallFailure, Plugin, PromptQuestion, ResultQuestion, Round, SessionQuestion};
 
 /// Context that all policies together add to one prompt, in bytes.
 pub const CONTEXT_MAX: usize = 64 << 10;
@@ -139,13 +139,15 @@ impl Chain {
 
     /// A session is about to start.
     pub async fn judge_session(&self, session: &Session, start: &SessionStart, at_ms: i64) -> SessionRuling {
-        let q = Arc::new(SessionQuestion::new(session, start, at_ms));
+        let round = self.round();
+        let q = Arc::new(SessionQuestion::new(session, start, at_ms).in_round(round.as_ref()));
         let heard = self
             .hear(Moment::JudgeSession, |s, p| {
                 let q = q.clone();
                 async move { p.judge_session(&q, s.deadline).await }
             })
             .await;
+        keep(round, &heard);
         let mut out = SessionRuling::default();
         for h in &heard {
             if out.refused.is_none() {
@@ -167,13 +169,15 @@ impl Chain {
 
     /// A prompt is about to be given.
     pub async fn judge_prompt(&self, session: &Session, prompt: &NewPrompt, at_ms: i64) -> PromptRuling {
-        let q = Arc::new(PromptQuestion::new(session, prompt, at_ms));
+        let round = self.round();
+        let q = Arc::new(PromptQuestion::new(session, prompt, at_ms).in_round(round.as_ref()));
         let heard = self
             .hear(Moment::JudgePrompt, |s, p| {
                 let q = q.clone();
                 async move { p.judge_prompt(&q, s.deadline).await }
             })
             .await;
+        keep(round, &heard);
         let mut out = PromptRuling::default();
         let mut room = CONTEXT_MAX;
         for h in &heard {
@@ -203,15 +207,19 @@ impl Chain {
     pub async fn judge_result(&self, session: &Session, call: &Call, result: &ToolResult, at_ms: i64) -> ResultRuling {
         let mut out = ResultRuling::default();
         let mut now = result.clone();
+        let (round, mut answered) = (self.round(), Vec::new());
         let fits = now.output.to_string().len() <= RESULT_MAX;
         for (slot, plugin) in self.parts(Moment::JudgeResult) {
             let h = if fits {
-                let q = Arc::new(ResultQuestion::new(session, call, &now, at_ms));
+                let q = Arc::new(ResultQuestion::new(session, call, &now, at_ms).in_round(round.as_ref()));
                 heard(slot, plugin.judge_result(&q, slot.deadline)).await
             } else {
                 let detail = format!("the result is over {RESULT_MAX} bytes, more than policies are shown");
                 Heard { slot, got: Err(Failure { cause: crate::model::FailureCause::Memory, detail }), latency_us: 0 }
             };
+            if h.got.is_ok() {
+                answered.push(slot.name.as_str());
+            }
             if out.withheld.is_none() {
                 out.withheld = h.forbids();
             }
@@ -226,21 +234,34 @@ impl Chain {
             out.answers.push(h.said(|a: &ResultAnswer| ResultSaid { replaced: a.replace.is_some(), flag: a.flag.clone() }));
             out.failures.extend(h.failure());
         }
+        if let Some(r) = round {
+            r.commit(&answered);
+        }
         out
     }
 
     /// The agent is done with an attempt.
     pub async fn judge_attempt(&self, session: &Session, attempt: &AttemptSeen, at_ms: i64) -> AttemptRuling {
-        let q = Arc::new(AttemptQuestion::new(session, attempt, at_ms));
+        let round = self.round();
+        let q = Arc::new(AttemptQuestion::new(session, attempt, at_ms).in_round(round.as_ref()));
         let heard = self
             .hear(Moment::JudgeAttempt, |s, p| {
                 let q = q.clone();
                 async move { p.judge_attempt(&q, s.deadline).await }
             })
             .await;
+        keep(round, &heard);
         let binding: Vec<(&str, Verdict)> = heard.iter().filter(|h| h.binds()).map(|h| (h.slot.name.as_str(), verdict(h))).collect();
         let answers = heard.iter().map(|h| h.said(Clone::clone)).collect();
         AttemptRuling { verdict: strictest(&binding), answers, failures: heard.iter().filter_map(Heard::failure).collect() }
+    }
+}
+
+/// Ends a round: what those who answered staged is in force.
+fn keep<T>(round: Option<Arc<Round>>, heard: &[Heard<'_, T>]) {
+    if let Some(round) = round {
+        let answered: Vec<&str> = heard.iter().filter(|h| h.got.is_ok()).map(|h| h.slot.name.as_str()).collect();
+        round.commit(&answered);
     }
 }
 

@@ -118,13 +118,15 @@ impl Runner {
         session
     }
 
-    /// The chain in force, with the default that a policy may have tightened for this session.
+    /// The chain in force, with the default that a policy may have tightened for this session, and what its policies keep.
     pub(super) fn chain_now(&self) -> Arc<Chain> {
         let chain = self.chain.borrow().clone();
-        if self.config.default <= chain.default {
+        let keeps = chain.keeps_state();
+        if self.config.default <= chain.default && !keeps {
             return chain;
         }
-        Arc::new(Chain { slots: chain.slots.clone(), default: self.config.default })
+        let states = keeps.then(|| self.states().clone());
+        Arc::new(Chain { slots: chain.slots.clone(), default: self.config.default.max(chain.default), states })
     }
 
     pub(super) fn record(&self, asked: &Asked, input: &Value) -> Result<Call, String> {

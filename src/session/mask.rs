@@ -1,16 +1,62 @@
 //! Well-known secret forms are replaced before anything is appended: what is not in the log cannot leak from it.
 //!
+//! Values of secrets that the operator granted to plugins are replaced the same way, from when they are first read.
+//!
 //! A pattern is a prefix that its vendor documents, an alphabet and a least length. False positives cost a few masked
 //! characters; the judged input itself is never changed, only its record.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use serde_json::Value;
+
+use zeroize::Zeroizing;
 
 use crate::model::Event;
 
 /// What stands in a secret's place.
 pub const MARK: &str = "[secret masked]";
+
+/// Values of granted secrets that are known at one time; the oldest are forgotten first.
+const KNOWN_MAX: usize = 1024;
+
+/// Values of granted secrets, in the forms in which they can stand in a text: as they are, and inside a JSON string.
+static KNOWN: RwLock<VecDeque<Zeroizing<String>>> = RwLock::new(VecDeque::new());
+static ANY: AtomicBool = AtomicBool::new(false);
+
+/// From now on this value is masked in everything that is recorded. Values under 8 bytes are not taken.
+pub fn know(value: &str) {
+    if value.len() < 8 {
+        return;
+    }
+    let quoted = Value::from(value).to_string();
+    let inner = quoted.trim_matches('"');
+    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    for form in [value, inner] {
+        if !known.iter().any(|k| k.as_str() == form) {
+            if known.len() >= KNOWN_MAX {
+                known.pop_front();
+            }
+            known.push_back(Zeroizing::new(form.to_owned()));
+        }
+    }
+    ANY.store(true, Ordering::Release);
+}
+
+/// The text without granted secrets.
+fn without_known(s: &str) -> Cow<'_, str> {
+    let mut out = Cow::Borrowed(s);
+    if ANY.load(Ordering::Acquire) {
+        for k in KNOWN.read().unwrap_or_else(PoisonError::into_inner).iter().filter(|k| k.len() <= s.len()) {
+            if out.contains(k.as_str()) {
+                out = Cow::Owned(out.replace(k.as_str(), MARK));
+            }
+        }
+    }
+    out
+}
 
 struct Form {
     prefix: &'static str,
@@ -42,6 +88,13 @@ const PEM_END: &str = "PRIVATE KEY-----";
 
 /// The text without secrets; borrowed when there is none.
 pub fn text(s: &str) -> Cow<'_, str> {
+    match without_known(s) {
+        Cow::Borrowed(s) => without_forms(s),
+        Cow::Owned(s) => Cow::Owned(without_forms(&s).into_owned()),
+    }
+}
+
+fn without_forms(s: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut kept = 0;
     let mut at = 0;

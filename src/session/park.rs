@@ -110,8 +110,14 @@ impl Runner {
             return None;
         }
         let call = Arc::new(self.record(asked, &asked.input).ok()?);
+        let mark = self.states.get().map_or(0, |s| s.mark());
         let judged = self.judge(asked, &call).await;
-        (judged.effect == Effect::Ask).then_some((call, judged))
+        if judged.effect != Effect::Ask {
+            // why: the gate asks again, and that answer is the one on record.
+            self.states.get().inspect(|s| s.take_back(mark));
+            return None;
+        }
+        Some((call, judged))
     }
 
     fn pass(&mut self, request_id: &str) {

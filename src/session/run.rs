@@ -7,7 +7,7 @@
 //!
 //! Started by `start` and `recovery`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -22,6 +22,7 @@ use super::{Inner, failpoint, mask};
 use crate::agent::{Driver, Output, ReadState};
 use crate::config::{Config, Unattended};
 use crate::model::{Actor, By, Effect, Event, Session, SessionId};
+use crate::plugin::States;
 use crate::policy::Chain;
 use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle, Watch};
 use crate::store::{Batch, Frame};
@@ -95,6 +96,7 @@ pub struct Runner {
     pub(super) is_usurped: bool,
     pub(super) read_state: ReadState,
     pub(super) witnesses: Witnesses,
+    pub(super) states: OnceLock<Arc<States>>,
 }
 
 impl Runner {
@@ -144,6 +146,7 @@ impl Runner {
             is_usurped: false,
             read_state: ReadState::default(),
             witnesses,
+            states: OnceLock::new(),
         }
     }
 
@@ -327,7 +330,8 @@ impl Runner {
         if !p.events.is_empty() {
             p.events.extend(self.live.observed());
         }
-        let events: Vec<Event> = p.events.into_iter().map(mask::event).collect();
+        let mut events: Vec<Event> = p.events.into_iter().map(mask::event).collect();
+        events.extend(self.state_changes());
         let decides = events.iter().any(|e| matches!(e, Event::ToolDecided(_)));
         let tells = events.iter().find_map(super::park::told_by);
         let mut pause = Duration::from_millis(100);

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use super::live::{self, Live};
 use super::run::{CLOSE_INPUT, MAILBOX, Runner};
 use super::witness::Witnesses;
-use super::{Error, Inner, LiveSession, attest, instructions, mask, moments, relaunch};
+use super::{Error, Inner, LiveSession, attest, instructions, mask, moments, relaunch, state};
 use crate::agent::{self, Driver, Launch, LaunchRequest};
 use crate::config::Config;
 use crate::model::moment::NewPrompt;
@@ -104,11 +104,15 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     let rules = inner.rules().for_session(&id, &cwd.to_string_lossy(), two_person);
     let mut assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
     let mut judged = Vec::new();
+    let states = state::of_new_session();
     let draft = created(&request, name.clone(), &cwd, home.clone(), &launch, by.clone(), None);
-    if let Some((ruling, failures)) = opening::judge(inner, &assembled.chain, &id, draft, &request, &program, &launch, &by).await {
+    if let Some((ruling, failures)) =
+        opening::judge(inner, &assembled.chain.keeping(&states), &id, draft, &request, &program, &launch, &by).await
+    {
         judged.extend(failures);
         let ruling = opening::take(ruling, &mut request, &mut assembled.config);
         judged.push(ruling.clone().into());
+        judged.extend(state::changes(&states));
         if let Some(r) = ruling.refused {
             let first = created(&request, name, &cwd, home, &launch, by, None);
             return opening::refused(inner, &id, [vec![first], assembled.events, judged].concat(), r, false).await;
@@ -129,10 +133,11 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         let session = opening::preview(inner, &id, first.clone());
         let prompt = NewPrompt { text, number: 1, role: by.role.clone() };
         let (more, ruling) = match &session {
-            Some(s) => moments::judge_prompt(inner, &assembled.chain, driver, s, prompt).await,
+            Some(s) => moments::judge_prompt(inner, &assembled.chain.keeping(&states), driver, s, prompt).await,
             None => (vec![], Ok(vec![])),
         };
         judged.extend(more);
+        judged.extend(state::changes(&states));
         match ruling {
             Ok(context) => recipe.context = context,
             Err(r) => return opening::refused(inner, &id, [vec![first], assembled.events, judged].concat(), r, true).await,

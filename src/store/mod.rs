@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::model::{Actor, Approval, ApprovalId, Clock, Entropy, OsEntropy, Session, SessionId, SystemClock};
+use crate::model::{Actor, Approval, ApprovalId, Clock, Entropy, OsEntropy, PluginStates, Session, SessionId, SystemClock};
 
 pub use batch::{Appended, Batch, Cursor, Frame, MAX_BATCH_EVENTS, MAX_BATCH_FRAMES, MAX_BODY, MAX_FRAME, Ticket};
 pub use blob::MAX_BLOB;
@@ -260,6 +260,11 @@ impl Store {
     /// Approvals that changed after a position, each as it is now with the position of its newest change; about `limit`, at most 1,000.
     pub fn approvals_after(&self, change: u64, limit: usize) -> Result<Vec<(u64, Approval)>> {
         self.0.pool.approvals_after(change, limit)
+    }
+
+    /// What the policies of a session keep between calls.
+    pub fn plugin_states(&self, id: &SessionId) -> Result<PluginStates> {
+        self.0.pool.plugin_states(id)
     }
 
     /// How many sessions there are.

@@ -11,14 +11,14 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::Connection;
 use serde::Serialize;
 
-use crate::model::{Approvals, Event, Excerpt, Session, SessionId};
+use crate::model::{Approvals, Event, Excerpt, PluginStates, Session, SessionId};
 
 use super::blob::Blobs;
 use super::chain::{Hash, HostLink, Link, Salt, commitment};
 use super::error::{Doing, Error, Result};
 use super::host::HostEvent;
 use super::seal::{Checkpoint, Head};
-use super::sqlite::{RawEvent, SessionRow, decode, differences, orphans, raw_events, raw_host, session_rows};
+use super::sqlite::{RawEvent, SessionRow, decode, differences, orphans, raw_events, raw_host, session_rows, states_differences};
 
 /// Most findings in a report; more are only counted.
 pub const MAX_FINDINGS: usize = 1_000;
@@ -230,6 +230,7 @@ impl Verifier<'_> {
         self.known.insert(row.id.clone(), known);
         let before = self.report.findings.len();
         let (mut walk, mut replay, mut approvals) = (Walk::default(), None, Approvals::default());
+        let mut states = PluginStates::default();
         let (report, blobs, seen) = (&mut self.report, self.blobs, &mut self.seen_blobs);
         raw_events(self.conn, row.no, 0, u64::MAX, |raw| {
             report.events += 1;
@@ -251,6 +252,7 @@ impl Verifier<'_> {
                 Ok(e) => {
                     check_blob(report, blobs, seen, id, raw.seq, &e.event);
                     approvals.fold(&e);
+                    states.fold(&e);
                     match &mut replay {
                         Some(s) => Session::fold(s, &e),
                         None => replay = Session::begin(&e),
@@ -289,7 +291,8 @@ impl Verifier<'_> {
         }
         if self.report.findings.len() == before {
             self.projection(row, replay.as_ref());
-            for detail in differences(self.conn, row.no, &approvals)? {
+            let found = [differences(self.conn, row.no, &approvals)?, states_differences(self.conn, row.no, &states)?];
+            for detail in found.concat() {
                 self.report.find(Some(id), None, What::Projection, detail);
             }
         }

@@ -6,6 +6,7 @@ mod account;
 mod approvals;
 mod attacks;
 mod authoring;
+mod capabilities;
 mod captures;
 mod claude;
 mod claude_codec;

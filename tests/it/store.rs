@@ -332,6 +332,42 @@ fn a_changed_row_of_an_approval_is_found() -> Result {
     Ok(())
 }
 
+/// A policy's state is a projection: durable with its event, replayed, verified, folded anew by an upgrade, gone with the session.
+#[test]
+fn what_policies_keep_follows_the_log() -> Result {
+    let (dir, store, a, b) = filled()?;
+    let changed = |body: Value| event("plugin_state_changed", body);
+    let first = changed(json!({"policy": "p", "set": {"n": "1", "raw": {"hex": "ff00"}}}))?;
+    let second = changed(json!({"policy": "p", "set": {"n": "2"}, "deleted": ["raw", "none"]}))?;
+    let other = changed(json!({"policy": "q", "set": {"n": "9"}}))?;
+    store.append(batch(&a, vec![first])).wait()?;
+    assert_eq!(store.plugin_states(&a)?.0["p"]["raw"], [0xff, 0]);
+    store.append(batch(&a, vec![second, other])).wait()?;
+    let want = store.plugin_states(&a)?;
+    assert_eq!(want.0["p"], [("n".to_owned(), b"2".to_vec())].into());
+    assert_eq!((want.0["q"]["n"].as_slice(), store.plugin_states(&b)?.0.len()), (b"9".as_slice(), 0));
+    let mut replay = beadle::model::PluginStates::default();
+    for e in store.events(&a, 1, 100)? {
+        replay.fold(&e.envelope);
+    }
+    assert_eq!(replay, want);
+    assert!(store.verify(None)?.is_sound());
+    sql(dir.path())?.execute_batch("UPDATE plugin_states SET value = x'33' WHERE policy = 'p'")?;
+    let report = store.verify(Some(&a))?;
+    assert!(report.findings.iter().any(|f| f.what == What::Projection && f.detail.contains("policy p")), "{:?}", report.findings);
+    drop(store);
+    // Another build folds anew.
+    sql(dir.path())?.execute_batch("DELETE FROM meta WHERE key = 'folded_by'")?;
+    let store = open(dir.path())?;
+    assert_eq!(store.plugin_states(&a)?, want);
+    assert!(store.verify(None)?.is_sound());
+    store.remove(&a, &Actor::host()).wait()?;
+    assert!(store.plugin_states(&a).is_err());
+    let left = sql(dir.path())?.query_row("SELECT count(*) FROM plugin_states", [], |r| r.get::<_, i64>(0))?;
+    assert_eq!(left, 0);
+    Ok(())
+}
+
 #[test]
 fn a_database_of_the_first_schema_is_copied_and_brought_up_to_date() -> Result {
     let (dir, store, a, _) = filled()?;
@@ -339,7 +375,7 @@ fn a_database_of_the_first_schema_is_copied_and_brought_up_to_date() -> Result {
     asked(&store, &a, 7)?;
     answered(&store, &a, 5)?;
     drop(store);
-    sql(dir.path())?.execute_batch("DROP TABLE approvals; PRAGMA user_version = 1")?;
+    sql(dir.path())?.execute_batch("DROP TABLE approvals; DROP TABLE plugin_states; PRAGMA user_version = 1")?;
     let store = open(dir.path())?;
     assert_eq!(all_waiting(&store)?.iter().map(|a| a.call).collect::<Vec<_>>(), [7]);
     assert_eq!(stored_approvals(&store, &a)?, replayed_approvals(&store, &a)?);
@@ -350,7 +386,7 @@ fn a_database_of_the_first_schema_is_copied_and_brought_up_to_date() -> Result {
     let version = old.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))?;
     assert_eq!((version, had, backup.metadata()?.permissions().mode() & 0o777), (1, 18, 0o600));
     drop(store);
-    sql(dir.path())?.execute_batch("DROP TABLE approvals; PRAGMA user_version = 1")?;
+    sql(dir.path())?.execute_batch("DROP TABLE approvals; DROP TABLE plugin_states; PRAGMA user_version = 1")?;
     std::fs::remove_file(&backup)?;
     std::fs::create_dir_all(dir.path().join("beadle.db.schema-1.draft/x"))?;
     assert_eq!(code(open(dir.path())), "BDL-STORE-028");

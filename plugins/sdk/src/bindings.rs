@@ -13,6 +13,26 @@ wit_bindgen::generate!({
     additional_derives: [PartialEq, Eq],
 });
 
+/// What plugins import beyond their world; a component imports only the interfaces that it uses.
+pub mod capabilities {
+    wit_bindgen::generate!({
+        inline: "
+            package beadle:sdk;
+            world capabilities {
+                import beadle:plugin/kv@0.1.0;
+                import beadle:plugin/clock@0.1.0;
+                import beadle:plugin/random@0.1.0;
+                import beadle:plugin/env@0.1.0;
+                import beadle:plugin/secret@0.1.0;
+            }
+        ",
+        path: "../../wit/v0.1",
+        world: "beadle:sdk/capabilities",
+        generate_all,
+        additional_derives: [PartialEq, Eq],
+    });
+}
+
 pub mod judge_session {
     wit_bindgen::generate!({
         inline: "package beadle:sdk; world judge-session-moment { export beadle:plugin/judge-session@0.1.0; }",

@@ -59,7 +59,7 @@
 //! Invariants:
 //! - the types are plain data, the same on every target, so a policy is unit-tested natively, without wasm;
 //! - on other targets than wasm the macros only check that the type implements what they name;
-//! - a guest built on this crate imports no function unless it calls [`log`], or is a strategy;
+//! - a guest built on this crate imports no function unless it calls [`log`] or a [`capability`], or is a strategy;
 //! - `configure` runs once and the host keeps a snapshot of the memory after it: parse and index there, because every
 //!   call starts from that memory and what it writes is thrown away.
 //!
@@ -72,6 +72,7 @@
 mod alloc;
 mod bindings;
 mod call;
+pub mod capability;
 #[cfg(feature = "config")]
 pub mod config;
 mod decision;

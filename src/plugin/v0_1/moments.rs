@@ -2,14 +2,17 @@
 //!
 //! Called by `host` through [`Ask`], and by `load` for the shapes.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower};
 
+use super::super::kv::{Round, Source};
 use super::super::limits::{MAX_CONTEXT, MAX_FLAG, MAX_INPUT, MAX_LABEL, MAX_LABELS, MAX_REASON, MAX_RULE, MAX_WORDS};
 use super::super::state::State;
 use super::exported::{judge_attempt, judge_prompt, judge_result, judge_session};
-use super::{Ask, Exports, at, of_call, of_session, seed, types, within, within_any};
+use super::{Ask, Exports, at, of_call, of_round, of_session, seed, types, within, within_any};
 use crate::model;
 use crate::model::Moment;
 use crate::model::moment::{
@@ -62,9 +65,16 @@ where
 pub struct SessionQuestion {
     session: types::Session,
     start: judge_session::Start,
+    round: Option<Arc<Round>>,
 }
 
 impl SessionQuestion {
+    /// Gives policies their state of this session.
+    #[must_use]
+    pub fn in_round(self, round: Option<&Arc<Round>>) -> Self {
+        Self { round: round.cloned(), ..self }
+    }
+
     pub fn new(session: &model::Session, start: &SessionStart, at_ms: i64) -> Self {
         let s = start.clone();
         let start = judge_session::Start {
@@ -79,7 +89,7 @@ impl SessionQuestion {
             role: s.role,
             at_ms: at(at_ms),
         };
-        Self { session: of_session(session), start }
+        Self { session: of_session(session), start, round: None }
     }
 }
 
@@ -88,6 +98,10 @@ impl Ask for SessionQuestion {
 
     fn at_ms(&self) -> u64 {
         self.start.at_ms
+    }
+
+    fn state(&self) -> Source {
+        of_round(self.round.as_ref())
     }
 
     fn seed(&self) -> [u8; 32] {
@@ -127,13 +141,20 @@ fn to_session(a: judge_session::Answer) -> Result<SessionAnswer, String> {
 pub struct PromptQuestion {
     session: types::Session,
     prompt: judge_prompt::Prompt,
+    round: Option<Arc<Round>>,
 }
 
 impl PromptQuestion {
+    /// Gives policies their state of this session.
+    #[must_use]
+    pub fn in_round(self, round: Option<&Arc<Round>>) -> Self {
+        Self { round: round.cloned(), ..self }
+    }
+
     pub fn new(session: &model::Session, prompt: &NewPrompt, at_ms: i64) -> Self {
         let p = prompt.clone();
         let prompt = judge_prompt::Prompt { text: p.text, number: p.number, role: p.role, at_ms: at(at_ms) };
-        Self { session: of_session(session), prompt }
+        Self { session: of_session(session), prompt, round: None }
     }
 }
 
@@ -142,6 +163,10 @@ impl Ask for PromptQuestion {
 
     fn at_ms(&self) -> u64 {
         self.prompt.at_ms
+    }
+
+    fn state(&self) -> Source {
+        of_round(self.round.as_ref())
     }
 
     fn seed(&self) -> [u8; 32] {
@@ -162,9 +187,16 @@ pub struct ResultQuestion {
     call: types::Call,
     result: judge_result::ToolResult,
     output: Value,
+    round: Option<Arc<Round>>,
 }
 
 impl ResultQuestion {
+    /// Gives policies their state of this session.
+    #[must_use]
+    pub fn in_round(self, round: Option<&Arc<Round>>) -> Self {
+        Self { round: round.cloned(), ..self }
+    }
+
     pub fn new(session: &model::Session, call: &model::Call, result: &ToolResult, at_ms: i64) -> Self {
         let told = judge_result::ToolResult {
             output: result.output.to_string(),
@@ -173,7 +205,7 @@ impl ResultQuestion {
             replaceable: result.replaceable,
             at_ms: at(at_ms),
         };
-        Self { session: of_session(session), call: of_call(call, at_ms), result: told, output: result.output.clone() }
+        Self { session: of_session(session), call: of_call(call, at_ms), result: told, output: result.output.clone(), round: None }
     }
 
     fn to_answer(&self, a: judge_result::Answer) -> Result<ResultAnswer, String> {
@@ -200,6 +232,10 @@ impl Ask for ResultQuestion {
         self.result.at_ms
     }
 
+    fn state(&self) -> Source {
+        of_round(self.round.as_ref())
+    }
+
     fn seed(&self) -> [u8; 32] {
         seed(&self.session.id, self.result.at_ms, "judge-result")
     }
@@ -214,9 +250,16 @@ impl Ask for ResultQuestion {
 pub struct AttemptQuestion {
     session: types::Session,
     attempt: judge_attempt::Attempt,
+    round: Option<Arc<Round>>,
 }
 
 impl AttemptQuestion {
+    /// Gives policies their state of this session.
+    #[must_use]
+    pub fn in_round(self, round: Option<&Arc<Round>>) -> Self {
+        Self { round: round.cloned(), ..self }
+    }
+
     pub fn new(session: &model::Session, attempt: &AttemptSeen, at_ms: i64) -> Self {
         let a = attempt.clone();
         let attempt = judge_attempt::Attempt {
@@ -230,7 +273,7 @@ impl AttemptQuestion {
             can_continue: a.can_continue,
             at_ms: at(at_ms),
         };
-        Self { session: of_session(session), attempt }
+        Self { session: of_session(session), attempt, round: None }
     }
 }
 
@@ -239,6 +282,10 @@ impl Ask for AttemptQuestion {
 
     fn at_ms(&self) -> u64 {
         self.attempt.at_ms
+    }
+
+    fn state(&self) -> Source {
+        of_round(self.round.as_ref())
     }
 
     fn seed(&self) -> [u8; 32] {

@@ -220,6 +220,7 @@ impl<'c> Group<'c> {
             e.head = hash;
             self.ends.row += 1;
             super::approvals::fold(self.conn, e.no, self.ends.row, env)?;
+            super::states::fold(self.conn, e.no, env)?;
             if env.seq > 1 {
                 session.fold(env);
             }
@@ -327,6 +328,7 @@ impl<'c> Group<'c> {
             "DELETE FROM sessions WHERE no = ?1",
             "DELETE FROM frames WHERE session_no = ?1",
             "DELETE FROM approvals WHERE session_no = ?1",
+            "DELETE FROM plugin_states WHERE session_no = ?1",
             "INSERT INTO removals (session_no) VALUES (?1)",
         ] {
             self.conn.execute(sql, [no]).doing(REMOVING)?;

@@ -12,6 +12,7 @@ mod read;
 mod recover;
 mod rows;
 mod schema;
+mod states;
 mod writer;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub(super) use approvals::differences;
 pub use read::{Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
 pub(super) use read::{Pool, decode};
 pub(super) use rows::{RawEvent, SessionRow, orphans, raw_events, raw_host, session_rows};
+pub(super) use states::states_differences;
 pub(super) use writer::{Writer, WriterOptions};
 
 /// How SQLite reaches its disk. Anything but the default is for tests that show what the default is good for.

@@ -103,5 +103,6 @@ fn refold(conn: &Connection, row: &SessionRow) -> Result<()> {
     let doc = serde_json::to_string(&s).map_err(|e| damaged(e.to_string()))?;
     conn.execute("UPDATE sessions SET doc = ?2, status = ?3 WHERE no = ?1", (row.no, doc, s.status.as_str()))
         .doing("folding projections anew")?;
-    super::approvals::refold(conn, row)
+    super::approvals::refold(conn, row)?;
+    super::states::refold(conn, row)
 }

@@ -1,0 +1,3 @@
+//! Wants none.
+
+capable_guests::capable!([]);

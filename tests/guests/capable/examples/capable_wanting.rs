@@ -1,0 +1,3 @@
+//! Wants every capability.
+
+capable_guests::capable!(capable_guests::WANTS);
