@@ -6,7 +6,7 @@
 //! - nothing of the outer build's flags, wrappers or job server reaches them;
 //! - a target that is missing is added through rustup; where that fails, the error names the one command to run.
 //!
-//! Results, in `OUT_DIR`: the standard plugins, `hello.wasm`, those of the tests (`hostile`, `liar`, `moments_*`, `capable_*`), `beadle-shim`, and
+//! Results, in `OUT_DIR`: the standard plugins, `hello.wasm`, those of the tests (`hostile`, `liar`, `life_*`, `moments_*`, `capable_*`), `beadle-shim`, and
 //! `kit.rs`, which embeds the texts that `beadle plugin new` writes.
 
 use std::error::Error;
@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// Package, its module as cargo names it, and the file that `src/plugin/standard.rs` and the tests embed.
-const GUESTS: [(&str, &str, &str); 17] = [
+const GUESTS: [(&str, &str, &str); 21] = [
     ("policy-rules", "policy_rules.wasm", "rules.wasm"),
     ("policy-paths", "policy_paths.wasm", "paths.wasm"),
     ("policy-budget", "policy_budget.wasm", "budget.wasm"),
@@ -27,6 +27,10 @@ const GUESTS: [(&str, &str, &str); 17] = [
     ("hello-policy", "hello_policy.wasm", "hello.wasm"),
     ("hostile-guest", "hostile_guest.wasm", "hostile.wasm"),
     ("liar-guest", "liar_guest.wasm", "liar.wasm"),
+    ("life-guests", "examples/life_allows.wasm", "life_allows.wasm"),
+    ("life-guests", "examples/life_denies.wasm", "life_denies.wasm"),
+    ("life-guests", "examples/life_wants.wasm", "life_wants.wasm"),
+    ("life-guests", "examples/life_traps.wasm", "life_traps.wasm"),
     ("moment-guests", "examples/moments_base.wasm", "moments_base.wasm"),
     ("moment-guests", "examples/moments_session.wasm", "moments_session.wasm"),
     ("moment-guests", "examples/moments_prompt.wasm", "moments_prompt.wasm"),
@@ -40,7 +44,7 @@ const GUESTS: [(&str, &str, &str); 17] = [
 ];
 
 /// What the results depend on; folders are watched whole.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "build.rs",
     "Cargo.toml",
     "Cargo.lock",
@@ -52,6 +56,7 @@ const SOURCES: [&str; 14] = [
     "tests/guests/liar",
     "tests/guests/moments",
     "tests/guests/capable",
+    "tests/guests/life",
     "shim",
     "src/wire.rs",
     "src/wire",

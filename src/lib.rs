@@ -11,6 +11,7 @@
 //! | [`shell`] | the one shell parser |
 //! | [`agent`] | how each agent CLI is started and spoken to |
 //! | [`plugin`] | the WebAssembly engine |
+//! | [`registry`] | installed plugins: pinned components and their lock |
 //! | [`policy`] | from an agent's question to one decision |
 //! | [`session`] | the core: one task per live session; append before act |
 //! | [`metrics`] | numbers for operators, in the text form of Prometheus |
@@ -43,6 +44,7 @@ pub mod operator;
 pub mod plugin;
 pub mod policy;
 pub mod process;
+pub mod registry;
 pub mod session;
 pub mod shell;
 pub mod store;

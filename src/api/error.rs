@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::types::Problem;
-use crate::{model, process, session, store};
+use crate::{model, process, registry, session, store};
 
 /// What a handler answers instead of a document.
 #[derive(Debug)]
@@ -99,6 +99,14 @@ impl From<session::Error> for ApiError {
                 | process::Error::BadCwd { .. }
                 | process::Error::BadSpec { .. },
             ) => StatusCode::UNPROCESSABLE_ENTITY,
+            E::Plugin(p) => match p {
+                registry::Error::NoPlugin(_) => StatusCode::NOT_FOUND,
+                registry::Error::Exists(_) | registry::Error::Loosens { .. } => StatusCode::CONFLICT,
+                registry::Error::Refused { .. } | registry::Error::Load(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                registry::Error::File { .. } | registry::Error::Digest { .. } | registry::Error::Lock { .. } => {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                }
+            },
             E::Process(_) | E::Usurped(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, e.code(), e.to_string())

@@ -26,6 +26,7 @@ mod hooks;
 mod host;
 mod numbers;
 mod operator;
+mod plugins;
 mod records;
 mod role;
 mod rules;
@@ -69,6 +70,10 @@ pub fn router(app: App) -> Router {
         .route("/v1/hooks", get(hooks::list).post(hooks::set))
         .route("/v1/host", get(host::show))
         .route("/v1/host/shutdown", post(host::shutdown))
+        .route("/v1/plugins", get(plugins::list).post(plugins::add))
+        .route("/v1/plugins/look", post(plugins::look))
+        .route("/v1/plugins/{name}", get(plugins::show).post(plugins::act).delete(plugins::remove))
+        .route("/v1/plugin-files", post(plugins::stage).layer(DefaultBodyLimit::max(types::COMPONENT_MAX)))
         .route("/v1/programs", get(attestations::program))
         .route("/v1/attestations", get(attestations::list).post(attestations::add))
         .route("/v1/trust", get(host::trusted).post(host::trust))

@@ -29,6 +29,13 @@
 //! | `POST /v1/hooks` | [`HookedRequest`] | [`HooksDoc`] |
 //! | `GET /v1/host` | | [`HostDoc`] |
 //! | `POST /v1/host/shutdown` | | 202 [`HostDoc`]; sessions go on, the daemon ends |
+//! | `POST /v1/plugin-files` | a component, at most [`COMPONENT_MAX`] | 201 [`ComponentDoc`], once it is durable; nothing is installed by it |
+//! | `POST /v1/plugins/look` | [`PluginLookRequest`] | [`PluginLookDoc`]: what the component is, what it asks for |
+//! | `GET /v1/plugins` | | [`Page`]`<`[`PluginDoc`]`>` |
+//! | `POST /v1/plugins` | [`PluginAddRequest`] | 201 [`PluginDoc`] |
+//! | `GET /v1/plugins/{name}` | | [`PluginDoc`] |
+//! | `POST /v1/plugins/{name}` | [`PluginActRequest`] | [`PluginDoc`] as it then is |
+//! | `DELETE /v1/plugins/{name}` | | [`PluginDoc`] as it was last |
 //! | `GET /v1/programs` | [`ProgramQuery`] | [`ProgramDoc`]: what would run, and whether it is attested |
 //! | `GET /v1/attestations` | [`AttestationsQuery`] | [`Page`]`<`[`AttestationDoc`]`>`, newest last |
 //! | `POST /v1/attestations` | [`AttestationRequest`] | 201 [`AttestationDoc`] |
@@ -66,6 +73,7 @@ mod attestation;
 mod hook;
 mod host;
 mod operator;
+mod plugin;
 mod record;
 mod session;
 mod stats;
@@ -76,6 +84,7 @@ pub use attestation::*;
 pub use hook::*;
 pub use host::*;
 pub use operator::*;
+pub use plugin::*;
 pub use record::*;
 pub use session::*;
 pub use stats::*;

@@ -10,6 +10,7 @@ mod doctor;
 mod hook;
 mod operator;
 mod plugin;
+pub mod plugin_life;
 mod stats;
 mod top;
 
@@ -92,7 +93,7 @@ pub enum Verb {
     /// Policies
     #[command(subcommand)]
     Policy(PolicyVerb),
-    /// Plugins: write, build, test and look at them
+    /// Plugins: write, build, test, install and look after them
     #[command(subcommand)]
     Plugin(PluginVerb),
     /// Settings and where they come from
@@ -363,7 +364,8 @@ pub enum ConfigVerb {
     ///
     /// With operator.confirm = tty (a code at the terminal) or key (a passphrase's signature), these need it: a yes to a waiting call; an
     /// allow rule, or taking an ask or deny rule back; trusting a project; starting a session without a gate (`run -- COMMAND`) or with
-    /// --unsafe-arg; attesting a program (`doctor AGENT`); taking hooks out. Operator keys are always guarded. Denying, stopping and
+    /// --unsafe-arg; attesting a program (`doctor AGENT`); taking hooks out; any act on an installed
+    /// plugin but taking a grant back. Operator keys are always guarded. Denying, stopping and
     /// what tightens need nothing.
     Show(ConfigArgs),
     /// Read all of it and say whether it is good

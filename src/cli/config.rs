@@ -51,6 +51,7 @@ fn plugin(p: &Entry) -> String {
     match &p.plugin {
         Plugin::Standard(name) => safe(name),
         Plugin::File(path) => safe(&path.to_string_lossy()),
+        Plugin::Installed(name) => format!("installed:{}", safe(name)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `beadle plugin`: what authors of plugins do, without a daemon. A file a verb.
+//! `beadle plugin`: what authors of plugins do, without a daemon, a file a verb; and the life of installed ones (`life`), with one.
 //!
 //! Invariants: a component is loaded and asked by the engine that sessions use, with the same limits; what a component says is
 //! untrusted text; cargo runs only for a project that the caller named.
@@ -7,6 +7,7 @@ mod build;
 mod check;
 mod error;
 mod inspect;
+mod life;
 mod new;
 mod project;
 
@@ -27,6 +28,7 @@ pub async fn run(cx: &mut Context, verb: PluginVerb) -> Outcome {
         PluginVerb::Build(args) => build::build(cx, args),
         PluginVerb::Check(args) => check::check(cx, args).await,
         PluginVerb::Inspect(args) => inspect::inspect(cx, args).await,
+        PluginVerb::Life(verb) => life::run(cx, verb).await,
     }
 }
 

@@ -13,7 +13,7 @@ use toml::de::DeTable;
 use super::value::{At, Source};
 use super::{Error, Origin};
 use crate::model::grant::GRANTS_MAX;
-use crate::model::{Grants, Mode, OnFailure};
+use crate::model::{Grants, Mode, OnFailure, is_plugin_name};
 
 /// Most policies in the chain.
 pub const POLICIES_MAX: usize = 32;
@@ -27,6 +27,8 @@ pub const RULES: &str = "rules";
 pub const PROJECT_RULES: &str = "project-rules";
 
 const ENTRY_KEYS: &[&str] = &["name", "plugin", "mode", "on_failure", "deadline_ms", "config", "enabled", "grants"];
+/// What the name of an installed plugin is marked with.
+pub const INSTALLED: &str = "installed:";
 const LISTS: &[&str] = &["allow", "ask", "deny"];
 const RULES_KEYS: &[&str] = &["allow", "ask", "deny", "examples"];
 
@@ -37,6 +39,8 @@ pub enum Plugin {
     Standard(String),
     /// A `.wasm` file, absolute.
     File(PathBuf),
+    /// One that `beadle plugin add` installed, by name.
+    Installed(String),
 }
 
 /// One policy of the chain.
@@ -150,11 +154,17 @@ fn policy_name(at: At<'_, '_>) -> Result<String, Error> {
     Ok(s.to_owned())
 }
 
-/// A name is a standard policy; what has a slash or ends in `.wasm` is a file, relative to the file that says so.
+/// A name is a standard policy; `installed:NAME` one that was installed; what has a slash or ends in `.wasm` is a file, relative to the file that says so.
 fn plugin_ref(at: At<'_, '_>) -> Result<Plugin, Error> {
     let s = at.text("policy.plugin")?;
     if s.is_empty() || s.len() > 4096 || s.contains('\0') {
         return Err(at.wrong("policy.plugin", "the name of a standard policy or the path of a .wasm file"));
+    }
+    if let Some(name) = s.strip_prefix(INSTALLED) {
+        if !is_plugin_name(name) {
+            return Err(at.wrong("policy.plugin", "installed: and the name of an installed plugin, as in \"installed:no-push\""));
+        }
+        return Ok(Plugin::Installed(name.to_owned()));
     }
     if s.contains('/') || s.ends_with(".wasm") {
         let base = at.source.path.parent().unwrap_or(Path::new("/"));

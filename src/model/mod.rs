@@ -18,8 +18,10 @@ mod delivery;
 mod event;
 pub mod grant;
 mod id;
+mod installed;
 pub mod moment;
 mod operator;
+mod replay;
 mod session;
 mod text;
 mod usage;
@@ -34,8 +36,13 @@ pub use delivery::{Delivery, SinkEvent};
 pub use event::*;
 pub use grant::{Grant, GrantError, Grants, Wants};
 pub use id::{ApprovalId, IdError, RuleId, SessionId, slug};
+pub use installed::{
+    INSTALLED_CONFIG_MAX, INSTALLED_MAX, Installed, LOCK_FORMAT, POLICY_KIND, PluginAct, PluginLock, PluginVersion, VERSIONS_MAX, Wanted,
+    is_plugin_name,
+};
 pub use moment::{Moment, Verdict};
 pub use operator::{KeyDerivation, OPERATOR_NAME_MAX, OperatorKey, Subject, is_operator_name};
+pub use replay::{REPLAY_LIMITS, Replay, ReplayChange};
 pub use session::{Mediation, Outcome, Session, Status, TransitionError};
 pub use text::{acts_on_terminal, printable, printable_lines};
 pub use usage::{Nanousd, Price, PriceTable, Usage};

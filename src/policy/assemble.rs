@@ -19,9 +19,11 @@ use serde_json::{Map, Value, json};
 
 use super::chain::{Chain, Component, Failure, Policy, PolicySlot};
 use super::examples;
+use super::installed::{InForce, Pinned};
 use crate::config::{self, Config, Entry, Folders, Plugin as Source, RULES};
-use crate::model::{ConfigIgnored, Effect, Event, FailureCause, Grants, Mode, OnFailure, PluginFailed, PluginLoaded};
+use crate::model::{ConfigIgnored, Effect, Event, FailureCause, Grants, Mode, OnFailure, PluginFailed, PluginLoaded, PluginLock};
 use crate::plugin::{self, Host, Limits, LoadSpec};
+use crate::registry::Registry;
 
 /// A rule added at run time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,17 +49,38 @@ pub struct Chains {
 struct Inner {
     folders: Folders,
     plugins: Host,
+    installed: InForce,
     /// Project folders and the digest of their configuration that the operator trusts.
     trust: RwLock<BTreeMap<PathBuf, String>>,
 }
 
 impl Chains {
     pub fn new(folders: Folders, plugins: Host, trust: BTreeMap<PathBuf, String>) -> Self {
-        Self { inner: Arc::new(Inner { folders, plugins, trust: RwLock::new(trust) }) }
+        let installed = InForce::new(Registry::new(&folders.data));
+        Self { inner: Arc::new(Inner { folders, plugins, installed, trust: RwLock::new(trust) }) }
     }
 
     pub fn plugins(&self) -> &Host {
         &self.inner.plugins
+    }
+
+    /// Takes what is installed from the store's document; chains that are made from now on have it.
+    pub fn set_installed(&self, lock: PluginLock) {
+        self.inner.installed.set(lock);
+    }
+
+    /// What is installed; `None` when the lock could not be read.
+    pub fn installed(&self) -> Option<PluginLock> {
+        self.inner.installed.now().lock().cloned()
+    }
+
+    pub fn registry(&self) -> &Registry {
+        self.inner.installed.registry()
+    }
+
+    /// Counts changes of what is installed: a chain with an older number is to be made anew.
+    pub fn generation(&self) -> u64 {
+        self.inner.installed.now().generation
     }
 
     /// Pins a project's configuration; in force for sessions started from now on.
@@ -73,6 +96,15 @@ impl Chains {
 
     /// The chain of a folder (`None`: the host's own). Blocks while plugins are compiled the first time, so it runs apart.
     pub async fn assemble(&self, cwd: Option<&Path>, rules: &[RuntimeRule]) -> Result<Assembled, config::Error> {
+        self.assemble_from(&self.inner.installed.now(), cwd, rules).await
+    }
+
+    /// The chain that a folder would have if these plugins were installed.
+    pub async fn assemble_as(&self, lock: PluginLock, cwd: Option<&Path>, rules: &[RuntimeRule]) -> Result<Assembled, config::Error> {
+        self.assemble_from(&Arc::new(Pinned::of(lock)), cwd, rules).await
+    }
+
+    async fn assemble_from(&self, pinned: &Arc<Pinned>, cwd: Option<&Path>, rules: &[RuntimeRule]) -> Result<Assembled, config::Error> {
         let loaded = self.config(cwd)?;
         let mut events = Vec::new();
         if let Some(p) = loaded.project.filter(|p| !p.ignored.is_empty()) {
@@ -86,23 +118,30 @@ impl Chains {
                 .into(),
             );
         }
-        let (chain, loads) = self.chain_of(&loaded.config, rules).await;
+        let (chain, loads) = self.chain_with(pinned, &loaded.config, rules).await;
         events.extend(loads);
         Ok(Assembled { config: Arc::new(loaded.config), chain, events })
     }
 
     /// The chain of a resolved configuration, and an event for each policy: loaded, or failed.
     pub async fn chain_of(&self, config: &Config, rules: &[RuntimeRule]) -> (Arc<Chain>, Vec<Event>) {
+        self.chain_with(&self.inner.installed.now(), config, rules).await
+    }
+
+    /// One chain is made from one state of the installed plugins.
+    async fn chain_with(&self, pinned: &Arc<Pinned>, config: &Config, rules: &[RuntimeRule]) -> (Arc<Chain>, Vec<Event>) {
         let mut entries = config.policies.clone();
         add_runtime(&mut entries, rules);
+        pinned.join(&mut entries);
         let mut slots = Vec::with_capacity(entries.len());
         let mut events = Vec::with_capacity(entries.len());
         for entry in entries {
-            let (slot, event) = self.load(entry).await;
+            let (slot, event) = self.load(pinned, entry).await;
             slots.push(slot);
             events.push(event);
         }
-        (Arc::new(Chain { slots, default: config.default, states: None }), events)
+        slots.extend(pinned.broken());
+        (Arc::new(Chain { slots, default: config.default, states: None, generation: pinned.generation }), events)
     }
 
     /// The same for a session that already runs: a configuration that can no longer be read denies every call.
@@ -119,7 +158,7 @@ impl Chains {
                     deadline: Duration::from_secs(1),
                     tighten_only: false,
                 };
-                Arc::new(Chain { slots: vec![slot], default: Effect::Deny, states: None })
+                Arc::new(Chain { slots: vec![slot], default: Effect::Deny, states: None, generation: self.generation() })
             }
         }
     }
@@ -128,7 +167,8 @@ impl Chains {
     pub async fn check_rule(&self, rule: &RuntimeRule) -> Result<(), String> {
         let mut config = Map::new();
         config.insert(rule.effect.as_str().to_owned(), json!([rule.rule]));
-        self.plugin(&Source::Standard(RULES.to_owned()), RULES, &Value::Object(config), &Grants::default(), true)
+        let pinned = self.inner.installed.now();
+        self.plugin(&pinned, &Source::Standard(RULES.to_owned()), RULES, &Value::Object(config), &Grants::default(), true)
             .await
             .map(drop)
             .map_err(|f| f.detail)
@@ -136,19 +176,21 @@ impl Chains {
 
     async fn plugin(
         &self,
+        pinned: &Arc<Pinned>,
         source: &Source,
         name: &str,
         config: &Value,
         grants: &Grants,
         links: bool,
     ) -> Result<Arc<plugin::Plugin>, Failure> {
-        let host = self.inner.plugins.clone();
+        let (host, pinned, registry) = (self.inner.plugins.clone(), pinned.clone(), self.registry().clone());
         let grants = grants.clone();
         let (source, name, config) = (source.clone(), name.to_owned(), config.to_string());
         let load = move || -> Result<Arc<plugin::Plugin>, Failure> {
             let wasm = match &source {
                 Source::Standard(s) => Cow::Borrowed(plugin::standard::find(s).ok_or_else(|| unknown(s))?),
                 Source::File(path) => Cow::Owned(read(path, links)?),
+                Source::Installed(n) => Cow::Owned(registry.get(&pinned.digest(n)?).map_err(|e| failed(format!("{e} [{}]", e.code())))?),
             };
             host.load(LoadSpec { name, wasm, config, limits: Limits::default(), grants }).map_err(|e| failed(format!("{e} [{}]", e.code())))
         };
@@ -158,11 +200,11 @@ impl Chains {
         }
     }
 
-    async fn load(&self, entry: Entry) -> (PolicySlot, Event) {
+    async fn load(&self, pinned: &Arc<Pinned>, entry: Entry) -> (PolicySlot, Event) {
         let deadline = Duration::from_millis(entry.deadline_ms);
         let mut config = entry.config.clone();
         let examples = examples::take(&mut config);
-        let mut got = self.plugin(&entry.plugin, &entry.name, &config, &entry.grants, !entry.tighten_only).await;
+        let mut got = self.plugin(pinned, &entry.plugin, &entry.name, &config, &entry.grants, !entry.tighten_only).await;
         if let Ok(p) = &got
             && let Err(why) = examples::hold(&Component(p.clone()), &examples).await
         {

@@ -93,6 +93,8 @@ pub struct Chain {
     pub default: Effect,
     /// What its policies keep in a session; without it they begin with nothing and keep nothing.
     pub states: Option<Arc<States>>,
+    /// The state of the installed plugins that it was made from; see [`super::Chains::generation`].
+    pub generation: u64,
 }
 
 /// What came out, before any person is asked.
@@ -313,7 +315,7 @@ mod tests {
     fn judge(slots: Vec<PolicySlot>) -> Judged {
         let Some(session) = crate::policy::examples::session(std::path::Path::new("/")) else { panic!("a session stands for any") };
         assert_eq!((session.status, session.usage), (Status::Starting, Usage::default()));
-        let chain = Chain { slots, default: Effect::Ask, states: None };
+        let chain = Chain { slots, default: Effect::Ask, states: None, generation: 0 };
         let call = call_of(&json!({"command": "a"}));
         let Ok(rt) = tokio::runtime::Builder::new_current_thread().build() else { panic!("a runtime") };
         rt.block_on(chain.judge(&session, &call, 0, &|v| Ok(call_of(v))))

@@ -11,9 +11,11 @@ pub mod assemble;
 pub mod call;
 pub mod chain;
 pub mod examples;
+mod installed;
 pub mod moments;
 pub mod own;
 pub mod paths;
+pub mod replay;
 
 pub use assemble::{Assembled, Chains, RuntimeRule};
 pub use chain::{Chain, Failure, Judged, Policy, PolicySlot, Subject};

@@ -206,11 +206,13 @@ fn spawn(
     let shim = ShimHandle::gone(&run_dir);
     let inbox = process::Inbox::open(&run_dir, 0);
     let (mailbox, commands) = tokio::sync::mpsc::channel(super::run::MAILBOX);
+    let generation = chain.generation;
     let (chain, chains) = tokio::sync::watch::channel(chain);
     let cwd = PathBuf::from(&session.cwd);
     let two_person = config.needs_two(&session.labels);
     let entry = LiveSession { mailbox, chain, shim: shim.0.clone(), cwd, two_person, agent: driver.name(), external: Some(external) };
     inner.live().insert(session.id.clone(), entry);
+    super::plugins::swap::catch_up(inner, &session.id, generation);
     let mut runner = Runner::new(inner.clone(), driver, session, live, shim, inbox, config, chains, commands, false, witnesses);
     runner.watch_process(watch);
     tokio::spawn(runner.run(inner.shutdown.subscribe()));

@@ -126,7 +126,7 @@ impl Runner {
             return chain;
         }
         let states = keeps.then(|| self.states().clone());
-        Arc::new(Chain { slots: chain.slots.clone(), default: self.config.default.max(chain.default), states })
+        Arc::new(Chain { slots: chain.slots.clone(), default: self.config.default.max(chain.default), states, generation: chain.generation })
     }
 
     pub(super) fn record(&self, asked: &Asked, input: &Value) -> Result<Call, String> {
@@ -279,7 +279,9 @@ impl Runner {
                 return Ok(());
             }
         }
-        if let (Some(chain), Some(live)) = (r.chain, self.inner.live().get(&self.id)) {
+        // why the generation: a chain that was made before a change of plugins would undo that; the newest comes with the rule.
+        let chain = r.chain.filter(|c| c.generation == self.inner.chains.generation());
+        if let (Some(chain), Some(live)) = (chain, self.inner.live().get(&self.id)) {
             live.chain.send_replace(chain);
         }
         self.resolve(r.call, r.effect, By::Approval, r.reason, (r.by, r.rules), !self.input_closed);

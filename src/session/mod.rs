@@ -16,13 +16,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::model::account::Account;
 use crate::model::{Actor, ApprovalId, Clock, Entropy, Event, PriceTable, RuleId, Session, SessionId, Status};
 use crate::policy::own::OwnFolders;
 use crate::policy::{Chain, Chains};
 use crate::process::{self, ProcessInfo, ShimHandle};
 use crate::store::Store;
 
+mod accounts;
 mod approvals;
 mod attest;
 mod command;
@@ -38,6 +38,7 @@ mod live;
 pub mod mask;
 mod moments;
 mod park;
+mod plugins;
 mod recovery;
 mod relaunch;
 mod rules;
@@ -55,6 +56,7 @@ pub use approvals::{Always, Answer, ApprovalChanges, ApprovalDetail, REASON_MAX,
 pub use attest::{AttestRequest, Attested, ProgramSeen};
 pub use hook::{HookCall, HookOutcome};
 pub use hooked::{HOOKS_MAX, Installed};
+pub use plugins::{Looked, NewPlugin, PluginChange};
 pub use recovery::Recovered;
 pub use rules::{NewRule, Rule};
 pub use start::{StartRequest, is_gated};
@@ -64,9 +66,6 @@ pub use command::{AttachGuard, EffectReport};
 
 /// How long a caller waits for a session's task to take a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Events read at a time for an account.
-const ACCOUNT_PAGE: usize = 1000;
 
 /// What can go wrong with sessions. Codes are stable.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +134,8 @@ pub enum Error {
     #[error(transparent)]
     Agent(#[from] crate::agent::Error),
     #[error(transparent)]
+    Plugin(#[from] crate::registry::Error),
+    #[error(transparent)]
     Process(#[from] crate::process::Error),
     #[error(transparent)]
     Store(#[from] crate::store::Error),
@@ -172,6 +173,7 @@ impl Error {
             Self::Busy => "BDL-SESSION-012",
             Self::ShuttingDown => "BDL-SESSION-013",
             Self::Agent(e) => e.code(),
+            Self::Plugin(e) => e.code(),
             Self::Process(e) => e.code(),
             Self::Store(e) => e.code(),
         }
@@ -213,6 +215,7 @@ pub struct Inner {
     rules: Mutex<rules::Rules>,
     /// Held while a change of the rules is written: document and list change together.
     changing_rules: tokio::sync::Mutex<()>,
+    plugins: plugins::Acts,
     /// Digests of programs that were read.
     programs: crate::process::Programs,
     attested: Mutex<Vec<attest::Attested>>,
@@ -279,6 +282,7 @@ pub struct Manager {
 impl Manager {
     pub fn new(parts: Parts) -> Result<Self, Error> {
         let rules = rules::Rules::load(&parts.store)?;
+        parts.chains.set_installed(plugins::load(&parts.store, parts.chains.registry())?);
         let attested = attest::load(&parts.store)?;
         let hooked = hooked::Hooked::load(&parts.store)?;
         let (shutdown, _) = watch::channel(false);
@@ -298,6 +302,7 @@ impl Manager {
                 live: Mutex::new(HashMap::new()),
                 rules: Mutex::new(rules),
                 changing_rules: tokio::sync::Mutex::new(()),
+                plugins: plugins::Acts::default(),
                 programs: crate::process::Programs::default(),
                 attested: Mutex::new(attested),
                 attesting: tokio::sync::Mutex::new(()),
@@ -383,20 +388,6 @@ impl Manager {
     /// What a hook reports of a call that was made: a witness beside the agent's stream. Returns once it is durable.
     pub async fn report(&self, id: &SessionId, report: EffectReport) -> Result<Session, Error> {
         self.command(id, |reply| Command::Report { report, reply }).await?
-    }
-
-    /// Decisions joined with effects, folded from a session's log.
-    pub fn account(&self, id: &SessionId) -> Result<(Session, Account), Error> {
-        let session = self.inner.store.session(id)?;
-        let mut account = Account::default();
-        let mut from = 1;
-        while from <= session.last_seq {
-            let page = self.inner.store.events(id, from, ACCOUNT_PAGE)?;
-            let Some(last) = page.last() else { break };
-            from = last.envelope.seq + 1;
-            page.iter().map(|e| &e.envelope).filter(|e| e.seq <= session.last_seq).for_each(|e| account.apply(e));
-        }
-        Ok((session, account))
     }
 
     /// Rules of all sessions.

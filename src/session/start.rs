@@ -273,11 +273,13 @@ pub(super) fn spawn(
 ) {
     let inbox = Inbox::open(&inner.run_dir(&session.id, session.attempt), cursor);
     let (mailbox, commands) = mpsc::channel(MAILBOX);
+    let generation = chain.generation;
     let (chain, chains) = watch::channel(chain);
     let cwd = PathBuf::from(&session.cwd);
     let two_person = config.needs_two(&session.labels);
     let entry = LiveSession { mailbox, chain, shim: shim.0.clone(), cwd, two_person, agent: driver.name(), external: None };
     inner.live().insert(session.id.clone(), entry);
+    super::plugins::swap::catch_up(inner, &session.id, generation);
     let runner = Runner::new(inner.clone(), driver, session, live, shim, inbox, config, chains, commands, attach, witnesses);
     tokio::spawn(runner.run(inner.shutdown.subscribe()));
 }

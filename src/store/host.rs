@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::model::{Actor, Attestation, BodyError, OperatorKey, RuleAdded, RuleRevoked, SessionId, UnknownEvent};
+use crate::model::{Actor, Attestation, BodyError, Grants, OperatorKey, PluginAct, RuleAdded, RuleRevoked, SessionId, UnknownEvent};
 
 use super::chain::Hash;
 use super::seal::SignedHead;
@@ -58,6 +58,28 @@ pub struct ConfirmChanged {
     pub to: String,
 }
 
+/// An installed plugin was changed, by an operator or by the host itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PluginChanged {
+    pub act: PluginAct,
+    /// What the operator calls it.
+    pub name: String,
+    /// What the component calls itself.
+    pub plugin: String,
+    pub version: String,
+    /// BLAKE3 of the component in force, hex; of a removed one, that which was.
+    pub digest: String,
+    /// Of the component that it took the place of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_digest: Option<String>,
+    #[serde(default, skip_serializing_if = "Grants::is_empty")]
+    pub grants: Grants,
+    /// Why, where the host did it, or which changes of decisions were accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub by: Actor,
+}
+
 /// One event of the host chain. Kinds that this version does not know are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "body", rename_all = "snake_case")]
@@ -76,12 +98,13 @@ pub enum HostEvent {
     OperatorKeyAdded(OperatorKey),
     OperatorKeyRemoved(OperatorKeyRemoved),
     ConfirmChanged(ConfirmChanged),
+    PluginChanged(Box<PluginChanged>),
     #[serde(skip)]
     Unknown(UnknownEvent),
 }
 
 impl HostEvent {
-    const KINDS: [&'static str; 12] = [
+    const KINDS: [&'static str; 13] = [
         "opened",
         "closed",
         "session_created",
@@ -94,6 +117,7 @@ impl HostEvent {
         "operator_key_added",
         "operator_key_removed",
         "confirm_changed",
+        "plugin_changed",
     ];
 
     pub fn kind(&self) -> &str {
@@ -110,6 +134,7 @@ impl HostEvent {
             Self::OperatorKeyAdded(_) => Self::KINDS[9],
             Self::OperatorKeyRemoved(_) => Self::KINDS[10],
             Self::ConfirmChanged(_) => Self::KINDS[11],
+            Self::PluginChanged(_) => Self::KINDS[12],
             Self::Unknown(u) => &u.kind,
         }
     }

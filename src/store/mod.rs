@@ -39,7 +39,7 @@ pub use error::{Error, Result};
 pub use export::Export;
 pub use host::{
     ConfirmChanged, HostClosed, HostEntry, HostEvent, HostOpened, HostSessionCreated, HostSessionRemoved, OperatorKeyRemoved,
-    ProjectTrusted,
+    PluginChanged, ProjectTrusted,
 };
 pub use queue::{MAX_PENDING, MAX_PENDING_BYTES};
 pub use seal::{Checkpoint, Head, SignedHead};

@@ -25,6 +25,7 @@ mod numbers;
 mod operator;
 mod park;
 mod plugin;
+mod plugin_life;
 mod policy;
 mod process;
 mod recovery;

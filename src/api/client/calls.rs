@@ -11,10 +11,10 @@ use hyper::{Response, header::HeaderMap};
 
 use super::super::types::{
     AccountDoc, AccountQuery, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttestationDoc, AttestationRequest,
-    AttestationsQuery, ENDED_HEADER, EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc, LogsQuery, NEXT_HEADER, OFFSET_HEADER,
-    OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc, RuleRequest,
-    RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc,
-    VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    AttestationsQuery, ComponentDoc, ENDED_HEADER, EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc, LogsQuery, NEXT_HEADER,
+    OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PluginActRequest, PluginAddRequest, PluginDoc, PluginLookDoc,
+    PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest,
+    SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -179,6 +179,35 @@ impl Client {
 
     pub async fn shutdown(&self) -> Result<HostDoc> {
         self.call(Method::POST, "/v1/host/shutdown", Bytes::new()).await
+    }
+
+    /// Hands a component over; nothing is installed by it.
+    pub async fn stage_plugin(&self, wasm: Bytes) -> Result<ComponentDoc> {
+        self.call(Method::POST, "/v1/plugin-files", wasm).await
+    }
+
+    pub async fn look_at_plugin(&self, request: &PluginLookRequest) -> Result<PluginLookDoc> {
+        self.post("/v1/plugins/look", request).await
+    }
+
+    pub async fn plugins(&self) -> Result<Page<PluginDoc>> {
+        self.get("/v1/plugins").await
+    }
+
+    pub async fn plugin(&self, name: &str) -> Result<PluginDoc> {
+        self.get(&format!("/v1/plugins/{}", escape(name))).await
+    }
+
+    pub async fn add_plugin(&self, request: &PluginAddRequest) -> Result<PluginDoc> {
+        self.post("/v1/plugins", request).await
+    }
+
+    pub async fn change_plugin(&self, name: &str, request: &PluginActRequest) -> Result<PluginDoc> {
+        self.post(&format!("/v1/plugins/{}", escape(name)), request).await
+    }
+
+    pub async fn remove_plugin(&self, name: &str) -> Result<PluginDoc> {
+        self.call(Method::DELETE, &format!("/v1/plugins/{}", escape(name)), Bytes::new()).await
     }
 
     pub async fn program(&self, wanted: &ProgramQuery) -> Result<ProgramDoc> {

@@ -1,8 +1,10 @@
-//! Arguments of `plugin`: the verbs of authors.
+//! Arguments of `plugin`: the verbs of authors, and those of installed plugins beside them.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+
+use super::plugin_life::PluginLifeVerb;
 
 #[derive(Debug, Subcommand)]
 pub enum PluginVerb {
@@ -14,6 +16,8 @@ pub enum PluginVerb {
     Check(CheckArgs),
     /// Show all about a component: who it is, digest, sizes, how it runs
     Inspect(CheckArgs),
+    #[command(flatten)]
+    Life(PluginLifeVerb),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

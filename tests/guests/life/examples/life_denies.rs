@@ -1,0 +1,3 @@
+//! The version that answers deny.
+
+beadle_plugin::export_policy!(life_guests::Lively<2>);

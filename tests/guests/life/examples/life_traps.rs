@@ -1,0 +1,3 @@
+//! The version that fails at each call.
+
+beadle_plugin::export_policy!(life_guests::Lively<4>);
