@@ -30,14 +30,19 @@ pub async fn stage(State(app): State<App>, body: Bytes) -> Result<(StatusCode, J
 
 pub async fn look(State(app): State<App>, body: Result<Json<PluginLookRequest>, JsonRejection>) -> Result<Json<PluginLookDoc>, ApiError> {
     let Json(r) = body?;
-    let (looked, before) = match &r.upgrade {
-        Some(name) => (app.manager.look_at_successor(name, &r.digest).await?, Some(app.manager.plugin(name)?)),
+    let looked = match &r.upgrade {
+        Some(name) => {
+            let looked = app.manager.look_at_successor(name, &r.digest).await?;
+            let replay = app.manager.replay_successor(name, &looked).await?;
+            let doc = looked_at(looked, Some(&app.manager.plugin(name)?));
+            return Ok(Json(PluginLookDoc { replay: Some(replay), ..doc }));
+        }
         None => {
             let config = r.config.unwrap_or_else(|| json!({}));
-            (app.manager.look_at_plugin(&r.digest, r.name.as_deref(), &config).await?, None)
+            app.manager.look_at_plugin(&r.digest, r.name.as_deref(), &config).await?
         }
     };
-    Ok(Json(looked_at(looked, before.as_ref())))
+    Ok(Json(looked_at(looked, None)))
 }
 
 fn looked_at(l: Looked, before: Option<&Installed>) -> PluginLookDoc {
@@ -56,6 +61,7 @@ fn looked_at(l: Looked, before: Option<&Installed>) -> PluginLookDoc {
         moments: l.version.moments,
         wants,
         replaces: before.map(|b| b.version.clone()),
+        replay: None,
     }
 }
 
@@ -154,13 +160,14 @@ async fn confirmed(app: &App, asking: Asking, plugin: &Installed, r: PluginActRe
             let subject = of(plugin, "configure a plugin").with("settings", given.to_string());
             (PluginChange::Configure { mode, on_failure, deadline_ms, config }, subject)
         }
-        R::Upgrade { digest, origin, grants } => {
+        R::Upgrade { digest, origin, grants, accept_changes } => {
             let looked = app.manager.look_at_successor(&plugin.name, &digest).await?;
             let subject = of(plugin, "upgrade a plugin")
                 .with("to version", &looked.version.version)
                 .with("to digest", &digest)
                 .with("further grants", grants.words().join(" "));
-            (PluginChange::Upgrade { digest, origin, grants }, subject)
+            let subject = if accept_changes { subject.with("changes", "looser decisions are accepted") } else { subject };
+            (PluginChange::Upgrade { digest, origin, grants, accept: accept_changes }, subject)
         }
         R::RollBack { to } => {
             let target = app.manager.rollback_target(&plugin.name, to.as_deref())?;

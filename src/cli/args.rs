@@ -11,6 +11,7 @@ mod hook;
 mod operator;
 mod plugin;
 pub mod plugin_life;
+mod replay;
 mod stats;
 mod top;
 
@@ -19,6 +20,7 @@ pub use doctor::DoctorArgs;
 pub use hook::*;
 pub use operator::{KeyVerb, OperatorVerb};
 pub use plugin::*;
+pub use replay::ReplayArgs;
 pub use stats::StatsArgs;
 pub use top::TopArgs;
 
@@ -328,6 +330,10 @@ pub enum PolicyVerb {
     Ls(PolicyLsArgs),
     /// Judge calls, prompts and results given as JSON lines, without a session or a daemon
     Explain(ExplainArgs),
+    /// Judge recorded calls anew: what would be decided otherwise now, or with a component or configuration that you try
+    ///
+    /// Exits with 0 when every call would be decided as it was, with 1 when one would not.
+    Replay(ReplayArgs),
 }
 
 #[derive(Debug, Args)]

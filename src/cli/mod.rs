@@ -29,6 +29,7 @@ mod operator;
 mod plugin;
 mod policy;
 mod printer;
+mod replay;
 mod rule;
 mod run;
 #[cfg(test)]
@@ -158,6 +159,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Policy(PolicyVerb::Ls(args)) => policy::ls(cx, args).await,
         Verb::Policy(PolicyVerb::Explain(args)) => policy::explain(cx, args).await,
         Verb::Plugin(verb) => plugin::run(cx, verb).await,
+        Verb::Policy(PolicyVerb::Replay(args)) => policy::replay::replay(cx, args).await,
         Verb::Config(ConfigVerb::Show(args)) => config::show(cx, args).await,
         Verb::Config(ConfigVerb::Check(args)) => config::check(cx, args).await,
         Verb::Config(ConfigVerb::Path) => config::path(cx),

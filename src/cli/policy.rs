@@ -28,6 +28,7 @@ const LINE_MAX: usize = 32 << 20;
 
 mod list;
 mod moments;
+pub mod replay;
 
 pub use list::ls;
 

@@ -50,7 +50,7 @@ pub enum Error {
     #[error("{0}")]
     Load(String),
     #[error("version {version} of {name} would loosen {count} of {judged} recorded calls; look at them, then give --accept-changes")]
-    Loosens { name: String, version: String, count: usize, judged: usize },
+    Loosens { name: String, version: String, count: u64, judged: u64 },
 }
 
 impl Error {

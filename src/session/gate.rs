@@ -66,6 +66,7 @@ impl Runner {
         }
         let judged = self.judge(&asked, &call).await;
         self.inner.metrics.judged(&judged.answers, begun.elapsed());
+        super::plugins::watchdog::saw(&self.inner, &judged.answers);
         failpoint::hit("decided");
         if judged.effect == Effect::Ask {
             if self.config.unattended == Unattended::Deny && !self.can_ask() {

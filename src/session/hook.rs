@@ -435,6 +435,7 @@ impl Runner {
         }
         let chain = self.chain_now();
         let judged = chain.judge(&self.session_seen(), &call, self.inner.clock.wall_ms(), &rebuild).await;
+        super::plugins::watchdog::saw(&self.inner, &judged.answers);
         (call, judged)
     }
 

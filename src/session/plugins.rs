@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Error, Inner, Manager, failpoint};
+use super::{Error, Inner, failpoint};
 use crate::config::Plugin as Source;
 use crate::model::{
     Actor, Grants, INSTALLED_CONFIG_MAX, INSTALLED_MAX, Installed, Mode, Moment, OnFailure, POLICY_KIND, PluginAct, PluginLock,
@@ -22,7 +22,10 @@ use crate::plugin::{Limits, LoadSpec, Plugin};
 use crate::registry::{self, Registry};
 use crate::store::{HostEvent, PluginChanged, Store};
 
+mod gate;
+mod handle;
 pub(super) mod swap;
+pub(super) mod watchdog;
 
 /// Name of the host document that holds the lock.
 const DOCUMENT: &str = "plugins";
@@ -34,6 +37,7 @@ const ORIGIN_MAX: usize = 1024;
 pub(super) struct Acts {
     /// Held while one is changed: the lock and its event are written together.
     changing: tokio::sync::Mutex<()>,
+    watchdog: watchdog::Watchdog,
 }
 
 /// A plugin to install; its component is in the registry already.
@@ -66,10 +70,12 @@ pub enum PluginChange {
     Disable,
     Remove,
     /// Another component takes its place; it is in the registry already.
+    /// `accept`: although recorded calls would be decided less strictly.
     Upgrade {
         digest: String,
         origin: String,
         grants: Grants,
+        accept: bool,
     },
     /// Back to a version by number or digest, or to the one before.
     RollBack {
@@ -263,11 +269,19 @@ pub(super) async fn change(inner: &Arc<Inner>, name: &str, change: PluginChange,
             })
             .await
         }
-        PluginChange::Upgrade { digest, origin, grants } => {
+        PluginChange::Upgrade { digest, origin, grants, accept } => {
             let looked = successor(inner, name, &digest, &origin).await?;
             wanted(name, &looked.version, &grants)?;
+            let found = gate::replay(inner, name, &as_upgraded(inner, name, &looked)?).await;
+            let (loosened, judged) = (found.loosened, found.judged);
+            if loosened > 0 && !accept {
+                let (name, version) = (name.to_owned(), looked.version.version);
+                return Err(registry::Error::Loosens { name, version, count: loosened, judged }.into());
+            }
+            let reason = (loosened > 0)
+                .then(|| format!("{loosened} of {judged} recorded calls would be decided less strictly, accepted by {}", by.role));
             let at = format_ms(inner.clock.wall_ms());
-            edit(inner, act, name, by, None, |p| {
+            edit(inner, act, name, by, reason, |p| {
                 if p.digest == looked.version.digest {
                     return Err(refused(format!("plugin {name}"), "has this very component in force already"));
                 }
@@ -329,6 +343,14 @@ pub(super) async fn successor(inner: &Inner, name: &str, digest: &str, origin: &
     }
     loads_everywhere(inner, &found, digest).await?;
     Ok(looked)
+}
+
+/// What would be installed after an upgrade.
+fn as_upgraded(inner: &Inner, name: &str, looked: &Looked) -> Result<PluginLock, Error> {
+    let mut lock = inner.chains.installed().unwrap_or_default();
+    let plugin = lock.get_mut(name).ok_or_else(|| registry::Error::NoPlugin(name.to_owned()))?;
+    plugin.upgrade(looked.version.clone(), String::new());
+    Ok(lock)
 }
 
 /// Loads a component with its own settings, and with those of every entry of the operator's configuration that names its plugin.
@@ -435,47 +457,6 @@ async fn commit(
         swap::all(inner, &why).await;
     }
     Ok(seen)
-}
-
-impl Manager {
-    /// Keeps a component, durably; gives its digest. Nothing is changed by it.
-    pub async fn stage_plugin(&self, wasm: Vec<u8>) -> Result<String, Error> {
-        let registry = self.inner.chains.registry().clone();
-        let put = tokio::task::spawn_blocking(move || registry.put(&wasm)).await;
-        Ok(put.map_err(|e| registry::Error::Load(format!("keeping the file ended abnormally: {e}")))??)
-    }
-
-    /// What a staged component is.
-    pub async fn look_at_plugin(&self, digest: &str, name: Option<&str>, config: &Value) -> Result<Looked, Error> {
-        plan(&self.inner, digest, name, config, "").await
-    }
-
-    pub async fn add_plugin(&self, new: NewPlugin, by: Actor) -> Result<Installed, Error> {
-        add(&self.inner, new, by).await
-    }
-
-    pub async fn change_plugin(&self, name: &str, to: PluginChange, by: Actor) -> Result<Installed, Error> {
-        change(&self.inner, name, to, by).await
-    }
-
-    /// What a staged component is that shall take the place of an installed plugin.
-    pub async fn look_at_successor(&self, name: &str, digest: &str) -> Result<Looked, Error> {
-        successor(&self.inner, name, digest, "").await
-    }
-
-    /// The version that `rollback` would go to.
-    pub fn rollback_target(&self, name: &str, to: Option<&str>) -> Result<PluginVersion, Error> {
-        older(&find(&self.inner, name)?, to)
-    }
-
-    /// Installed plugins, by name.
-    pub fn plugins(&self) -> Vec<Installed> {
-        self.inner.chains.installed().unwrap_or_default().plugins
-    }
-
-    pub fn plugin(&self, name: &str) -> Result<Installed, Error> {
-        find(&self.inner, name)
-    }
 }
 
 #[cfg(test)]

@@ -328,3 +328,273 @@ fn what_is_no_plugin_is_refused_by_name() {
     let strays: Vec<PathBuf> = std::fs::read_dir(host.data().join("plugins")).expect("a folder").flatten().map(|e| e.path()).collect();
     assert!(strays.len() <= 8, "{strays:?}");
 }
+
+#[test]
+fn a_replay_tells_what_would_be_decided_otherwise() {
+    let mut host = host();
+    host.config(&format!("approvals.unattended = \"deny\"\n{}", rules(&["Bash(touch:*)"], &[], &["Bash(rm:*)"])));
+    assert_eq!(effects(&mut host, &["touch a", "rm a", "ls"]), ["allow", "deny", "deny"]);
+    let said = host.beadle(["policy", "replay"]).ok();
+    assert!(said.out.is_empty() && said.err.contains("3 recorded calls judged anew: 0 decided otherwise"), "{said:?}");
+    assert!(said.err.contains("Not known to it: what files held then"), "{said:?}");
+    // Another configuration: one call looser (an unanswered ask was an ask), one stricter.
+    let other = host.file("other.toml", &rules(&["Bash(ls:*)"], &[], &["Bash(touch:*)", "Bash(rm:*)"])).display().to_string();
+    let said = host.beadle(["--json", "policy", "replay", "--config", &other]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let lines = said.lines();
+    let told: Vec<_> =
+        lines.iter().filter(|l| l["call"].is_u64()).map(|l| (l["about"].clone(), l["was"].clone(), l["would"].clone())).collect();
+    assert_eq!(told, [(json!("touch a"), json!("allow"), json!("deny")), (json!("ls"), json!("ask"), json!("allow"))]);
+    let sum = lines.last().expect("a summary");
+    assert_eq!((&sum["judged"], &sum["changed"], &sum["loosened"]), (&json!(3), &json!(2), &json!(1)));
+    // A component that is tried, as one policy more and in the place of the installed one.
+    let two = put(&host, "2.wasm", DENIES);
+    let said = host.beadle(["policy", "replay", "--with", &two]);
+    assert!(said.code == 1 && said.out.contains("stricter  allow -> deny") && said.out.contains("touch a"), "{said:?}");
+    host.beadle(["plugin", "add", &two, "--yes", "--deadline-ms", "10000"]).ok();
+    let one = put(&host, "1.wasm", ALLOWS);
+    let said = host.beadle(["policy", "replay", "--with", &one]);
+    assert!(said.code == 1 && said.out.contains("looser    ask -> allow") && !said.out.contains("touch a"), "{said:?}");
+    assert_eq!(host.beadle(["policy", "replay", "--since", "2999-01-01"]).code, 0, "nothing was recorded since then");
+    assert_eq!(host.beadle(["policy", "replay", "--session", "nobody"]).code, 3);
+    assert!(host.beadle(["--json", "plugin", "ls", "lively"]).ok().json()["version"] == "0.2.0", "nothing was changed by looking");
+    // The same before an upgrade: one that loosens is shown and refused.
+    assert_eq!(effects(&mut host, &["touch b"]), ["deny"]);
+    let said = host.beadle(["plugin", "upgrade", "lively", &one, "--yes"]);
+    assert!(
+        said.code == 1 && said.err.contains("BDL-REGISTRY-008") && said.err.contains("looser") && said.err.contains("touch b"),
+        "{said:?}"
+    );
+    assert_eq!(effects(&mut host, &["touch b"]), ["deny"]);
+    host.beadle(["plugin", "upgrade", "lively", &one, "--yes", "--accept-changes"]).ok();
+    assert_eq!(effects(&mut host, &["touch b"]), ["allow"]);
+    // One that tightens needs nothing.
+    host.beadle(["plugin", "upgrade", "lively", &two, "--yes"]).ok();
+}
+
+#[test]
+fn a_new_version_that_fails_again_and_again_is_rolled_back() {
+    let mut host = host();
+    let (one, four) = (put(&host, "1.wasm", ALLOWS), put(&host, "4.wasm", TRAPS));
+    host.beadle(["plugin", "add", &one, "--yes", "--deadline-ms", "10000"]).ok();
+    host.beadle(["plugin", "upgrade", "lively", &four, "--yes"]).ok();
+    let mut steps: Vec<Value> = (0..4).map(|n| bash(&format!("touch {n}"))).collect();
+    steps.extend([json!({ "text": "done" }), bash("touch after"), json!({ "text": "done" })]);
+    let model = Model::start(&json!({ "steps": steps }));
+    host.set("ANTHROPIC_BASE_URL", model.url());
+    host.set("ANTHROPIC_API_KEY", "test");
+    let run = ["--json", "run", "--agent", "demo", "--detach", "--keep", "go"];
+    let id = host.beadle(run).ok().json()["id"].as_str().expect("an id").to_owned();
+    let version = |host: &TestHost| host.beadle(["--json", "plugin", "ls", "lively"]).ok().json()["version"].clone();
+    until("the version before is in force again", || (version(&host) == "0.1.0").then_some(()));
+    until("the turn ends", || host.events_of(&id, "turn_ended").first().cloned());
+    host.beadle(["send", &id, "more"]).ok();
+    let decided = until("all are decided", || Some(host.events_of(&id, "tool_decided")).filter(|d| d.len() == 5));
+    let effects: Vec<&str> = decided.iter().filter_map(|e| e["body"]["effect"].as_str()).collect();
+    assert_eq!(effects, ["deny", "deny", "deny", "deny", "allow"], "never looser meanwhile");
+    let replaced = &host.events_of(&id, "plugin_replaced")[0]["body"];
+    assert!(replaced["reason"].as_str().is_some_and(|r| r.contains("failed more than 3 times within 60 s, last by trap")), "{replaced}");
+    assert_eq!((&replaced["old_digest"], &replaced["digest"]), (&json!(digest(TRAPS)), &json!(digest(ALLOWS))));
+    let said = host.beadle(["plugin", "rollback", "lively"]);
+    assert_eq!(said.code, 2, "nothing is older: {said:?}");
+    host.beadle(["stop", &id]).ok();
+}
+
+/// Two policies on one installed plugin: every decision is by one version alone, and none is lost, while versions are swapped.
+#[test]
+fn no_decision_is_mixed_or_lost_while_versions_are_swapped() {
+    let mut host = host();
+    let (one, two) = (put(&host, "1.wasm", ALLOWS), put(&host, "2.wasm", DENIES));
+    host.beadle(["plugin", "add", &one, "--yes"]).ok();
+    let entry = |name: &str| format!("[[policy]]\nname = \"{name}\"\nplugin = \"installed:lively\"\ndeadline_ms = 10000\n");
+    host.config(&format!("{}\n{}\n{}", rules(&[], &[], &[]), entry("left"), entry("right")));
+    host.beadle(["plugin", "upgrade", "lively", &two, "--yes"]).ok();
+    const SESSIONS: usize = 3;
+    const CALLS: usize = 40;
+    let mut steps: Vec<Value> =
+        (0..CALLS).map(|n| json!({ "tool": "Read", "input": { "file_path": format!("/nonexistent/{n}") } })).collect();
+    steps.push(json!({ "text": "done" }));
+    let models: Vec<Model> = (0..SESSIONS).map(|_| Model::start(&json!({ "steps": steps }))).collect();
+    let ids: Vec<String> = models.iter().map(|m| host.run_demo(m, "go", &[])).collect();
+    let mut swaps = 0;
+    let ended = |host: &TestHost| ids.iter().all(|id| host.show(id)["status"] == "ended");
+    while !ended(&host) {
+        host.beadle(["plugin", "rollback", "lively", "--to", if swaps % 2 == 0 { "0.1.0" } else { "0.2.0" }]).ok();
+        swaps += 1;
+    }
+    let mut seen = std::collections::BTreeMap::new();
+    for id in &ids {
+        let decided = host.events_of(id, "tool_decided");
+        assert_eq!(decided.len(), CALLS, "none is dropped, none is made twice");
+        for d in decided {
+            let by: Vec<&str> = ["left", "right"]
+                .iter()
+                .map(|n| d["body"]["answers"].as_array().into_iter().flatten().find(|a| a["policy"] == *n).expect("it was asked"))
+                .filter_map(|a| a["digest"].as_str())
+                .collect();
+            assert_eq!(by[0], by[1], "one decision, one version: {d}");
+            let wanted = if by[0] == digest(ALLOWS) { "allow" } else { "deny" };
+            assert_eq!(d["body"]["effect"], wanted, "{d}");
+            *seen.entry(wanted).or_insert(0) += 1;
+        }
+    }
+    eprintln!("{swaps} swaps during {} decisions: {seen:?}", SESSIONS * CALLS);
+    assert!(swaps > 1, "{seen:?}");
+}
+
+mod chains {
+    //! The same at the rate of a busy host: the chain of a live session, swapped under decisions that never pause.
+
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::time::{Duration, Instant};
+
+    use beadle::config::Folders;
+    use beadle::model::{Grants, Installed, Mode, OnFailure, PluginLock, PluginVersion};
+    use beadle::plugin::{CacheOptions, Host, HostOptions};
+    use beadle::policy::Chains;
+
+    use super::{ALLOWS, DENIES};
+    use crate::plugin::{call, session};
+
+    fn version(version: &str, digest: &str) -> PluginVersion {
+        PluginVersion {
+            version: version.into(),
+            digest: digest.into(),
+            purpose: String::new(),
+            origin: String::new(),
+            added_at: String::new(),
+            moments: vec![],
+            wants: vec![],
+            grants: Grants::default(),
+        }
+    }
+
+    fn installed(name: &str, digest: &str) -> Installed {
+        Installed {
+            name: name.into(),
+            plugin: "lively".into(),
+            kind: "permission-policy".into(),
+            enabled: true,
+            version: "1".into(),
+            digest: digest.into(),
+            previous: None,
+            since: String::new(),
+            grants: Grants::default(),
+            mode: Mode::Enforce,
+            on_failure: OnFailure::Deny,
+            deadline_ms: 10_000,
+            config: "{}".into(),
+            versions: vec![version("1", digest)],
+        }
+    }
+
+    fn folders(dir: &std::path::Path) -> Folders {
+        let sub = |n: &str| dir.join(n);
+        let f = Folders { config: sub("config"), data: sub("data"), cache: sub("cache"), runtime: sub("run") };
+        f.create().expect("folders");
+        std::fs::write(f.config_file(), "[[policy]]\nname = \"rules\"\nenabled = false\n").expect("a configuration");
+        f
+    }
+
+    fn chains(f: &Folders) -> Chains {
+        let cache = Some(CacheOptions { dir: f.cache.join("plugins"), key: [7; 32] });
+        Chains::new(f.clone(), Host::new(HostOptions { cache, ..HostOptions::default() }).expect("an engine"), BTreeMap::new())
+    }
+
+    #[test]
+    fn a_thousand_decisions_a_second_are_each_of_one_version() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let f = folders(dir.path());
+        let chains = chains(&f);
+        let digests = [ALLOWS, DENIES].map(|w| chains.registry().put(w).expect("kept"));
+        // Paired policies: both are of the same version at every moment of the lock.
+        let lock = |d: &str| PluginLock { format: 1, plugins: vec![installed("left", d), installed("right", d)] };
+        let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime");
+        rt.block_on(async move {
+            chains.set_installed(lock(&digests[0]));
+            let first = chains.assemble(None, &[]).await.expect("a chain").chain;
+            let (swap, live) = tokio::sync::watch::channel(first);
+            let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+            let tasks: Vec<_> = (0..8)
+                .map(|_| {
+                    let (live, stop, done) = (live.clone(), stop.clone(), done.clone());
+                    tokio::spawn(async move {
+                        let (session, call) = (session(), call(&["git", "push"]));
+                        let mut seen = [0u64; 2];
+                        while !stop.load(Ordering::Relaxed) {
+                            let chain = live.borrow().clone();
+                            let judged = chain.judge(&session, &call, 1, &|_| Err("no rewrite".into())).await;
+                            let of = |n: &str| judged.answers.iter().find(|a| a.policy == n).map(|a| a.digest.clone());
+                            let (left, right) = (of("left"), of("right"));
+                            assert!(left.is_some() && left == right, "mixed: {judged:?}");
+                            let allows = blake3::hash(ALLOWS).to_hex().to_string();
+                            let is_one = left.as_deref() == Some(allows.as_str());
+                            let wanted = if is_one { beadle::model::Effect::Allow } else { beadle::model::Effect::Deny };
+                            assert!(judged.failures.is_empty() && judged.effect == wanted, "{judged:?}");
+                            seen[usize::from(!is_one)] += 1;
+                            done.fetch_add(1, Ordering::Relaxed);
+                        }
+                        seen
+                    })
+                })
+                .collect();
+            let begun = Instant::now();
+            let mut swaps = 0usize;
+            while begun.elapsed() < Duration::from_secs(3) || done.load(Ordering::Relaxed) < 3000 {
+                swaps += 1;
+                chains.set_installed(lock(&digests[swaps % 2]));
+                swap.send_replace(chains.assemble(None, &[]).await.expect("a chain").chain);
+            }
+            let took = begun.elapsed();
+            stop.store(true, Ordering::Relaxed);
+            let mut seen = [0u64; 2];
+            for t in tasks {
+                let s = t.await.expect("no decision was mixed");
+                seen = [seen[0] + s[0], seen[1] + s[1]];
+            }
+            let rate = (seen[0] + seen[1]) as f64 / took.as_secs_f64();
+            eprintln!("{swaps} swaps in {took:?}; {} + {} decisions, {rate:.0} a second", seen[0], seen[1]);
+            assert!(swaps > 10 && seen[0] > 0 && seen[1] > 0, "{swaps} {seen:?}");
+        });
+    }
+
+    #[test]
+    fn fifty_cached_plugins_are_loaded_at_once() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let f = folders(dir.path());
+        let plugins = |c: &Chains| -> Vec<Installed> {
+            (0..50u8)
+                .map(|n| {
+                    // A custom section of its own makes each another component.
+                    let wasm = [ALLOWS, &[0, 3, 1, b'n', n]].concat();
+                    installed(&format!("p{n:02}"), &c.registry().put(&wasm).expect("kept"))
+                })
+                .collect()
+        };
+        let rt = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        let load = |c: &Chains| {
+            let begun = Instant::now();
+            let made = rt.block_on(c.assemble(None, &[])).expect("a chain");
+            let failed: Vec<_> = made.chain.slots.iter().filter(|s| s.policy.is_err()).map(|s| s.name.clone()).collect();
+            assert!(made.chain.slots.len() == 50 && failed.is_empty(), "{failed:?}");
+            begun.elapsed()
+        };
+        let cold = {
+            let c = chains(&f);
+            c.set_installed(PluginLock { format: 1, plugins: plugins(&c) });
+            load(&c)
+        };
+        let warm: Vec<Duration> = (0..5)
+            .map(|_| {
+                let c = chains(&f);
+                c.set_installed(PluginLock { format: 1, plugins: plugins(&c) });
+                load(&c)
+            })
+            .collect();
+        eprintln!("50 plugins: compiled {cold:?}, from the cache {warm:?}");
+        let best = warm.iter().min().expect("five");
+        assert!(*best < cold && *best < Duration::from_millis(100), "{warm:?}");
+    }
+}

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Grants, Mode, Moment, OnFailure};
+use crate::model::{Grants, Mode, Moment, OnFailure, Replay};
 
 /// Largest component that is taken, in bytes.
 pub const COMPONENT_MAX: usize = 32 << 20;
@@ -60,6 +60,9 @@ pub struct PluginLookDoc {
     /// The version that it would take the place of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
+    /// What an upgrade would do to the newest recorded calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 /// Installs a component that was handed over.
@@ -115,6 +118,9 @@ pub enum PluginActRequest {
         /// Besides those that it keeps.
         #[serde(default, skip_serializing_if = "Grants::is_empty")]
         grants: Grants,
+        /// Although recorded calls would be decided less strictly.
+        #[serde(default)]
+        accept_changes: bool,
     },
     RollBack {
         /// A version's number or the beginning of its digest; absent: the one before.

@@ -38,6 +38,9 @@ pub enum PluginLifeVerb {
     ///
     /// The versions before are kept, five in all, for `rollback`. Sessions that run get it between two calls. It keeps the grants of the
     /// version before that it asks for too; what it wants besides, you are asked about.
+    ///
+    /// The newest recorded calls are judged with both versions first: where the new one is less strict, it is refused without
+    /// --accept-changes. A version that fails more than three times within a minute, in its first ten minutes, is rolled back by the host.
     Upgrade(PluginUpgradeArgs),
     /// Go back to the version before, or to a kept one
     Rollback {
@@ -83,6 +86,9 @@ pub struct PluginUpgradeArgs {
     /// Do not ask; grants nothing by itself
     #[arg(short, long)]
     pub yes: bool,
+    /// Although recorded calls would be decided less strictly
+    #[arg(long)]
+    pub accept_changes: bool,
 }
 
 #[derive(Debug, Args)]

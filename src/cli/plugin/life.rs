@@ -13,10 +13,11 @@ use super::super::ask::Terminal;
 use super::super::confirm::confirmed;
 use super::super::exit::{Exit, UsageError};
 use super::super::printer::Tone;
+use super::super::replay;
 use super::super::text::{age, brief, safe};
 use super::super::{Context, Outcome};
 use crate::api::types::{COMPONENT_MAX, PluginActRequest, PluginAddRequest, PluginDoc, PluginLookDoc, PluginLookRequest, WantDoc};
-use crate::model::{Clock, GrantError, Grants, SystemClock};
+use crate::model::{Clock, GrantError, Grants, REPLAY_LIMITS, SystemClock};
 
 /// Characters of a digest that are shown in a table.
 const DIGEST_SHOWN: usize = 12;
@@ -91,6 +92,15 @@ async fn upgrade(cx: &mut Context, args: PluginUpgradeArgs) -> Outcome {
     let look = PluginLookRequest { digest: digest.clone(), upgrade: Some(args.name.clone()), ..PluginLookRequest::default() };
     let found = cx.client()?.look_at_plugin(&look).await?;
     let mut terminal = None;
+    if let Some(r) = found.replay.as_ref().filter(|r| r.judged > 0) {
+        for c in &r.changes {
+            cx.printer.notice(Tone::Plain, &replay::line(c))?;
+        }
+        cx.printer.notice(Tone::Plain, &replay::summary(r, r.changes.len() as u64))?;
+        if r.changed > 0 {
+            cx.printer.notice(Tone::Plain, REPLAY_LIMITS)?;
+        }
+    }
     if !args.yes {
         show(cx, &found)?;
         let opened = terminal.insert(terminal_for("upgrade it")?);
@@ -102,7 +112,7 @@ async fn upgrade(cx: &mut Context, args: PluginUpgradeArgs) -> Outcome {
         }
         ask_grants(cx, opened, found.wants.iter().filter(|w| w.new), &mut grants).await?;
     }
-    let request = PluginActRequest::Upgrade { digest, origin: origin(&args.file), grants };
+    let request = PluginActRequest::Upgrade { digest, origin: origin(&args.file), grants, accept_changes: args.accept_changes };
     let doc = confirmed(cx, terminal.as_mut(), async |client| client.change_plugin(&args.name, &request).await).await?;
     say(cx, &doc, "was upgraded")
 }
