@@ -8,7 +8,7 @@ use super::decision::Effect;
 
 /// What no replay can know, said wherever one is shown.
 pub const REPLAY_LIMITS: &str = "A replay judges the calls as they were recorded: paths as they led then, secrets as the log keeps them (masked), \
-     rules, projects and defaults as they are now. Not known to it: what files held then, what a person would have answered, what the agent would have \
+     rules, projects and defaults as they are now. Not known to it: what files held then, what policies kept of earlier calls, what a person would have answered, what the agent would have \
      done next, and settings that a policy tightened for one session.";
 
 /// One recorded call that would be decided otherwise.

@@ -127,7 +127,12 @@ impl Runner {
             return chain;
         }
         let states = keeps.then(|| self.states().clone());
-        Arc::new(Chain { slots: chain.slots.clone(), default: self.config.default.max(chain.default), states, generation: chain.generation })
+        Arc::new(Chain {
+            slots: chain.slots.clone(),
+            default: self.config.default.max(chain.default),
+            states,
+            generation: chain.generation,
+        })
     }
 
     pub(super) fn record(&self, asked: &Asked, input: &Value) -> Result<Call, String> {
