@@ -48,4 +48,5 @@ pub mod registry;
 pub mod session;
 pub mod shell;
 pub mod store;
+pub mod tls;
 pub mod wire;

@@ -94,6 +94,7 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     let plugins = Host::new(HostOptions {
         cache: Some(CacheOptions { dir: folders.cache.join("plugins"), key: cache_key(&folders.data, entropy.as_ref())? }),
         secrets: Arc::new(secrets::Keeper::new(&folders.config)),
+        own: [&folders.config, &folders.data, &folders.cache, &folders.runtime].map(PathBuf::clone).to_vec(),
         ..HostOptions::default()
     })?;
     let trust: BTreeMap<_, _> = stored_trust(&store)?.into_iter().map(|(dir, t)| (dir, t.digest)).collect();

@@ -5,7 +5,6 @@
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,9 +17,7 @@ use sha2::Sha256;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -46,7 +43,7 @@ impl Webhook {
             (None, Some(name)) => Some(from_variable(name)?),
             (None, None) => None,
         };
-        let tls = if url.scheme() == "https" { Some(connector()?) } else { None };
+        let tls = if url.scheme() == "https" { Some(crate::tls::connector().map_err(Error::Roots)?) } else { None };
         Ok(Self { url, secret, timeout: Duration::from_millis(config.timeout_ms), tls })
     }
 
@@ -150,22 +147,6 @@ fn from_variable(name: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
     let value = std::env::var(name).ok().filter(|v| !v.is_empty());
     let value = value.ok_or_else(|| Error::Secret { from: format!("${name}"), why: "the daemon has no such variable".to_owned() })?;
     Ok(Zeroizing::new(value.into_bytes()))
-}
-
-fn connector() -> Result<TlsConnector, Error> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        let why = found.errors.first().map_or_else(|| "none was found".to_owned(), ToString::to_string);
-        return Err(Error::Roots(why));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::Roots(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 #[cfg(test)]

@@ -9,17 +9,26 @@
 //! Called by the bindings (`v0_1::capabilities`), filled by `host`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::{Grant, Grants, Wants};
 
+use super::http::Network;
 use super::kv;
 use super::log::{Level, PluginLog};
 
 /// The interfaces of ours that every kind of plugin may import besides its log.
-pub(super) const INTERFACES: [&str; 5] =
-    ["beadle:plugin/kv", "beadle:plugin/clock", "beadle:plugin/random", "beadle:plugin/env", "beadle:plugin/secret"];
+pub(super) const INTERFACES: [&str; 7] = [
+    "beadle:plugin/kv",
+    "beadle:plugin/clock",
+    "beadle:plugin/random",
+    "beadle:plugin/env",
+    "beadle:plugin/secret",
+    "beadle:plugin/fs",
+    "beadle:plugin/http",
+];
 
 /// Most random bytes at once, and longest variable.
 pub(super) const MAX_BYTES: usize = 64 << 10;
@@ -31,13 +40,24 @@ pub(super) struct Rights {
     pub(super) wants: Wants,
 }
 
+/// What the host gives to all calls.
+pub(super) struct Surroundings {
+    pub(super) secrets: Arc<dyn Secrets>,
+    /// Folders that no plugin reaches.
+    pub(super) own: Vec<PathBuf>,
+    pub(super) network: Network,
+}
+
 /// The capabilities of one call.
 pub(super) struct Uses {
     policy: String,
-    rights: Arc<Rights>,
+    pub(super) rights: Arc<Rights>,
     pub(super) log: Arc<PluginLog>,
     pub(super) until: Instant,
-    pub(super) secrets: Arc<dyn Secrets>,
+    pub(super) around: Arc<Surroundings>,
+    /// Requests and files of this call so far.
+    pub(super) requests: u32,
+    pub(super) files: u32,
     source: kv::Source,
     state: Option<kv::Call>,
     told: BTreeSet<Grant>,
@@ -64,7 +84,7 @@ impl Uses {
         rights: &Arc<Rights>,
         log: &Arc<PluginLog>,
         until: Instant,
-        secrets: &Arc<dyn Secrets>,
+        around: &Arc<Surroundings>,
         source: kv::Source,
     ) -> Self {
         Self {
@@ -72,7 +92,9 @@ impl Uses {
             rights: Arc::clone(rights),
             log: Arc::clone(log),
             until,
-            secrets: Arc::clone(secrets),
+            around: Arc::clone(around),
+            requests: 0,
+            files: 0,
             source,
             state: None,
             told: BTreeSet::new(),
@@ -81,7 +103,12 @@ impl Uses {
 
     /// Whether both keys are there; else the word that is missing.
     pub(super) fn allow(&mut self, what: &Grant) -> Result<(), String> {
-        let word = what.to_string();
+        self.allow_by(what, what)
+    }
+
+    /// The same where another grant than the use itself is the one to add.
+    pub(super) fn allow_by(&mut self, what: &Grant, grant: &Grant) -> Result<(), String> {
+        let word = grant.to_string();
         let why = if !self.rights.wants.cover(what) {
             format!("denied: {word}: the plugin does not ask for it; its author adds the word to the wants of `describe`")
         } else if !self.rights.grants.covers(what) {
@@ -90,7 +117,7 @@ impl Uses {
         } else {
             return Ok(());
         };
-        if self.told.insert(what.clone()) {
+        if self.told.insert(grant.clone()) {
             self.log.write(Level::Warn, &why);
         }
         Err(word)

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -18,10 +19,11 @@ use crate::model::{Clock, Decision, Delivery, Edit, FailureCause, Grant, Grants,
 
 use super::cache::{CacheOptions, Name};
 use super::call::{self, CallFailure};
-use super::capability::{NoSecrets, Rights, Secrets, Uses};
+use super::capability::{NoSecrets, Rights, Secrets, Surroundings, Uses};
 use super::compile::Compiler;
 use super::engine::{Engines, Kind};
 use super::error::{Error, Result};
+use super::http::{Network, Resolver, SystemResolver};
 use super::limits::Limits;
 use super::load::{Loaded, Source};
 use super::log::{Level, PluginLog};
@@ -46,12 +48,23 @@ pub struct HostOptions {
     pub quarantine: QuarantineOptions,
     pub clock: Arc<dyn Clock>,
     pub secrets: Arc<dyn Secrets>,
+    /// Folders that no plugin reaches, whatever is granted: the host's own.
+    pub own: Vec<PathBuf>,
+    pub resolver: Arc<dyn Resolver>,
 }
 
 impl Default for HostOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { cache: None, threads, quarantine: QuarantineOptions::default(), clock: Arc::new(SystemClock), secrets: Arc::new(NoSecrets) }
+        Self {
+            cache: None,
+            threads,
+            quarantine: QuarantineOptions::default(),
+            clock: Arc::new(SystemClock),
+            secrets: Arc::new(NoSecrets),
+            own: Vec::new(),
+            resolver: Arc::new(SystemResolver),
+        }
     }
 }
 
@@ -78,6 +91,7 @@ struct Inner {
     fingerprint: [u8; 32],
     compiler: Compiler,
     pool: Pool,
+    around: Arc<Surroundings>,
     /// What is loaded and in use; forgotten with its last plugin.
     loaded: Mutex<HashMap<(Name, Grants), Weak<Program>>>,
 }
@@ -89,7 +103,13 @@ impl Host {
         let overseer = pool.overseer();
         let engines = Engines::new(move || overseer.look())?;
         let fingerprint = engines.fingerprint();
-        Ok(Self(Arc::new(Inner { options, engines, fingerprint, compiler: Compiler::default(), pool, loaded: Mutex::default() })))
+        let around = Arc::new(Surroundings {
+            secrets: Arc::clone(&options.secrets),
+            own: options.own.clone(),
+            network: Network::new(&options.resolver),
+        });
+        let inner = Inner { options, engines, fingerprint, compiler: Compiler::default(), pool, around, loaded: Mutex::default() };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Loads a component: from the cache in well under a millisecond, else compiling it, which takes 0.1 to 30 seconds.
@@ -363,10 +383,10 @@ impl Plugin {
                 call::From::New { pre: &self.program.loaded.pre, config: self.program.config.as_deref() },
             ),
         };
-        let uses = self.program.loaded.capable.then(|| {
-            let secrets = &self.host.options.secrets;
-            Uses::new(&self.name, &self.program.rights, &self.log, Instant::now() + ahead, secrets, question.state())
-        });
+        let uses =
+            self.program.loaded.capable.then(|| {
+                Uses::new(&self.name, &self.program.rights, &self.log, Instant::now() + ahead, &self.host.around, question.state())
+            });
         let outcome = call::put(engines, &mut store, from, &self.program.loaded.exports, question, uses);
         match &outcome {
             Ok(_) => self.quarantine.succeeded(),

@@ -3,12 +3,14 @@
 //! Two lanes. A call begins on the quick lane, one thread a core. A call that has used more than [`SPEND`] of a core is
 //! moved out of the way while it runs: its thread loses priority, another takes its place on the quick lane, and its
 //! plugin is slow from then on. Calls of slow plugins run on the slow lane, threads of low priority, each plugin on one of
-//! them at most, until [`FORGIVEN`] of them in a row were quick.
+//! them at most, until [`FORGIVEN`] of them in a row were quick. A call that waits for something outside gives way: another thread takes its
+//! place, on either lane.
 //!
 //! Invariants: at most [`CAPACITY`] jobs wait, of one plugin at most [`WAITING`]; a plugin never runs on all threads of the
 //! quick lane; jobs of one plugin start in the order in which they came; the number of threads is bounded, so that
 //! instances always find a slot.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,6 +37,8 @@ const MAX_QUICK: usize = 24;
 const SLOW: usize = 4;
 /// Calls that were moved while they ran, at one time. Beyond it such a call keeps its place until its deadline.
 const MAX_MOVED: usize = 24;
+/// Of these, calls of one plugin that gave way because they wait for something outside.
+const MAX_ASIDE: usize = 6;
 /// By how much the priority of slow work is lower, as `nice` counts: a third of the weight. More would starve slow but fair
 /// plugins, and loads, on a machine that builds something on all its cores.
 const LOWER: i32 = 5;
@@ -48,6 +52,8 @@ struct State {
     /// Calls that run, on either lane.
     running: usize,
     waiting: usize,
+    /// Calls that gave way; they hold no place.
+    aside: usize,
     slow: bool,
     /// Quick calls in a row while it is slow.
     quick: u32,
@@ -118,8 +124,7 @@ impl Pool {
             pool.0.spawn_quick()?;
         }
         for _ in 0..SLOW {
-            let shared = Arc::clone(&pool.0);
-            thread::Builder::new().name("plugin-slow".to_owned()).spawn(move || shared.work_slow())?;
+            pool.0.spawn_slow()?;
         }
         Ok(pool)
     }
@@ -198,8 +203,26 @@ impl Shared {
         thread::Builder::new().name("plugin-quick".to_owned()).spawn(move || shared.work_quick()).map(drop)
     }
 
+    fn spawn_slow(self: &Arc<Self>) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        thread::Builder::new().name("plugin-slow".to_owned()).spawn(move || shared.work_slow()).map(drop)
+    }
+
+    /// Runs a job; whether it gave way meanwhile.
+    fn run(self: &Arc<Self>, job: Job, number: Option<u64>) -> bool {
+        let place = Place { shared: Arc::clone(self), standing: job.standing, job: number, aside: false };
+        PLACE.set(Some(place));
+        // Whoever waits for the answer sees its sender dropped; the thread goes on with the next job.
+        let _ = catch_unwind(AssertUnwindSafe(job.work));
+        let Some(place) = PLACE.take().filter(|p| p.aside) else { return false };
+        let mut queue = self.lock();
+        place.standing.lock().aside -= 1;
+        queue.moved -= 1;
+        true
+    }
+
     /// One thread of the quick lane; it ends with the first job that was moved, because priority never comes back.
-    fn work_quick(&self) {
+    fn work_quick(self: &Arc<Self>) {
         let thread = rustix::thread::gettid();
         let mut queue = self.lock();
         while !queue.stop {
@@ -212,8 +235,9 @@ impl Shared {
             let standing = Arc::clone(&job.standing);
             queue.on.push(Running { job: number, thread, since: Instant::now(), used: None, standing: Arc::clone(&standing) });
             drop(queue);
-            // Whoever waits for the answer sees its sender dropped; the thread goes on with the next job.
-            let _ = catch_unwind(AssertUnwindSafe(job.work));
+            if self.run(job, Some(number)) {
+                return;
+            }
             queue = self.lock();
             standing.lock().running -= 1;
             let Some(at) = queue.on.iter().position(|r| r.job == number) else {
@@ -227,7 +251,7 @@ impl Shared {
         }
     }
 
-    fn work_slow(&self) {
+    fn work_slow(self: &Arc<Self>) {
         lower(None);
         let mut queue = self.lock();
         while !queue.stop {
@@ -238,7 +262,9 @@ impl Shared {
             drop(queue);
             let standing = Arc::clone(&job.standing);
             let before = used();
-            let _ = catch_unwind(AssertUnwindSafe(job.work));
+            if self.run(job, None) {
+                return;
+            }
             let quick = used().saturating_sub(before) < SPEND;
             queue = self.lock();
             let mut of = standing.lock();
@@ -250,6 +276,56 @@ impl Shared {
             }
         }
     }
+}
+
+thread_local! {
+    static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
+}
+
+/// The job that this thread runs.
+struct Place {
+    shared: Arc<Shared>,
+    standing: Arc<Standing>,
+    /// Its number on the quick lane; none on the slow one.
+    job: Option<u64>,
+    /// It gave way: its thread ends with it.
+    aside: bool,
+}
+
+/// The call on this thread is about to wait for something outside: another thread takes its place, and its plugin may run elsewhere
+/// meanwhile. False when too many wait already; then it must not wait.
+pub(super) fn give_way() -> bool {
+    PLACE.with_borrow_mut(|place| {
+        // Outside the pool nobody else wants the thread.
+        let Some(p) = place.as_mut().filter(|p| !p.aside) else { return true };
+        let mut queue = p.shared.lock();
+        let at = match p.job {
+            Some(job) => match queue.on.iter().position(|r| r.job == job) {
+                Some(at) => Some(at),
+                // It used too much of a core before and is out of the way.
+                None => return true,
+            },
+            None => None,
+        };
+        let mut of = p.standing.lock();
+        if queue.moved >= MAX_MOVED || of.aside >= MAX_ASIDE {
+            return false;
+        }
+        let spawned = if at.is_some() { p.shared.spawn_quick() } else { p.shared.spawn_slow() };
+        if spawned.is_err() {
+            return false;
+        }
+        if let Some(at) = at {
+            queue.on.swap_remove(at);
+            // why: nobody looks at its use of the core from here on.
+            lower(None);
+        }
+        queue.moved += 1;
+        of.aside += 1;
+        of.running -= 1;
+        p.aside = true;
+        true
+    })
 }
 
 /// The first job whose plugin runs on fewer than `share` threads.
@@ -384,6 +460,41 @@ mod tests {
             look_until(&pool, || plugin.running() == 0);
             assert_eq!(plugin.is_slow(), n < FORGIVEN, "{n}");
         }
+    }
+
+    #[test]
+    fn who_waits_outside_gives_way_on_either_lane() {
+        let pool = Pool::start(2).unwrap();
+        for slow in [false, true] {
+            let (outside, other) = (Arc::<Standing>::default(), Arc::<Standing>::default());
+            outside.lock().slow = slow;
+            let (told, gave) = mpsc::channel();
+            let mut go = Vec::new();
+            // One more than may wait outside, though its share of either lane is one.
+            for _ in 0..=MAX_ASIDE {
+                let (end, wait) = mpsc::channel::<()>();
+                go.push(end);
+                let told = told.clone();
+                pool.submit(job(&outside, move || {
+                    let gave = give_way() && give_way();
+                    told.send(gave).unwrap();
+                    if gave {
+                        let _ = wait.recv();
+                    }
+                }));
+            }
+            let gave: Vec<bool> = (0..=MAX_ASIDE).map(|_| gave.recv_timeout(LONG).unwrap()).collect();
+            assert_eq!(gave.iter().filter(|g| **g).count(), MAX_ASIDE);
+            let (done, seen) = mpsc::channel();
+            for standing in [&other, &outside] {
+                let done = done.clone();
+                pool.submit(job(standing, move || done.send(()).unwrap()));
+                seen.recv_timeout(LONG).unwrap();
+            }
+            drop(go);
+            look_until(&pool, || counts(&outside) == (0, 0) && outside.lock().aside == 0 && pool.0.lock().moved == 0);
+        }
+        assert!(give_way(), "outside the pool");
     }
 
     #[test]

@@ -42,6 +42,8 @@ mod bindings {
                 import beadle:plugin/random@0.1.0;
                 import beadle:plugin/env@0.1.0;
                 import beadle:plugin/secret@0.1.0;
+                import beadle:plugin/fs@0.1.0;
+                import beadle:plugin/http@0.1.0;
                 export beadle:plugin/judge-session@0.1.0;
                 export beadle:plugin/judge-prompt@0.1.0;
                 export beadle:plugin/judge-result@0.1.0;
@@ -56,7 +58,7 @@ mod bindings {
     });
 }
 
-use bindings::beadle::plugin::{clock, env, kv, log, random, secret, transcript, types};
+use bindings::beadle::plugin::{clock, env, fs, http, kv, log, random, secret, transcript, types};
 use bindings::exports::beadle::plugin as exported;
 
 /// The package as imports and exports name it, up to the last number of its version.
@@ -321,6 +323,8 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     random::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
     env::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
     secret::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
+    fs::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
+    http::add_to_linker::<State, HasSelf<State>>(linker, |s| s)?;
     transcript::add_to_linker::<State, HasSelf<State>>(linker, |s| s)
 }
 

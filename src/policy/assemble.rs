@@ -222,6 +222,7 @@ impl Chains {
                 deadline_ms: entry.deadline_ms,
                 snapshotted: p.snapshotted(),
                 moments: p.moments(),
+                grants: p.grants().clone(),
             }
             .into(),
             Err(f) => PluginFailed {

@@ -1,12 +1,13 @@
 //! Capabilities of plugins: each with the grant, and its twin without; what hostile use of one comes to; and in whole sessions.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use beadle::model::{FailureCause, Grants, PluginStates};
 use beadle::plugin::{
-    CallFailure, Host, HostOptions, Limits, LoadSpec, MAX_KEYS, MAX_STATE, MAX_VALUE, Plugin, QuarantineOptions, Question, Round, Secrets,
-    States,
+    CallFailure, Host, HostOptions, Limits, LoadSpec, MAX_KEYS, MAX_STATE, MAX_VALUE, Plugin, QuarantineOptions, Question, Resolver, Round,
+    Secrets, States,
 };
 use serde_json::{Value, json};
 
@@ -234,6 +235,8 @@ fn state_is_durable_with_its_decision_through_kills() {
     assert_eq!(s["outcome"], "succeeded", "{s:#}");
     let want: Vec<String> = (1..=CALLS).map(|n| format!("kv={n} global=1")).collect();
     assert_eq!(reasons(&host, &id), want);
+    let loaded = host.events_of(&id, "plugin_loaded");
+    assert!(loaded.iter().any(|e| e["body"]["policy"] == "counter" && e["body"]["grants"] == json!(["kv"])), "{loaded:#?}");
     let changes = host.events_of(&id, "plugin_state_changed");
     assert_eq!(changes.len(), CALLS);
     assert_eq!(changes.last().map(|e| &e["body"]), Some(&json!({"policy": "counter", "set": {"n": CALLS.to_string()}})));
@@ -286,4 +289,355 @@ fn without_the_grant_the_same_policy_denies_and_names_the_word() {
     host.ended(&id);
     assert_eq!(reasons(&host, &id), ["not counted: kv is not granted"]);
     assert!(host.events_of(&id, "plugin_state_changed").is_empty() && !host.work().join("out.txt").exists());
+}
+
+/// A small server on loopback: each connection is handed to `answer` with the head of its request.
+fn server(answer: impl Fn(&str, &mut std::net::TcpStream) + Send + Sync + 'static) -> (u16, Arc<AtomicUsize>) {
+    use std::io::Read;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (seen, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(answer));
+    let count = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let (answer, count) = (Arc::clone(&answer), Arc::clone(&count));
+            std::thread::spawn(move || {
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                    head.push(byte[0]);
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                answer(&String::from_utf8_lossy(&head), &mut stream);
+            });
+        }
+    });
+    (port, seen)
+}
+
+fn respond(status: &str, headers: &str, body: &str) -> impl Fn(&str, &mut std::net::TcpStream) + Send + Sync + 'static {
+    let text = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len());
+    move |_, stream| {
+        use std::io::Write;
+        let _ = stream.write_all(text.as_bytes());
+    }
+}
+
+fn get(url: impl AsRef<str>) -> Value {
+    json!(["http", "GET", url.as_ref()])
+}
+
+#[test]
+fn http_goes_where_it_is_granted_and_nowhere_else() {
+    let (port, seen) = server(respond("200 OK", "", "hello"));
+    let word = format!("http:GET:127.0.0.1:{port}");
+    let url = format!("http://127.0.0.1:{port}/x");
+    assert_eq!(ask(&load(WANTING, &[&word]), &json!([get(&url)])), ["ok 200 hello"]);
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    // Without the grant, with another method, port or address, or without the want.
+    let other = format!("http:GET:127.0.0.1:{}", port ^ 1);
+    for (wasm, grants) in [(WANTING, vec![]), (WANTING, vec![other.as_str(), "http:GET:127.0.0.2:80"]), (MODEST, vec![word.as_str()])] {
+        let plugin = load(wasm, &grants);
+        assert_eq!(ask(&plugin, &json!([get(&url), get(&url)])), [format!("denied {word}"), format!("denied {word}")]);
+        assert!(log(&plugin).iter().any(|l| l.contains(&word)), "{:?}", log(&plugin));
+    }
+    let out = ask(&load(WANTING, &[&word]), &json!([["http", "POST", url, "body"], ["http", "CONNECT", url]]));
+    assert_eq!(out[0], format!("denied http:POST:127.0.0.1:{port}"));
+    assert!(out[1].starts_with("invalid "), "{out:?}");
+    assert_eq!(seen.load(Ordering::SeqCst), 1, "nothing else arrived");
+}
+
+#[test]
+fn redirects_are_answers_and_lead_nowhere() {
+    let (inner, reached) = server(respond("200 OK", "", "metadata"));
+    let (port, _) = server(respond("302 Found", &format!("location: http://127.0.0.1:{inner}/latest/meta-data\r\n"), ""));
+    let plugin = load(WANTING, &[&format!("http:GET:127.0.0.1:{port}"), "http:GET:*.example.com"]);
+    assert_eq!(ask(&plugin, &json!([get(format!("http://127.0.0.1:{port}/"))])), ["ok 302 "]);
+    assert_eq!(reached.load(Ordering::SeqCst), 0);
+    // Where a redirect would have led: not granted, and no grant can be made for it.
+    assert_eq!(ask(&plugin, &json!([get("https://169.254.169.254/latest/meta-data")])), ["denied http:GET:169.254.169.254"]);
+    assert!("http:GET:169.254.169.254".parse::<Grants>().is_err());
+}
+
+/// Names that lead where an attacker wants, and how often they were asked for.
+struct Rebinding {
+    asked: AtomicUsize,
+}
+
+impl Resolver for Rebinding {
+    fn resolve(&self, name: &str) -> std::io::Result<Vec<std::net::IpAddr>> {
+        let n = self.asked.fetch_add(1, Ordering::SeqCst);
+        let addresses: &[&str] = match name {
+            "loop.example.com" => &["127.0.0.1"],
+            "mixed.example.com" => &["1.1.1.1", "10.0.0.1"],
+            "six.example.com" => &["::ffff:127.0.0.1"],
+            "nat.example.com" => &["64:ff9b::a9fe:a9fe"],
+            "tunnel.example.com" => &["2002:7f00:1::"],
+            "unique.example.com" => &["fd00:ec2::254"],
+            "link.example.com" => &["fe80::1"],
+            "meta.example.com" => &["169.254.169.254"],
+            // Harmless at first, loopback when it is asked for again.
+            "rebind.example.com" if n == 0 => &[],
+            "slow.example.com" => {
+                std::thread::sleep(Duration::from_secs(30));
+                &[]
+            }
+            _ => &["127.0.0.1"],
+        };
+        Ok(addresses.iter().map(|a| a.parse().expect("an address")).collect())
+    }
+}
+
+#[test]
+fn names_that_lead_inside_are_refused_and_resolved_once() {
+    let resolver = Arc::new(Rebinding { asked: AtomicUsize::new(0) });
+    let host = Host::new(HostOptions { resolver: resolver.clone(), ..HostOptions::default() }).expect("an engine");
+    let grants = Grants::parse(["http:GET:*.example.com"]).expect("grants");
+    let spec = LoadSpec { name: "probe".to_owned(), wasm: WANTING.into(), config: "{}".to_owned(), limits: Limits::default(), grants };
+    let plugin = host.load(spec).expect("it loads");
+    let out = ask(&plugin, &json!([get("https://rebind.example.com/")]));
+    assert_eq!(out, ["unavailable rebind.example.com has no address"]);
+    assert_eq!(resolver.asked.load(Ordering::SeqCst), 1, "once a request");
+    for name in ["loop", "mixed", "six", "nat", "tunnel", "unique", "link", "meta", "rebind"] {
+        let out = ask(&plugin, &json!([get(format!("https://{name}.example.com/"))]));
+        assert!(out[0].starts_with("forbidden-address "), "{name}: {out:?}");
+    }
+    // The name itself, and one that only looks like it, are not granted.
+    assert_eq!(ask(&plugin, &json!([get("https://example.com/")])), ["denied http:GET:example.com"]);
+    assert_eq!(ask(&plugin, &json!([get("https://badexample.com/")])), ["denied http:GET:badexample.com"]);
+    // A resolver that takes for ever costs the call its time and no more.
+    let begun = Instant::now();
+    let slow = plugin.decide_here(&question(&json!([get("https://slow.example.com/")])), Duration::from_millis(300));
+    assert!(slow.map_or(true, |d| told(&d.reason) == ["timeout"]) && begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn bodies_and_requests_are_capped_and_slow_ones_end_with_the_deadline() {
+    use std::io::Write;
+    // One byte at a time, for ever; and more than fits.
+    let (drip, _) = server(|_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n");
+        while stream.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let (flood, _) = server(|_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        while stream.write_all(&[b'x'; 65536]).is_ok() {}
+    });
+    let (heads, _) = server(|_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
+        while stream.write_all(b"x-flood: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n").is_ok() {}
+    });
+    let words: Vec<String> = [drip, flood, heads].iter().map(|p| format!("http:GET:127.0.0.1:{p}")).collect();
+    let plugin = load(WANTING, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    let url = |port: u16| format!("http://127.0.0.1:{port}/");
+    let out = ask(&plugin, &json!([get(url(flood)), get(url(heads))]));
+    assert!(out[0].starts_with("over-limit "), "{out:?}");
+    assert!(out[1].starts_with("unavailable "), "{out:?}");
+    let begun = Instant::now();
+    let slow = plugin.decide_here(&question(&json!([get(url(drip))])), Duration::from_millis(300));
+    // It was told of the timeout in time to answer, or it was stopped: either way the deadline held.
+    match slow {
+        Ok(d) => assert_eq!(told(&d.reason), ["timeout"]),
+        Err(f) => assert_eq!(f.cause, FailureCause::Deadline),
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    let many: Vec<Value> = (0..20).map(|_| get("https://none.example.com/")).collect();
+    assert!(ask(&plugin, &json!(many)).iter().all(|t| t.starts_with("denied ")), "what is denied is no request");
+    let (port, seen) = server(respond("204 No Content", "", ""));
+    let plugin = load(WANTING, &[&format!("http:GET:127.0.0.1:{port}")]);
+    let many: Vec<Value> = (0..20).map(|_| get(url(port))).collect();
+    let out = ask(&plugin, &json!(many));
+    assert_eq!(out.iter().filter(|t| t.starts_with("ok 204")).count(), 16, "{out:?}");
+    assert_eq!(seen.load(Ordering::SeqCst), 16);
+}
+
+/// Sixteen sessions whose policy waits for a silent server, on two threads: another policy is answered at once.
+#[test]
+fn a_policy_that_waits_for_the_network_holds_nobody_up() {
+    let (port, seen) = server(|_, stream| {
+        use std::io::Read;
+        let _ = stream.read(&mut [0; 1]);
+    });
+    let options =
+        HostOptions { threads: 2, quarantine: QuarantineOptions { after: u32::MAX, pause: Duration::ZERO }, ..HostOptions::default() };
+    let host = Host::new(options).expect("an engine");
+    let of = |name: &str, word: &str| {
+        let grants = Grants::parse([word]).expect("a grant");
+        let spec = LoadSpec { name: name.to_owned(), wasm: WANTING.into(), config: "{}".to_owned(), limits: Limits::default(), grants };
+        host.load(spec).expect("it loads")
+    };
+    let (waits, quick) = (of("waits", &format!("http:GET:127.0.0.1:{port}")), of("quick", "clock"));
+    let silent = Arc::new(question(&json!([get(format!("http://127.0.0.1:{port}/"))])));
+    let asked: Vec<_> = (0..16)
+        .map(|_| {
+            let (waits, silent) = (waits.clone(), silent.clone());
+            crate::support::runtime().spawn(async move { waits.decide(&silent, Duration::from_secs(5)).await })
+        })
+        .collect();
+    until("some wait for the network", || (seen.load(Ordering::SeqCst) >= 6).then_some(()));
+    let begun = Instant::now();
+    let now = Arc::new(question(&json!([["now"]])));
+    for _ in 0..20 {
+        crate::support::runtime().block_on(quick.decide(&now, AMPLE)).expect("an answer");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "answered while the others waited: {:?}", begun.elapsed());
+    // Each of the sixteen ends by its deadline: told of the timeout, that too many wait, stopped, or never begun.
+    for a in asked {
+        match crate::support::runtime().block_on(a).expect("no panic") {
+            Ok(d) => assert!(["timeout", "unavailable "].iter().any(|t| told(&d.reason)[0].starts_with(t)), "{}", d.reason),
+            Err(f) => assert!(matches!(f.cause, FailureCause::Deadline | FailureCause::Busy), "{f}"),
+        }
+    }
+}
+
+#[test]
+fn files_are_reached_in_granted_folders_only() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = dir.path().canonicalize().expect("a path");
+    let at = |rest: &str| root.join(rest).display().to_string();
+    std::fs::create_dir_all(root.join("in/sub")).expect("a folder");
+    std::fs::write(root.join("in/a"), "inside").expect("a file");
+    std::fs::write(root.join("secret"), "outside").expect("a file");
+    std::os::unix::fs::symlink("../secret", root.join("in/up")).expect("a link");
+    let (read, write) = (format!("fs:read:{}", at("in")), format!("fs:write:{}", at("in")));
+    let steps = json!([
+        ["read", at("in/a")],
+        ["list", at("in")],
+        ["read", at("in/up")],
+        ["read", at("secret")],
+        ["read", "/etc/passwd"],
+        ["read", at("in/../secret")],
+        ["read", "in/a"],
+        ["write", at("in/b"), "new"],
+        ["read", at("in/none")]
+    ]);
+    let out = ask(&load(WANTING, &[&read]), &steps);
+    assert_eq!(out[..2], ["ok inside", "ok a:File sub:Folder up:Link"]);
+    assert!(out[2].starts_with("unavailable ") && out[2].contains("leads out"), "{out:?}");
+    assert_eq!(out[3..5], [format!("denied fs:read:{}", root.display()), "denied fs:read:/etc".to_owned()]);
+    assert!(out[5].starts_with("unavailable ") && out[6].starts_with("unavailable "), "{out:?}");
+    assert_eq!(out[7..], [format!("denied {write}"), "not-found".to_owned()]);
+    let out = ask(
+        &load(WANTING, &[&write]),
+        &json!([["write", at("in/b"), "new"], ["read", at("in/b")], ["bulk", at("in/c"), "1048577"], ["write", at("in/up"), "x"]]),
+    );
+    assert_eq!(out[..2], ["ok ", "ok new"]);
+    assert!(out[2].starts_with("over-limit "), "{out:?}");
+    assert_eq!((std::fs::read_to_string(root.join("secret")).expect("it stays").as_str(), root.join("in/c").exists()), ("outside", false));
+    let huge = load(WANTING, &[&write]).decide_here(&question(&json!([["bulk", at("in/c"), "5000000"]])), AMPLE);
+    assert_eq!(huge.expect_err("more than a guest may hand over").cause, FailureCause::Trap);
+    // The twins: no grant, no want.
+    let step = json!([["read", at("in/a")], ["read", at("in/a")]]);
+    for (plugin, why) in [(load(WANTING, &["kv"]), "not granted"), (load(MODEST, &[&read]), "does not ask for it")] {
+        assert_eq!(ask(&plugin, &step), [format!("denied {read}"), format!("denied {read}")]);
+        assert!(log(&plugin).len() == 1 && log(&plugin)[0].contains(why), "{:?}", log(&plugin));
+    }
+    let out = ask(&load(WANTING, &[&read]), &json!((0..257).map(|_| json!(["size", at("in/a")])).collect::<Vec<_>>()));
+    assert!(out[255] == "ok 6" && out[256].starts_with("over-limit "), "{:?}", &out[255..]);
+}
+
+/// Somebody swaps a folder for a link to the outside, again and again, while the plugin reads through it.
+#[test]
+fn a_link_that_is_swapped_in_meanwhile_leads_nowhere() {
+    use std::sync::atomic::AtomicBool;
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = dir.path().canonicalize().expect("a path");
+    for (folder, text) in [("in/real", "inside"), ("outside", "OUTSIDE")] {
+        std::fs::create_dir_all(root.join(folder)).expect("a folder");
+        std::fs::write(root.join(folder).join("f"), text).expect("a file");
+    }
+    std::os::unix::fs::symlink(root.join("outside"), root.join("in/link")).expect("a link");
+    let path = root.join("in/real/f").display().to_string();
+    let grant = format!("fs:write:{}", root.join("in").display());
+    let plugin = load(WANTING, &[&grant]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            // Exchanges the two names in one step, so that one of them is always there.
+            let folder = std::fs::File::open(root.join("in")).expect("a folder");
+            while !stop.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(&folder, "real", &folder, "link", rustix::fs::RenameFlags::EXCHANGE).expect("swapped");
+            }
+        });
+        let steps: Vec<Value> = (0..8).flat_map(|_| [json!(["read", path]), json!(["write", path, "inside"])]).collect();
+        let (mut fine, mut refused) = (0, 0);
+        for _ in 0..200 {
+            for t in ask(&plugin, &json!(steps)) {
+                assert!(!t.contains("OUTSIDE"), "{t}");
+                if t.starts_with("ok") { fine += 1 } else { refused += 1 }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(fine > 0 && refused > 0, "both were seen: {fine} {refused}");
+    });
+    assert_eq!(std::fs::read_to_string(root.join("outside/f")).expect("it stays"), "OUTSIDE");
+    assert_eq!(std::fs::read_dir(root.join("outside")).expect("a folder").count(), 1);
+}
+
+/// The host's own folders are not reached by a plugin that was granted the folder around them.
+#[test]
+fn own_folders_stay_out_of_reach() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = dir.path().canonicalize().expect("a path");
+    std::fs::create_dir_all(root.join("beadle/config")).expect("a folder");
+    std::fs::write(root.join("beadle/config/beadle.toml"), "x").expect("a file");
+    std::os::unix::fs::symlink("beadle", root.join("way")).expect("a link");
+    let host = Host::new(HostOptions { own: vec![root.join("beadle/config")], ..HostOptions::default() }).expect("an engine");
+    let grants = Grants::parse([format!("fs:write:{}", root.display())]).expect("a grant");
+    let spec = LoadSpec { name: "probe".to_owned(), wasm: WANTING.into(), config: "{}".to_owned(), limits: Limits::default(), grants };
+    let plugin = host.load(spec).expect("it loads");
+    let at = |rest: &str| root.join(rest).display().to_string();
+    let steps =
+        json!([["read", at("beadle/config/beadle.toml")], ["write", at("way/config/beadle.toml"), "y"], ["list", at("way/config")]]);
+    let out = ask(&plugin, &steps);
+    assert!(out.iter().all(|t| t.starts_with("unavailable ") && t.contains("own folders")), "{out:?}");
+    assert_eq!(std::fs::read_to_string(root.join("beadle/config/beadle.toml")).expect("it stays"), "x");
+    assert_eq!(ask(&plugin, &json!([["list", at("beadle")]])), ["ok config:Folder"]);
+}
+
+/// Over TLS: a server whose certificate an authority of the system names, and the same one where it is not trusted.
+#[test]
+fn https_needs_a_certificate_that_the_system_trusts() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio_rustls::rustls::{ServerConfig, crypto::ring};
+    let golden = |name: &str| std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tls").join(name);
+    let chain = vec![CertificateDer::from_pem_file(golden("address.pem")).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(golden("address.key")).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|c| c.with_no_client_auth().with_single_cert(chain, key))
+        .expect("a server");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = crate::support::runtime().block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    crate::support::runtime().spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsealed").await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    let probe = json!([get(format!("https://127.0.0.1:{port}/"))]).to_string();
+    let said = |roots: &str| {
+        let mut host = TestHost::new();
+        let p = policy(&host, "probe", &format!("[\"http:GET:127.0.0.1:{port}\"]"), "");
+        host.config(&format!("{}\n{p}", rules(&[], &[], &[])));
+        let mut daemon = host.daemon_with("SSL_CERT_FILE", &golden(roots).display().to_string());
+        let model = Model::start(&json!({ "steps": [bash(&format!("probe '{probe}'")), { "text": "done" }] }));
+        let id = host.run_demo(&model, "go", &[]);
+        host.ended(&id);
+        let decided = host.events_of(&id, "tool_decided");
+        host.beadle(["host", "stop"]).ok();
+        daemon.wait().expect("the daemon ends");
+        let answers = decided[0]["body"]["answers"].as_array().expect("answers");
+        told(answers.iter().find(|a| a["policy"] == "probe").expect("asked")["reason"].as_str().expect("a text"))
+    };
+    assert_eq!(said("address-ca.pem"), ["ok 200 sealed"]);
+    let untrusted = said("ca.pem");
+    assert!(untrusted[0].starts_with("unavailable TLS"), "{untrusted:?}");
 }

@@ -16,7 +16,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("process", &["model", "wire"]),
     ("shell", &["model"]),
     ("agent", &["model"]),
-    ("plugin", &["model"]),
+    ("tls", &[]),
+    ("plugin", &["model", "tls"]),
     ("metrics", &["model"]),
     ("registry", &["model"]),
     ("gateway", &["model", "store"]),
@@ -26,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // why not `session`: who may loosen something is judged before any session is asked.
     ("operator", &["model", "store", "process", "config"]),
     // why not `session`: it is handed what changes, and can hold nothing up.
-    ("notify", &["model", "config"]),
+    ("notify", &["model", "config", "tls"]),
     ("api", &["model", "metrics", "session", "store", "config", "process", "operator", "notify", "registry"]),
     ("api/types", &["model"]),
     ("api/client", &["model", "config"]),

@@ -24,6 +24,8 @@ pub mod capabilities {
                 import beadle:plugin/random@0.1.0;
                 import beadle:plugin/env@0.1.0;
                 import beadle:plugin/secret@0.1.0;
+                import beadle:plugin/fs@0.1.0;
+                import beadle:plugin/http@0.1.0;
             }
         ",
         path: "../../wit/v0.1",

@@ -26,6 +26,14 @@ pub enum Error {
     Denied(String),
     /// Which limit was reached, in words.
     OverLimit(String),
+    /// There is no such file.
+    NotFound,
+    /// It is no request.
+    Invalid(String),
+    /// The name leads to an address that is not public.
+    ForbiddenAddress(String),
+    /// The deadline of the call was reached.
+    Timeout,
     /// The host could not do it; why.
     Unavailable(String),
 }
@@ -34,7 +42,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Denied(word) => write!(f, "{word} is not granted"),
-            Self::OverLimit(what) | Self::Unavailable(what) => f.write_str(what),
+            Self::OverLimit(what) | Self::Invalid(what) | Self::ForbiddenAddress(what) | Self::Unavailable(what) => f.write_str(what),
+            Self::NotFound => f.write_str("there is no such file"),
+            Self::Timeout => f.write_str("the deadline was reached"),
         }
     }
 }
@@ -63,6 +73,30 @@ mod host {
         random: Denied, OverLimit, Unavailable;
         env: Denied, Unavailable;
         secret: Denied, Unavailable;
+    }
+
+    impl From<fs::Error> for super::Error {
+        fn from(e: fs::Error) -> Self {
+            match e {
+                fs::Error::Denied(word) => Self::Denied(word),
+                fs::Error::NotFound => Self::NotFound,
+                fs::Error::OverLimit(what) => Self::OverLimit(what),
+                fs::Error::Unavailable(why) => Self::Unavailable(why),
+            }
+        }
+    }
+
+    impl From<http::Error> for super::Error {
+        fn from(e: http::Error) -> Self {
+            match e {
+                http::Error::Denied(word) => Self::Denied(word),
+                http::Error::OverLimit(what) => Self::OverLimit(what),
+                http::Error::Invalid(why) => Self::Invalid(why),
+                http::Error::ForbiddenAddress(why) => Self::ForbiddenAddress(why),
+                http::Error::Timeout => Self::Timeout,
+                http::Error::Unavailable(why) => Self::Unavailable(why),
+            }
+        }
     }
 }
 
@@ -207,6 +241,136 @@ pub mod secret {
         #[cfg(not(target_arch = "wasm32"))]
         {
             let _ = name;
+            super::only_in_a_component()
+        }
+    }
+}
+
+/// Files in granted folders; `fs:read:/folder` or `fs:write:/folder`, which includes reading. Paths are absolute and have no `.` or `..`.
+pub mod fs {
+    use super::Error;
+
+    /// What an entry of a folder is.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Kind {
+        /// A regular file.
+        File,
+        /// A folder.
+        Folder,
+        /// A symbolic link, wherever it leads.
+        Link,
+        /// Anything else.
+        Other,
+    }
+
+    /// An entry of a folder.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Entry {
+        /// Its name alone.
+        pub name: String,
+        /// What it is.
+        pub kind: Kind,
+    }
+
+    /// A whole file of at most 4 MiB.
+    pub fn read(path: &str) -> Result<Vec<u8>, Error> {
+        #[cfg(target_arch = "wasm32")]
+        return Ok(super::host::fs::read(path)?);
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let _ = path;
+            super::only_in_a_component()
+        }
+    }
+
+    /// Makes a file of at most 1 MiB or replaces it as a whole. What was written stays, also when the call fails.
+    pub fn write(path: &str, content: &[u8]) -> Result<(), Error> {
+        #[cfg(target_arch = "wasm32")]
+        return Ok(super::host::fs::write(path, content)?);
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let _ = (path, content);
+            super::only_in_a_component()
+        }
+    }
+
+    /// What is in a folder of at most 1,024 entries, in order of their names.
+    pub fn list_entries(path: &str) -> Result<Vec<Entry>, Error> {
+        #[cfg(target_arch = "wasm32")]
+        {
+            use super::host::fs::Kind as Theirs;
+            let kind = |k| match k {
+                Theirs::File => Kind::File,
+                Theirs::Folder => Kind::Folder,
+                Theirs::Link => Kind::Link,
+                Theirs::Other => Kind::Other,
+            };
+            Ok(super::host::fs::list_entries(path)?.into_iter().map(|e| Entry { kind: kind(e.kind), name: e.name }).collect())
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let _ = path;
+            super::only_in_a_component()
+        }
+    }
+}
+
+/// One request and its response; `http:METHOD[,METHOD]:host[:port]`. Over TLS; plain `http://` only to a loopback address that is granted
+/// literally. Redirects are not followed.
+pub mod http {
+    use super::Error;
+
+    /// What to send.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Request {
+        /// Upper case.
+        pub method: String,
+        /// Of at most 8 KiB.
+        pub url: String,
+        /// At most 64, 32 KiB in all.
+        pub headers: Vec<(String, String)>,
+        /// Of at most 1 MiB.
+        pub body: Vec<u8>,
+    }
+
+    /// What came back, a redirect too.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Response {
+        /// Such as 200.
+        pub status: u16,
+        /// Names in lower case.
+        pub headers: Vec<(String, Vec<u8>)>,
+        /// Of at most 1 MiB.
+        pub body: Vec<u8>,
+    }
+
+    impl Request {
+        /// A GET without headers.
+        pub fn get(url: impl Into<String>) -> Self {
+            Self { method: "GET".to_owned(), url: url.into(), headers: Vec::new(), body: Vec::new() }
+        }
+
+        /// A POST with this body.
+        pub fn post(url: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
+            Self { method: "POST".to_owned(), body: body.into(), ..Self::get(url) }
+        }
+
+        /// Adds a header.
+        #[must_use]
+        pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+            self.headers.push((name.into(), value.into()));
+            self
+        }
+
+        /// Sends it, and waits for the response within the deadline of the call.
+        pub fn send(self) -> Result<Response, Error> {
+            #[cfg(target_arch = "wasm32")]
+            {
+                let r = super::host::http::Request { method: self.method, url: self.url, headers: self.headers, body: self.body };
+                let r = super::host::http::send(&r)?;
+                Ok(Response { status: r.status, headers: r.headers, body: r.body })
+            }
+            #[cfg(not(target_arch = "wasm32"))]
             super::only_in_a_component()
         }
     }

@@ -8,6 +8,7 @@ use wit_component::semver_check;
 use wit_parser::Resolve;
 
 const WORLDS: [&str; 3] = ["permission-policy", "compaction-strategy", "audit-sink"];
+const CAPABILITIES: [&str; 7] = ["kv", "clock", "random", "env", "secret", "fs", "http"];
 const MOMENTS: [&str; 4] = ["judge-session", "judge-prompt", "judge-result", "judge-attempt"];
 
 fn root() -> PathBuf {
@@ -24,7 +25,8 @@ fn copied(dir: &Path, version: &str) -> tempfile::TempDir {
             .expect("written");
     }
     let worlds: String = MOMENTS.iter().map(|m| format!("world {m}-moment {{ export {m}; }}\n")).collect();
-    std::fs::write(copy.path().join("moments.wit"), worlds).expect("written");
+    let imports: String = CAPABILITIES.iter().map(|c| format!("world {c}-capability {{ import {c}; }}\n")).collect();
+    std::fs::write(copy.path().join("moments.wit"), worlds + &imports).expect("written");
     copy
 }
 
@@ -38,7 +40,8 @@ fn check(new: &Path) -> Result<(), String> {
     let (old, _) = resolve.push_dir(golden.path()).map_err(|e| e.to_string())?;
     let (new, _) = resolve.push_dir(new).map_err(|e| e.to_string())?;
     let moments = MOMENTS.map(|m| format!("{m}-moment"));
-    for world in WORLDS.into_iter().chain(moments.iter().map(String::as_str)) {
+    let capabilities = CAPABILITIES.map(|c| format!("{c}-capability"));
+    for world in WORLDS.into_iter().chain(moments.iter().chain(&capabilities).map(String::as_str)) {
         let old = resolve.select_world(&[old], Some(world)).map_err(|e| e.to_string())?;
         let new = resolve.select_world(&[new], Some(world)).map_err(|e| e.to_string())?;
         semver_check(resolve.clone(), old, new).map_err(|e| format!("{world}: {e:#}"))?;
@@ -59,6 +62,8 @@ fn a_record_or_variant_that_grows_is_noticed() {
         ("judge-session.wit", "record answer {", "record answer { since: u32, "),
         ("judge-attempt.wit", "        accept,", "        accept, applaud,"),
         ("transcript.wit", "record entry {", "record entry { colour: u32, "),
+        ("http.wit", "record response {", "record response { age: u32, "),
+        ("kv.wit", "variant error {", "variant error { gone, "),
         ("audit.wit", "record event {", "record event { colour: u32, "),
     ] {
         let new = renumbered(&root().join("wit/v0.1"));

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::decision::{FailureCause, Mode, OnFailure};
+use crate::model::grant::Grants;
 use crate::model::moment::Moment;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub struct PluginLoaded {
     /// The optional moments that it takes part in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moments: Vec<Moment>,
+    /// What the operator granted it.
+    #[serde(default, skip_serializing_if = "Grants::is_empty")]
+    pub grants: Grants,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,13 +2,22 @@
 //!
 //! Called by guests, while a question is put to them.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::capability::{MAX_BYTES, Uses};
+use super::super::fs::{self as files, FsError};
+use super::super::http::{self as requests, HttpError};
 use super::super::kv::{Call, KvError};
+use super::super::pool;
 use super::super::state::State;
-use super::{clock, env, kv, random, secret};
+use super::{clock, env, fs, http, kv, random, secret};
 use crate::model::Grant;
+use crate::model::grant::FsAccess;
+
+/// Files and folders that one call may touch.
+const MAX_FILES: u32 = 256;
+/// How long before the deadline of its call a request ends, so that the plugin can still answer.
+const MARGIN: Duration = Duration::from_millis(10);
 
 impl State {
     /// The call's capabilities, when this one may be used; else the word that is missing.
@@ -86,8 +95,87 @@ impl env::Host for State {
 impl secret::Host for State {
     fn get(&mut self, name: String) -> Result<String, secret::Error> {
         let uses = self.using(&Grant::Secret(Some(name.clone()))).map_err(secret::Error::Denied)?;
-        let value = uses.secrets.get(&name).map_err(secret::Error::Unavailable)?;
+        let value = uses.around.secrets.get(&name).map_err(secret::Error::Unavailable)?;
         uses.log.hide(&value);
         Ok(value)
+    }
+}
+
+impl State {
+    /// What a path may be used for, when it may.
+    fn file(&mut self, access: FsAccess, path: &str, of_folder: bool) -> Result<&mut Uses, fs::Error> {
+        let (what, grant) = files::asked(access, path, of_folder);
+        files::plain(path).map_err(of_fs)?;
+        let Some(uses) = self.uses.as_deref_mut() else { return Err(fs::Error::Denied(grant.to_string())) };
+        uses.allow_by(&what, &grant).map_err(fs::Error::Denied)?;
+        uses.files += 1;
+        if uses.files > MAX_FILES {
+            return Err(fs::Error::OverLimit(format!("{} files and folders; the limit of a call is {MAX_FILES}", uses.files)));
+        }
+        if Instant::now() >= uses.until {
+            return Err(fs::Error::Unavailable("the deadline of the call was reached".to_owned()));
+        }
+        Ok(uses)
+    }
+}
+
+fn of_fs(e: FsError) -> fs::Error {
+    match e {
+        FsError::NotFound => fs::Error::NotFound,
+        FsError::OverLimit(what) => fs::Error::OverLimit(what),
+        FsError::Unavailable(why) => fs::Error::Unavailable(why),
+    }
+}
+
+impl fs::Host for State {
+    fn read(&mut self, path: String) -> Result<Vec<u8>, fs::Error> {
+        let uses = self.file(FsAccess::Read, &path, false)?;
+        files::read(&uses.rights.grants, &uses.around.own, &path, uses.until).map_err(of_fs)
+    }
+
+    fn write(&mut self, path: String, content: Vec<u8>) -> Result<(), fs::Error> {
+        let uses = self.file(FsAccess::Write, &path, false)?;
+        files::write(&uses.rights.grants, &uses.around.own, &path, &content).map_err(of_fs)
+    }
+
+    fn list_entries(&mut self, path: String) -> Result<Vec<fs::Entry>, fs::Error> {
+        let uses = self.file(FsAccess::Read, &path, true)?;
+        let kind = |k| match k {
+            files::Kind::File => fs::Kind::File,
+            files::Kind::Folder => fs::Kind::Folder,
+            files::Kind::Link => fs::Kind::Link,
+            files::Kind::Other => fs::Kind::Other,
+        };
+        let found = files::list(&uses.rights.grants, &uses.around.own, &path).map_err(of_fs)?;
+        Ok(found.into_iter().map(|(name, k)| fs::Entry { name, kind: kind(k) }).collect())
+    }
+}
+
+fn of_http(e: HttpError) -> http::Error {
+    match e {
+        HttpError::OverLimit(what) => http::Error::OverLimit(what),
+        HttpError::Invalid(why) => http::Error::Invalid(why),
+        HttpError::ForbiddenAddress(why) => http::Error::ForbiddenAddress(why),
+        HttpError::Timeout => http::Error::Timeout,
+        HttpError::Unavailable(why) => http::Error::Unavailable(why),
+    }
+}
+
+impl http::Host for State {
+    fn send(&mut self, r: http::Request) -> Result<http::Response, http::Error> {
+        let asked = requests::Asked { method: r.method, url: r.url, headers: r.headers, body: r.body };
+        let ready = requests::prepare(asked).map_err(of_http)?;
+        let uses = self.using(&ready.what).map_err(http::Error::Denied)?;
+        uses.requests += 1;
+        if uses.requests > requests::MAX_REQUESTS {
+            let what = format!("{} requests; the limit of a call is {}", uses.requests, requests::MAX_REQUESTS);
+            return Err(http::Error::OverLimit(what));
+        }
+        if !pool::give_way() {
+            return Err(http::Error::Unavailable("too many calls of plugins wait for the network".to_owned()));
+        }
+        let until = uses.until.checked_sub(MARGIN).unwrap_or(uses.until);
+        let a = uses.around.network.send(ready, until).map_err(of_http)?;
+        Ok(http::Response { status: a.status, headers: a.headers, body: a.body })
     }
 }

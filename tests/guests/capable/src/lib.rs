@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use beadle_plugin::capability::{Error, clock, env, kv, random, secret};
+use beadle_plugin::capability::{Error, clock, env, fs, http, kv, random, secret};
 use beadle_plugin::{Call, Decision, Effect};
 use serde_json::Value;
 
@@ -48,6 +48,10 @@ fn tell(what: Result<String, Error>) -> String {
         Err(Error::Denied(word)) => format!("denied {word}"),
         Err(Error::OverLimit(why)) => format!("over-limit {why}"),
         Err(Error::Unavailable(why)) => format!("unavailable {why}"),
+        Err(Error::NotFound) => "not-found".to_owned(),
+        Err(Error::Invalid(why)) => format!("invalid {why}"),
+        Err(Error::ForbiddenAddress(why)) => format!("forbidden-address {why}"),
+        Err(Error::Timeout) => "timeout".to_owned(),
     }
 }
 
@@ -81,6 +85,17 @@ fn step(words: &[String]) -> Result<String, Error> {
             Ok(String::new())
         }
         "keep-secret" => kv::set(word(2), secret::get(word(1))?.as_bytes()).map(|()| String::new()),
+        "read" => Ok(String::from_utf8_lossy(&fs::read(word(1))?).into_owned()),
+        // The length alone.
+        "size" => Ok(fs::read(word(1))?.len().to_string()),
+        "write" => fs::write(word(1), word(2).as_bytes()).map(|()| String::new()),
+        "bulk" => fs::write(word(1), &vec![b'x'; number(2)]).map(|()| String::new()),
+        "list" => Ok(fs::list_entries(word(1))?.into_iter().map(|e| format!("{}:{:?}", e.name, e.kind)).collect::<Vec<_>>().join(" ")),
+        "http" => {
+            let request = http::Request { method: word(1).to_owned(), body: word(3).as_bytes().to_vec(), ..http::Request::get(word(2)) };
+            let r = request.send()?;
+            Ok(format!("{} {}", r.status, String::from_utf8_lossy(&r.body[..r.body.len().min(64)])))
+        }
         "trap" => panic!("as told"),
         "spin" => loop {
             core::hint::black_box(&GLOBAL);
