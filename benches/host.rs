@@ -178,6 +178,16 @@ impl Host {
         Ok(serde_json::from_slice(&out.stdout).unwrap_or(Value::Null))
     }
 
+    /// The daemon's numbers in the Prometheus text form.
+    fn metrics(&self) -> Result<String> {
+        let mut socket = UnixStream::connect(self.dir.path().join("b/run/beadle.sock"))?;
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: beadle\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text)?;
+        ensure!(text.starts_with("HTTP/1.1 200"), "no metrics: {}", text.lines().next().unwrap_or_default());
+        Ok(text)
+    }
+
     /// A program that Beadle takes for Claude Code.
     fn asker(&self, name: &str, count: usize) -> Result<(String, PathBuf)> {
         use std::os::unix::fs::PermissionsExt;
@@ -283,7 +293,20 @@ fn gate() -> Result<()> {
     row("append + fdatasync, 4 KiB", &flush);
     row("the same agent answered at once by a bare peer", &bare);
     row("the host: from question to answer, in the agent", &ours);
-    println!("the host's share above one flush: {:.0} us at p50   goal <= 100\n", at(&ours, 0.5) - at(&flush, 0.5));
+    println!("the host's share above one flush: {:.0} us at p50   goal <= 100", at(&ours, 0.5) - at(&flush, 0.5));
+    let metrics = host.metrics()?;
+    let mean = |name: &str| {
+        let value = |suffix: &str| {
+            let line = metrics.lines().filter_map(|l| l.strip_prefix("beadle_")?.strip_prefix(name)?.strip_prefix(suffix));
+            line.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+        };
+        value("_seconds_sum") * 1e6 / value("_seconds_count").max(1.0)
+    };
+    println!(
+        "means by the daemon's own clock: {:.0} us from reading the line until the answer is handed to the agent, of which {:.0} us append\n",
+        mean("gate"),
+        mean("append")
+    );
     Ok(())
 }
 
