@@ -115,7 +115,7 @@ mod tests {
             ("denied", |n, s| Session { denied: n, ..s.clone() }),
             ("turns", |n, s| Session { turns: n, ..s.clone() }),
             ("sub_agents", |n, s| Session { sub_agents: n, ..s.clone() }),
-            ("output_tokens", |n, s| Session { usage: Usage { output: n, ..s.usage.clone() }, ..s.clone() }),
+            ("output_tokens", |n, s| Session { usage: Usage { output: n, ..s.usage }, ..s.clone() }),
         ];
         for (key, make) in makes {
             let config = format!(r#"{{"{key}": {{"soft": 3, "hard": 5}}}}"#);

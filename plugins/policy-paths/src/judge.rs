@@ -29,12 +29,13 @@ impl Paths {
                 format!("which files this call uses cannot be told: {why}")
             });
         }
-        if self.trees && !self.secrets.is_empty() {
-            if let Some(what) = tree(call) {
-                out.add(self.on_uncertain, "recursive", || {
-                    format!("{what} reads whole folders and can reach secret files in them; name the files, or set recursive = \"ignore\"")
-                });
-            }
+        if self.trees
+            && !self.secrets.is_empty()
+            && let Some(what) = tree(call)
+        {
+            out.add(self.on_uncertain, "recursive", || {
+                format!("{what} reads whole folders and can reach secret files in them; name the files, or set recursive = \"ignore\"")
+            });
         }
         self.names(call, &roots, &mut out);
         out.decision().unwrap_or_else(Decision::abstain)
