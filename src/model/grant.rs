@@ -282,24 +282,22 @@ struct Set(BTreeSet<Grant>);
 impl Set {
     /// Canonical words in canonical order; methods of one host stand together.
     fn words(&self) -> Vec<String> {
-        let mut out: Vec<String> = Vec::new();
-        let mut http: Option<(&Option<(HostName, u16)>, Vec<&str>)> = None;
-        let close = |http: &mut Option<(&Option<(HostName, u16)>, Vec<&str>)>, out: &mut Vec<String>| {
-            if let Some((to, methods)) = http.take() {
-                out.push(format!("http:{}:{}", methods.join(","), Target(to.as_ref())));
+        let mut out = Vec::new();
+        let mut rest = self.0.iter().peekable();
+        while let Some(grant) = rest.next() {
+            let Grant::Http { to, method } = grant else {
+                out.push(grant.to_string());
+                continue;
+            };
+            let mut methods = vec![method.as_str()];
+            while let Some(Grant::Http { to: other, method }) = rest.peek()
+                && other == to
+            {
+                methods.push(method.as_str());
+                rest.next();
             }
-        };
-        for g in &self.0 {
-            match (g, &mut http) {
-                (Grant::Http { to, method }, Some((open, methods))) if *open == to => methods.push(method.as_str()),
-                (Grant::Http { to, method }, _) => {
-                    close(&mut http, &mut out);
-                    http = Some((to, vec![method.as_str()]));
-                }
-                (other, _) => out.push(other.to_string()),
-            }
+            out.push(format!("http:{}:{}", methods.join(","), Target(to.as_ref())));
         }
-        close(&mut http, &mut out);
         out
     }
 }
