@@ -26,6 +26,7 @@ mod hooks;
 mod host;
 mod numbers;
 mod operator;
+mod plugin_logs;
 mod plugins;
 mod records;
 mod role;
@@ -58,6 +59,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/sessions/{id}/events", get(events::of_session))
         .route("/v1/events", get(events::of_all))
         .route("/v1/sessions/{id}/logs", get(records::logs))
+        .route("/v1/sessions/{id}/plugin-logs", get(plugin_logs::of_session))
         .route("/v1/sessions/{id}/verify", get(records::verify_session))
         .route("/v1/sessions/{id}/export", get(records::export))
         .route("/v1/verify", get(records::verify_all).post(records::verify))

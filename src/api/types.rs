@@ -13,6 +13,7 @@
 //! | `GET /v1/sessions/{id}/processes` | | [`Page`]`<`[`ProcessDoc`]`>`, parents before children |
 //! | `GET /v1/sessions/{id}/account` | [`AccountQuery`] | [`AccountDoc`]: decisions joined with effects |
 //! | `GET /v1/sessions/{id}/logs` | [`LogsQuery`] | octets with the headers [`OFFSET_HEADER`], [`NEXT_HEADER`], [`ENDED_HEADER`] |
+//! | `GET /v1/sessions/{id}/plugin-logs` | [`PluginLogsQuery`] | [`Page`]`<`[`PluginLogDoc`]`>` of a live session's chain, in its order |
 //! | `GET /v1/sessions/{id}/wait` | [`WaitQuery`] | [`SessionDoc`] when it has ended or the time is over, at most 30 s: repeat |
 //! | `GET /v1/sessions/{id}/verify` | | [`VerifyDoc`] |
 //! | `GET /v1/sessions/{id}/export` | | `application/x-ndjson`, one event a line with its hash fields |
@@ -74,6 +75,7 @@ mod hook;
 mod host;
 mod operator;
 mod plugin;
+mod plugin_log;
 mod record;
 mod session;
 mod stats;
@@ -85,6 +87,7 @@ pub use hook::*;
 pub use host::*;
 pub use operator::*;
 pub use plugin::*;
+pub use plugin_log::*;
 pub use record::*;
 pub use session::*;
 pub use stats::*;

@@ -1,15 +1,21 @@
-//! `beadle plugin`: what authors of plugins do, without a daemon, a file a verb; and the life of installed ones (`life`), with one.
+//! `beadle plugin`: what authors of plugins do, without a daemon but for `logs`, a file a verb; and the life of installed ones (`life`), with one.
 //!
 //! Invariants: a component is loaded and asked by the engine that sessions use, with the same limits; what a component says is
 //! untrusted text; cargo runs only for a project that the caller named.
 
+mod asked;
+mod bench;
 mod build;
+mod cases;
 mod check;
+mod dev;
 mod error;
 mod inspect;
 mod life;
+mod logs;
 mod new;
 mod project;
+mod test;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +33,10 @@ pub async fn run(cx: &mut Context, verb: PluginVerb) -> Outcome {
         PluginVerb::New(args) => new::new(cx, args),
         PluginVerb::Build(args) => build::build(cx, args),
         PluginVerb::Check(args) => check::check(cx, args).await,
+        PluginVerb::Test(args) => test::test(cx, args).await,
+        PluginVerb::Bench(args) => bench::bench(cx, args).await,
+        PluginVerb::Dev(args) => dev::dev(cx, args).await,
+        PluginVerb::Logs(args) => logs::logs(cx, args).await,
         PluginVerb::Inspect(args) => inspect::inspect(cx, args).await,
         PluginVerb::Life(verb) => life::run(cx, verb).await,
     }

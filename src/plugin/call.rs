@@ -18,19 +18,25 @@ use super::v0_1::{Ask, Exports};
 /// Longest detail of a failure, in bytes.
 const MAX_DETAIL: usize = 1 << 10;
 
+/// Most frames of a failure, and the longest name of one in bytes.
+pub const MAX_FRAMES: usize = 16;
+const MAX_FRAME: usize = 256;
+
 /// Why a plugin gave no usable answer, with the engine's own words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", .cause.as_str())]
 pub struct CallFailure {
     pub cause: FailureCause,
     pub detail: String,
+    /// Functions of the guest that were running, the innermost first, where it kept its names; at most [`MAX_FRAMES`].
+    pub frames: Vec<String>,
 }
 
 impl CallFailure {
     pub(super) fn new(cause: FailureCause, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
         detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
-        Self { cause, detail }
+        Self { cause, detail, frames: Vec::new() }
     }
 
     /// Whether it is the plugin's doing; only such failures lead to quarantine.
@@ -124,8 +130,29 @@ fn failure(store: &Store<State>, e: &wasmtime::Error) -> CallFailure {
             None => FailureCause::BadAnswer,
         }
     };
-    CallFailure::new(cause, e.root_cause().to_string())
+    CallFailure { frames: frames(e), ..CallFailure::new(cause, e.root_cause().to_string()) }
 }
+
+/// What was running, by names, without the machinery of a panic on top.
+fn frames(e: &wasmtime::Error) -> Vec<String> {
+    let Some(trace) = e.downcast_ref::<wasmtime::WasmBacktrace>() else { return Vec::new() };
+    let name = |f: &wasmtime::FrameInfo| match f.func_name() {
+        Some(name) => {
+            let mut name = format!("{:#}", rustc_demangle::demangle(name));
+            name.truncate(name.floor_char_boundary(MAX_FRAME));
+            name
+        }
+        None => format!("function {}", f.func_index()),
+    };
+    let all: Vec<String> = trace.frames().iter().map(name).collect();
+    let machinery = |n: &&String| PANIC.iter().any(|p| n.starts_with(p));
+    let own = all.iter().take_while(machinery).count();
+    let from = if own == all.len() { 0 } else { own };
+    all.into_iter().skip(from).take(MAX_FRAMES).collect()
+}
+
+/// Where names of functions begin that only pass a panic on, or are the standard library's.
+const PANIC: [&str; 5] = ["core::", "std::", "alloc::", "__rust", "rust_"];
 
 /// Whether the guest's code was running: only then is there a backtrace of it.
 fn from_guest_code(e: &wasmtime::Error) -> bool {

@@ -80,7 +80,8 @@ fn base() -> Config {
         .wasm_exceptions(false)
         .wasm_function_references(false)
         .relaxed_simd_deterministic(true)
-        .wasm_backtrace_max_frames(NonZeroUsize::new(8));
+        // A panic takes some ten of them before the guest's own begin.
+        .wasm_backtrace_max_frames(NonZeroUsize::new(32));
     c
 }
 

@@ -354,6 +354,22 @@ impl Plugin {
         }
     }
 
+    /// The same for a compaction strategy.
+    pub fn plan_then(&self, question: &PlanQuestion, deadline: Duration) -> (Answered<Vec<Edit>>, Used) {
+        match self.is(PluginKind::CompactionStrategy).and_then(|()| self.admit()) {
+            Ok(()) => self.ask(question, deadline),
+            Err(e) => (Err(e), Used(None)),
+        }
+    }
+
+    /// The same for an audit sink.
+    pub fn write_then(&self, batch: &Batch, deadline: Duration) -> (Answered<Delivery>, Used) {
+        match self.is(PluginKind::AuditSink).and_then(|()| self.admit()) {
+            Ok(()) => self.ask(batch, deadline),
+            Err(e) => (Err(e), Used(None)),
+        }
+    }
+
     /// Makes an instance for the next call where none waits. The host's threads do so after each answer.
     pub fn make_ahead(&self) {
         if self.program.loaded.meta.snapshotted {
@@ -388,6 +404,11 @@ impl Plugin {
                 Uses::new(&self.name, &self.program.rights, &self.log, Instant::now() + ahead, &self.host.around, question.state())
             });
         let outcome = call::put(engines, &mut store, from, &self.program.loaded.exports, question, uses);
+        if let Err(f) = &outcome
+            && !f.frames.is_empty()
+        {
+            self.log.write(Level::Error, &format!("{}: {}; in {}", f.cause.as_str(), f.detail, f.frames.join(" < ")));
+        }
         match &outcome {
             Ok(_) => self.quarantine.succeeded(),
             Err(f) if f.is_plugins_own() => self.quarantine.failed(self.host.options.clock.boot_ms()),
@@ -453,7 +474,14 @@ impl Plugin {
 pub type Answered<T> = std::result::Result<T, CallFailure>;
 
 /// The instance of an answered call. Dropping it gives its memory back.
-pub struct Used(#[allow(dead_code, reason = "held to be dropped later")] Option<Store<State>>);
+pub struct Used(Option<Store<State>>);
+
+impl Used {
+    /// Linear memory that the instance had at its end, in bytes.
+    pub fn memory(&self) -> usize {
+        self.0.as_ref().map_or(0, |s| s.data().meter.used())
+    }
+}
 
 /// A decision, or why there is none.
 pub type Outcome = Answered<Decision>;

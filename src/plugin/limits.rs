@@ -53,6 +53,7 @@ impl Default for Limits {
 /// Counts what an instance takes, and remembers that it was refused something.
 #[derive(Debug)]
 pub(super) struct Meter {
+    allowed: usize,
     memory: usize,
     table_elements: usize,
     refused: bool,
@@ -60,7 +61,13 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { memory: limits.memory.min(MAX_MEMORY), table_elements: limits.table_elements, refused: false }
+        let allowed = limits.memory.min(MAX_MEMORY);
+        Self { allowed, memory: allowed, table_elements: limits.table_elements, refused: false }
+    }
+
+    /// Linear memory that the instance has, over all its memories, in bytes.
+    pub(super) const fn used(&self) -> usize {
+        self.allowed - self.memory
     }
 
     /// Whether the guest asked for more than it may have: then whatever went wrong later is a matter of memory.

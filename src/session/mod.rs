@@ -38,6 +38,7 @@ mod live;
 pub mod mask;
 mod moments;
 mod park;
+pub mod plugin_logs;
 mod plugins;
 mod recovery;
 mod relaunch;

@@ -80,7 +80,10 @@ impl Project {
         let path = self.path().join(file);
         let text = std::fs::read_to_string(&path).expect("a file of the project");
         assert!(text.contains(from), "{file} has {from:?}");
-        std::fs::write(path, text.replace(from, to)).expect("written");
+        // In one step: `dev` may be looking.
+        let part = self.dir.path().join("part");
+        std::fs::write(&part, text.replace(from, to)).expect("written");
+        std::fs::rename(part, path).expect("in place");
     }
 }
 
@@ -117,9 +120,217 @@ fn whole_way(name: &str, kind: &str, world: &str) {
     assert_eq!(inspect["config_schema"]["type"], "object");
     assert!(inspect["size"]["names"].as_u64().is_some_and(|n| n > 1000), "names stay for backtraces: {inspect:#}");
 
+    let tested = project.plugin_json(&["test"]).ok().json();
+    assert_eq!(tested["failed"], 0, "{tested:#}");
+    assert!(tested["passed"].as_u64().is_some_and(|n| n >= 2), "{tested:#}");
+    let bench = project.plugin_json(&["bench", "--calls", "200"]).ok().json();
+    assert_eq!(
+        (bench["within"].as_bool(), bench["calls"].as_u64(), bench["failures"].as_u64()),
+        (Some(true), Some(200), Some(0)),
+        "{bench:#}"
+    );
+    assert!(bench["p99_us"].as_f64() >= bench["p50_us"].as_f64() && bench["p50_us"].as_f64() > Some(0.0), "{bench:#}");
+    assert!(bench["memory"].as_u64().is_some_and(|n| n >= 65_536), "{bench:#}");
+    assert_eq!(bench["times_smallest"].is_number(), kind == "policy", "{bench:#}");
+
     let mut tests = command("cargo", &project.path());
     tests.args(["test", "--quiet"]).args(project.offline().then_some("--offline"));
     Said::from(tests.output().expect("cargo")).ok();
+}
+
+/// Cases beside the component that `whole_way` or a build made.
+fn cases(project: &Project, text: &str) -> Said {
+    let file = project.path().join("more.toml");
+    std::fs::write(&file, text).expect("written");
+    let (component, file) = (project.file().display().to_string(), file.display().to_string());
+    beadle(&project.path(), &["plugin", "test", &component, "--cases", &file])
+}
+
+#[test]
+fn cases_that_fail_say_what_differs_and_a_panic_is_traced_by_name() {
+    let project = Project::new("boom-er", "policy");
+    project.edit(
+        "src/lib.rs",
+        "        match found {",
+        "        beadle_plugin::log::write(beadle_plugin::log::Level::Info, \"judged\");\n        if call.commands.iter().any(|c| c.program() == \"boom\") {\n            explode(call);\n        }\n        match found {",
+    );
+    project.edit(
+        "src/lib.rs",
+        "export_policy!(",
+        "#[inline(never)]\nfn explode(call: &Call) {\n    assert!(call.cwd.is_empty(), \"not here\");\n}\n\nexport_policy!(",
+    );
+    project.plugin(&["build"]).ok();
+    let said = cases(
+        &project,
+        r#"
+[[case]]
+name = "wrong"
+command = "sudo ls"
+expect = { effect = "allow", reason = "fine" }
+[[case]]
+name = "traps"
+command = "boom"
+expect = { effect = "abstain" }
+[[case]]
+name = "may trap"
+command = "boom"
+expect = { fails = "trap" }
+[[case]]
+name = "is refused"
+config = { programs = 3 }
+command = "ls"
+expect = { fails = "load", reason = "programs: invalid type: integer `3`" }
+"#,
+    );
+    assert_eq!(said.code, 1, "{said:?}");
+    for part in [
+        "FAIL  wrong",
+        "effect: allow expected, it is deny",
+        "reason: \"fine\" is not in",
+        "FAIL  traps",
+        "it failed (trap)",
+        "0: boom_er::explode",
+        "ok    may trap",
+        "ok    is refused",
+        "2 passed, 2 failed",
+    ] {
+        assert!(said.out.contains(part), "{part}: {}", said.out);
+    }
+
+    let mut host = crate::support::TestHost::new();
+    let file = project.file().display().to_string();
+    host.config(&format!("[[policy]]\nname = \"boom\"\nplugin = {file:?}\ndeadline_ms = 10000\n"));
+    let model = crate::support::Model::start(&serde_json::json!({ "steps": [crate::support::bash("boom"), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &["--keep"]);
+    crate::support::until("the turn has ended", || (host.show(&id)["turn_count"] == 1).then_some(()));
+    let said = host.beadle(["plugin", "logs", &id]).ok();
+    for part in ["info  boom judged", "error boom trap: ", "boom_er::explode"] {
+        assert!(said.out.contains(part), "{part}: {}", said.out);
+    }
+    let doc = host.beadle(["--json", "plugin", "logs", &id, "--policy", "boom"]).ok().json();
+    assert_eq!(
+        (doc["policy"].as_str(), doc["dropped_count"].as_u64(), doc["lines"].as_array().map(Vec::len)),
+        (Some("boom"), Some(0), Some(2))
+    );
+    assert_eq!(host.beadle(["plugin", "logs", &id, "--policy", "none"]).code, 3);
+    host.beadle(["stop", &id]).ok();
+    assert!(host.beadle(["plugin", "logs", &id]).err.contains("has ended"));
+
+    for (text, says) in [
+        ("[[case]]\nname = \"a\"\ncommand = \"ls\"\nexpect = {}", "expects nothing"),
+        ("[[case]]\nname = \"a\"\nexpect = { effect = \"deny\" }", "asks no question"),
+        ("[[case]]\nname = \"a\"\nrecorded = \"nobody/none\"\nexpect = { effect = \"deny\" }", "claude/bash-ls"),
+        ("[[case]]\nname = \"a\"\ncomand = \"ls\"\nexpect = { effect = \"deny\" }", "unknown field `comand`"),
+        ("grants = [\"everything\"]\n[[case]]\nname = \"a\"\ncommand = \"ls\"\nexpect = { effect = \"deny\" }", "is no capability"),
+        ("[[case]]\nname = \"a\"\ncommand = \"ls\"\nsession = { id = \"x\" }\nexpect = { effect = \"deny\" }", "session.id"),
+    ] {
+        let said = cases(&project, text);
+        assert_eq!(said.code, 2, "{text}: {said:?}");
+        assert!(said.err.contains(says), "{says}: {said:?}");
+    }
+}
+
+#[test]
+fn recorded_calls_are_what_agents_really_sent() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut per_agent = std::collections::BTreeMap::<String, usize>::new();
+    for agent in std::fs::read_dir(root.join("examples/calls")).expect("a folder").flatten().filter(|e| e.path().is_dir()) {
+        for file in std::fs::read_dir(agent.path()).expect("a folder").flatten().map(|e| e.path()) {
+            let text = std::fs::read_to_string(&file).expect("text");
+            let call: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            assert_eq!(call["agent"].as_str(), agent.file_name().to_str(), "{}", file.display());
+            let recording = std::fs::read_to_string(root.join("tests/golden/captures").join(call["recorded"].as_str().expect("a name")))
+                .expect("a recording");
+            let whole: Vec<Value> = match serde_json::from_str(&recording) {
+                Ok(v) => vec![v],
+                Err(_) => recording.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect(),
+            };
+            let mut seen = Vec::new();
+            whole.iter().for_each(|v| crate::captures::calls(v, "/CWD", &mut seen));
+            let found = seen.iter().any(|s| placed(&s.tool) == call["tool"] && placed(&s.input.to_string()) == call["input"].to_string());
+            assert!(
+                found,
+                "{} is not in its recording: {seen_tools:?}",
+                file.display(),
+                seen_tools = seen.iter().map(|s| &s.tool).collect::<Vec<_>>()
+            );
+            assert!(!text.contains("/root") && !text.contains("/home") && !text.contains("/work"), "{}", file.display());
+            *per_agent.entry(call["agent"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+        }
+    }
+    assert_eq!(per_agent.keys().collect::<Vec<_>>(), ["claude", "codex", "gemini", "opencode"]);
+    assert!(per_agent.values().all(|n| *n >= 2), "{per_agent:?}");
+}
+
+/// A text of a recording with its folders replaced, as the examples have it.
+fn placed(text: &str) -> String {
+    let mut out = text.replace("/LAB", "/project").replace("/CWD", "/project");
+    while let Some(from) = out.find("/RUN/") {
+        let to = out[from..].find("/ws").map_or(out.len(), |n| from + n + 3);
+        out.replace_range(from..to, "/project");
+    }
+    out
+}
+
+#[test]
+fn dev_says_what_a_change_decides_differently() {
+    let project = Project::new("watched", "policy");
+    // What it depends on is compiled before anything waits for it.
+    project.plugin(&["build"]).ok();
+    let offline = project.offline().then_some("--offline");
+    let mut child = command(BEADLE, &project.path())
+        .args(["--json", "plugin", "dev", "--builds", "3"])
+        .args(offline)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("beadle");
+    let lines = crate::support::Lines::of(&mut child);
+    let first = lines.next("the first build");
+    assert_eq!(
+        (first["error"].as_str(), first["failed"].as_u64(), first["changed"].as_array().map(Vec::len)),
+        (None, Some(0), Some(0)),
+        "{first:#}"
+    );
+    assert!(first["judged"].as_u64().is_some_and(|n| n >= 20), "{first:#}");
+    project.edit("src/lib.rs", "fn describe()", "fn describe(");
+    let broken = lines.next("a build that fails");
+    assert!(broken["error"].as_str().is_some_and(|e| e.contains("cargo did not build")), "{broken:#}");
+    let path = project.path().join("src/lib.rs");
+    let text = std::fs::read_to_string(&path).expect("the plugin").replace("fn describe(", "fn describe()");
+    std::fs::write(project.dir.path().join("fixed"), text.replace("p == c.program()", "p == c.program() || c.program() == \"ls\""))
+        .expect("written");
+    std::fs::rename(project.dir.path().join("fixed"), path).expect("in place");
+    let last = lines.next("the last build");
+    let changed: Vec<&str> = last["changed"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
+    assert!(changed.contains(&"claude/bash-ls") && !changed.contains(&"claude/bash-pwd"), "{last:#}");
+    assert!(changed.iter().any(|n| n.contains("a recorded call is left")), "{last:#}");
+    assert_eq!(child.wait().expect("its end").code(), Some(1), "a case fails now");
+}
+
+#[test]
+fn a_strangers_plugin_denies_a_call_of_the_real_claude() {
+    let Some((mut host, program)) = crate::claude::host("a_strangers_plugin_denies_a_call_of_the_real_claude") else { return };
+    let project = Project::new("no-touch", "policy");
+    project.plugin(&["test"]).ok();
+    let rules = crate::support::rules(&["Bash(touch:*)", "Bash(echo:*)", "Edit(./**)"], &[], &[]);
+    host.config(&format!(
+        "{rules}\n[[policy]]\nname = \"no-touch\"\nplugin = {:?}\ndeadline_ms = 10000\n[policy.config]\nprograms = [\"touch\"]\n",
+        project.file().display().to_string()
+    ));
+    let model = crate::support::Model::start(&serde_json::json!({ "steps": [
+        crate::support::bash("echo yes > made.txt"),
+        crate::support::bash("sh -c 'touch denied.txt'"),
+        { "text": "done" },
+    ]}));
+    let id = crate::claude::run(&mut host, &program, &model, &[]);
+    let s = host.ended(&id);
+    assert_eq!(s["breach_count"], 0, "{s:#}");
+    let decided = host.events_of(&id, "tool_decided");
+    let last = &decided.last().expect("a decision")["body"];
+    assert_eq!((last["effect"].as_str(), last["rule"].as_str()), (Some("deny"), Some("touch")), "{last:#}");
+    assert!(host.work().join("made.txt").exists() && !host.work().join("denied.txt").exists());
+    let told = model.requests().last().map(Value::to_string).unwrap_or_default();
+    assert!(told.contains("find a way without touch"), "the agent is told what to do instead");
 }
 
 #[test]

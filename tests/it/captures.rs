@@ -26,9 +26,9 @@ impl Paths for Empty {
     }
 }
 
-struct Seen {
-    tool: String,
-    input: Value,
+pub struct Seen {
+    pub tool: String,
+    pub input: Value,
     cwd: String,
 }
 
@@ -37,7 +37,7 @@ fn text<'a>(value: &'a Value, field: &str) -> Option<&'a str> {
 }
 
 /// Finds the calls in one recorded document, whatever the agent's envelope.
-fn calls(value: &Value, cwd: &str, out: &mut Vec<Seen>) {
+pub fn calls(value: &Value, cwd: &str, out: &mut Vec<Seen>) {
     let cwd = text(value, "cwd").filter(|c| c.starts_with('/')).unwrap_or(cwd);
     let mut keep = |tool: &str, input: Option<&Value>| {
         out.push(Seen { tool: tool.to_owned(), input: input.cloned().unwrap_or(Value::Null), cwd: cwd.to_owned() });

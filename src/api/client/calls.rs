@@ -12,9 +12,10 @@ use hyper::{Response, header::HeaderMap};
 use super::super::types::{
     AccountDoc, AccountQuery, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttestationDoc, AttestationRequest,
     AttestationsQuery, ComponentDoc, ENDED_HEADER, EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc, LogsQuery, NEXT_HEADER,
-    OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PluginActRequest, PluginAddRequest, PluginDoc, PluginLookDoc,
-    PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest,
-    SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PluginActRequest, PluginAddRequest, PluginDoc, PluginLogDoc,
+    PluginLogsQuery, PluginLookDoc, PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery,
+    RunRequest, SendRequest, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc,
+    VerifyRequest, WAIT_MAX_MS, WaitQuery,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -121,6 +122,11 @@ impl Client {
             }
         }
         out.flush().map_err(Error::Output)
+    }
+
+    pub async fn plugin_logs(&self, id: &str, policy: Option<&str>) -> Result<Page<PluginLogDoc>> {
+        let path = format!("{}{}", session_path(id, "/plugin-logs"), query(&PluginLogsQuery { policy: policy.map(str::to_owned) })?);
+        self.get(&path).await
     }
 
     pub async fn rules(&self, session: Option<&str>) -> Result<Page<RuleDoc>> {

@@ -14,6 +14,14 @@ pub enum PluginVerb {
     Build(BuildArgs),
     /// Say what a component is, and by name what differs from the contract
     Check(CheckArgs),
+    /// Judge the cases of a project (cases.toml, cases/) on the engine that sessions use, without a daemon
+    Test(TestArgs),
+    /// Measure time and memory beside what a plugin may use
+    Bench(BenchArgs),
+    /// Watch a project: build at each change, judge recorded calls and cases anew, say what is different
+    Dev(DevArgs),
+    /// Print what the plugins of a live session have logged
+    Logs(PluginLogsArgs),
     /// Show all about a component: who it is, digest, sizes, how it runs
     Inspect(CheckArgs),
     #[command(flatten)]
@@ -56,7 +64,7 @@ pub struct BuildArgs {
 }
 
 /// A component, or the project that makes one.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
     /// A component, or a project, which is built first
     #[arg(default_value = ".")]
@@ -73,4 +81,58 @@ pub struct CheckArgs {
     /// Configuration to load it with, as JSON; default: {}
     #[arg(short, long, value_name = "JSON", default_value = "{}")]
     pub config: String,
+}
+
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// A file of cases; may be repeated; default: the project's cases.toml and cases/
+    #[arg(short, long, value_name = "FILE")]
+    pub cases: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// A file of cases whose questions are asked too; may be repeated; default: the project's
+    #[arg(short, long, value_name = "FILE")]
+    pub cases: Vec<PathBuf>,
+    /// How many calls are measured
+    #[arg(short = 'n', long, default_value_t = 5000, value_parser = calls)]
+    pub calls: usize,
+    /// The budget for p99 in microseconds; default: the deadline that policies have, 100 ms
+    #[arg(long, value_name = "US")]
+    pub p99_us: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// The project
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Take no package from the network
+    #[arg(long)]
+    pub offline: bool,
+    /// End after so many builds, with exit 1 where the last one did not pass; default: Ctrl-C ends
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub builds: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct PluginLogsArgs {
+    /// Session id, a unique beginning of it, or a name
+    #[arg(value_parser = crate::cli::args_check::session_id)]
+    pub session: String,
+    /// Only the policy of this name in the configuration
+    #[arg(short, long, value_name = "NAME")]
+    pub policy: Option<String>,
+}
+
+fn calls(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1_000_000) => Ok(n),
+        _ => Err("give a number from 1 to 1000000".to_owned()),
+    }
 }

@@ -8,7 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::printer::Tone;
 use crate::cli::text::{safe, safe_lines};
 use crate::cli::{Context, Outcome};
-use crate::model::Grants;
+use crate::model::{Grants, Wants};
 use crate::plugin::contract::{self, Finding, Look, Weight, Wrong};
 use crate::plugin::{Want, kit};
 
@@ -79,6 +79,11 @@ fn show(cx: &mut Context, doc: &Doc<'_>) -> anyhow::Result<()> {
         ])?;
     }
     findings(cx, &doc.look.findings)?;
+    let words = doc.wants.iter().map(|w| w.capability.as_str());
+    for (word, why) in Wants::parse(words).1 {
+        cx.printer.toned(Tone::Question, &format!("remark: extra: the want {}: {}", safe(&word), safe(&why.to_string())))?;
+        cx.printer.line("  it can never be granted here; correct the word in the description")?;
+    }
     if let Some(failed) = &doc.error {
         cx.printer.notice(Tone::Bad, &format!("refused[{}]: {}", failed.code, safe_lines(&failed.message)))?;
     } else if doc.good && !cx.printer.quiet() {
