@@ -19,6 +19,8 @@
 //! | [`demo`] | the built-in demo agent |
 //! | [`operator`] | what must prove that a person loosens something: terminals, keys |
 //! | [`notify`] | tells people of calls that wait: webhook, desktop |
+//! | [`sink`] | delivers events from the store to audit sinks |
+//! | [`outbound`] | one POST to a receiver elsewhere, signed |
 //! | [`api`] | HTTP over a unix socket |
 //! | [`cli`] | the command line |
 //! | [`daemon`] | puts everything together |
@@ -41,12 +43,14 @@ pub mod metrics;
 pub mod model;
 pub mod notify;
 pub mod operator;
+pub mod outbound;
 pub mod plugin;
 pub mod policy;
 pub mod process;
 pub mod registry;
 pub mod session;
 pub mod shell;
+pub mod sink;
 pub mod store;
 pub mod tls;
 pub mod wire;

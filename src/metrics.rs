@@ -101,6 +101,7 @@ pub struct Metrics {
     sessions: [Gauge; 6],
     waiting: Gauge,
     memory: Gauge,
+    sinks: OfSinks,
 }
 
 /// What is only known by looking: handed in when the numbers are read.
@@ -110,6 +111,58 @@ pub struct Looked {
     pub sessions: Vec<(Status, u64)>,
     pub waiting: u64,
     pub resident_bytes: u64,
+    pub sinks: Vec<SinkNumbers>,
+}
+
+/// One audit sink.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SinkNumbers {
+    pub name: String,
+    pub lag_events: u64,
+    pub lag_ms: u64,
+    pub delivered: u64,
+    pub failures: u64,
+    pub dropped: u64,
+    pub dead_letters: u64,
+}
+
+/// Numbers of sinks; the configuration caps how many there are.
+#[derive(Default)]
+struct OfSinks {
+    lag_events: Family<Label, Gauge>,
+    lag: Family<Label, Gauge<f64, AtomicU64>>,
+    dead_letters: Family<Label, Gauge>,
+    delivered: Family<Label, Counter>,
+    failures: Family<Label, Counter>,
+    dropped: Family<Label, Counter>,
+}
+
+impl OfSinks {
+    fn register(r: &mut Registry) -> Self {
+        let s = Self::default();
+        r.register("sink_lag_events", "Events that a sink has not got yet", s.lag_events.clone());
+        r.register_with_unit("sink_lag", "Age of the oldest event that waits for a sink", Unit::Seconds, s.lag.clone());
+        r.register("sink_dead_letters", "Events that a sink never took", s.dead_letters.clone());
+        r.register("sink_delivered", "Events that a sink took", s.delivered.clone());
+        r.register("sink_failures", "Tries that did not work", s.failures.clone());
+        r.register("sink_dropped", "Events that a best-effort sink was never given", s.dropped.clone());
+        s
+    }
+
+    fn set(&self, sinks: &[SinkNumbers]) {
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        for s in sinks {
+            let label = [("sink", s.name.clone())];
+            self.lag_events.get_or_create(&label).set(gauge(s.lag_events));
+            #[allow(clippy::cast_precision_loss)] // why: an age for a graph.
+            self.lag.get_or_create(&label).set(s.lag_ms as f64 / 1e3);
+            self.dead_letters.get_or_create(&label).set(gauge(s.dead_letters));
+            // why stored, not added: they are counted elsewhere, and only grow.
+            for (family, n) in [(&self.delivered, s.delivered), (&self.failures, s.failures), (&self.dropped, s.dropped)] {
+                family.get_or_create(&label).inner().store(n, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 fn counters<const N: usize>(make: impl Fn(usize) -> Counter) -> [Counter; N] {
@@ -163,7 +216,9 @@ impl Metrics {
         r.register("sessions", "Sessions by status", by_status.clone());
         let waiting = Gauge::default();
         r.register("approvals_waiting", "Questions that wait for a person", waiting.clone());
+        let sinks = OfSinks::register(r);
         Self {
+            sinks,
             decisions: std::array::from_fn(|e| counters(|b| of(e, b))),
             answers,
             failures,
@@ -254,6 +309,7 @@ impl Metrics {
         }
         self.waiting.set(gauge(looked.waiting));
         self.memory.set(gauge(looked.resident_bytes));
+        self.sinks.set(&looked.sinks);
         let mut out = String::new();
         // why ignore: writing to a string cannot fail.
         let _ = encode(&mut out, &self.registry);
@@ -313,7 +369,12 @@ mod tests {
             Some(1_500_000_000),
         );
         m.responded("claude-opus-4-8", Usage::default(), None);
-        let text = m.text(&Looked { sessions: vec![(Status::Running, 3)], waiting: 2, resident_bytes: 4096 });
+        let text = m.text(&Looked {
+            sessions: vec![(Status::Running, 3)],
+            waiting: 2,
+            resident_bytes: 4096,
+            sinks: vec![SinkNumbers { name: "siem".into(), lag_ms: 1500, delivered: 7, ..SinkNumbers::default() }],
+        });
         for line in [
             "beadle_decisions_total{effect=\"allow\",by=\"policy\"} 1",
             "beadle_decisions_total{effect=\"deny\",by=\"unattended\"} 1",
@@ -333,6 +394,8 @@ mod tests {
             "beadle_sessions{status=\"ended\"} 0",
             "beadle_approvals_waiting 2",
             "process_resident_memory_bytes 4096",
+            "beadle_sink_delivered_total{sink=\"siem\"} 7",
+            "beadle_sink_lag_seconds{sink=\"siem\"} 1.5",
             "process_start_time_seconds 1767225600.0",
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line:?} in\n{text}");

@@ -6,6 +6,7 @@
 //! - every error maps to one exit code ([`Error::exit`]).
 
 mod calls;
+mod sinks;
 mod sse;
 mod start;
 mod stream;

@@ -13,6 +13,7 @@
 //! | attest an agent's program | where every check passed; a failed one takes trust away |
 //! | hooks of a settings file | taking them out: a hooked agent may then edit the file, and the daemon need not stay for it |
 //! | an installed plugin | all but taking a grant back: a policy may allow, and one that is gone denies nothing |
+//! | move a sink past events | yes |
 //! | add or remove an operator key | always, by a key where there is one |
 //!
 //! All else is open to the role `operator`: to deny, stop or kill nothing more is needed, nor to add what tightens, put hooks in,

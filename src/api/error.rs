@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::types::Problem;
-use crate::{model, process, registry, session, store};
+use crate::{model, process, registry, session, sink, store};
 
 /// What a handler answers instead of a document.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl From<store::Error> for ApiError {
         use store::Error as E;
         let status = match &e {
             E::NotFound { .. } | E::NoApproval { .. } => StatusCode::NOT_FOUND,
-            E::Ambiguous { .. } => StatusCode::CONFLICT,
+            E::Ambiguous { .. } | E::Undelivered { .. } => StatusCode::CONFLICT,
             E::BadCursor { .. } | E::BadDigest { .. } | E::Checkpoint { .. } => StatusCode::BAD_REQUEST,
             E::Busy { .. } | E::Full { .. } | E::Closed => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -108,6 +108,20 @@ impl From<session::Error> for ApiError {
                 }
             },
             E::Process(_) | E::Usurped(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, e.code(), e.to_string())
+    }
+}
+
+impl From<sink::Error> for ApiError {
+    fn from(e: sink::Error) -> Self {
+        use sink::Error as E;
+        let status = match &e {
+            E::NoSink(_) => StatusCode::NOT_FOUND,
+            E::BadSkip { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            E::NotNext { .. } | E::NothingWaits { .. } | E::NoRoom { .. } => StatusCode::CONFLICT,
+            E::Busy { .. } | E::Store { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            E::Log(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, e.code(), e.to_string())
     }

@@ -32,6 +32,7 @@ mod records;
 mod role;
 mod rules;
 mod sessions;
+mod sinks;
 pub mod types;
 
 pub use host::{About, stored_trust};
@@ -44,6 +45,7 @@ pub struct App {
     pub about: std::sync::Arc<About>,
     pub metrics: std::sync::Arc<crate::metrics::Metrics>,
     pub operators: std::sync::Arc<crate::operator::Operators>,
+    pub sinks: crate::sink::Sinks,
 }
 
 /// Every route.
@@ -67,6 +69,10 @@ pub fn router(app: App) -> Router {
         .route("/v1/rules/{id}", delete(rules::revoke))
         .route("/v1/approvals", get(approvals::list))
         .route("/v1/approvals/{session}/{call}", get(approvals::show).post(approvals::answer))
+        .route("/v1/sinks", get(sinks::list))
+        .route("/v1/sinks/{name}/dead-letters", get(sinks::dead_letters))
+        .route("/v1/sinks/{name}/retry", post(sinks::retry))
+        .route("/v1/sinks/{name}/skip", post(sinks::skip))
         .route("/v1/stats", get(numbers::stats))
         .route("/metrics", get(numbers::metrics))
         .route("/v1/hooks", get(hooks::list).post(hooks::set))

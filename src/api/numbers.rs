@@ -10,8 +10,9 @@ use super::App;
 use super::error::ApiError;
 use super::sessions::label_of;
 use super::types::{PAGE_MAX, STATS_MAX, StatsDoc, StatsQuery};
-use crate::metrics::{Looked, TEXT_TYPE};
+use crate::metrics::{Looked, SinkNumbers, TEXT_TYPE};
 use crate::model::{Clock, Status, SystemClock, format_ms};
+use crate::sink::SinkStatus;
 use crate::store::Filter;
 
 const STATUSES: [Status; 6] = [Status::Queued, Status::Starting, Status::Running, Status::Paused, Status::Stopping, Status::Ended];
@@ -19,9 +20,25 @@ const STATUSES: [Status; 6] = [Status::Queued, Status::Starting, Status::Running
 pub async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {
     let (counts, waiting) = app.manager.store().counts()?;
     let of = |s: Status| counts.iter().find(|(name, _)| name == s.as_str()).map_or(0, |(_, n)| *n);
-    let looked =
-        Looked { sessions: STATUSES.map(|s| (s, of(s))).to_vec(), waiting, resident_bytes: super::host::rss_kb().saturating_mul(1024) };
+    let looked = Looked {
+        sessions: STATUSES.map(|s| (s, of(s))).to_vec(),
+        waiting,
+        resident_bytes: super::host::rss_kb().saturating_mul(1024),
+        sinks: app.sinks.status().into_iter().map(numbers).collect(),
+    };
     Ok(([(header::CONTENT_TYPE, TEXT_TYPE)], app.metrics.text(&looked)))
+}
+
+fn numbers(s: SinkStatus) -> SinkNumbers {
+    SinkNumbers {
+        name: s.name,
+        lag_events: s.lag_events,
+        lag_ms: s.lag_ms,
+        delivered: s.delivered,
+        failures: s.failures,
+        dropped: s.dropped,
+        dead_letters: s.dead_letters,
+    }
 }
 
 pub async fn stats(State(app): State<App>, query: Result<Query<StatsQuery>, QueryRejection>) -> Result<Json<StatsDoc>, ApiError> {

@@ -42,6 +42,10 @@
 //! | `POST /v1/attestations` | [`AttestationRequest`] | 201 [`AttestationDoc`] |
 //! | `GET /v1/trust` | | [`Page`]`<`[`TrustDoc`]`>` |
 //! | `POST /v1/trust` | [`TrustRequest`] | 201 [`TrustDoc`] |
+//! | `GET /v1/sinks` | | [`SinksDoc`] |
+//! | `GET /v1/sinks/{name}/dead-letters` | [`DeadLettersQuery`] | [`Page`]`<`[`DeadLetterDoc`]`>`, oldest first |
+//! | `POST /v1/sinks/{name}/retry` | [`SinkRetryRequest`] | [`SinkRetryDoc`] |
+//! | `POST /v1/sinks/{name}/skip` | [`SinkSkipRequest`] | [`SinkSkipDoc`] |
 //! | `GET /v1/stats` | [`StatsQuery`] | [`StatsDoc`] |
 //! | `GET /metrics` | | numbers in the text form of Prometheus (OpenMetrics) |
 //! | `GET /v1/operator` | | [`OperatorDoc`] |
@@ -78,6 +82,7 @@ mod plugin;
 mod plugin_log;
 mod record;
 mod session;
+mod sink;
 mod stats;
 
 pub use account::*;
@@ -90,6 +95,7 @@ pub use plugin::*;
 pub use plugin_log::*;
 pub use record::*;
 pub use session::*;
+pub use sink::*;
 pub use stats::*;
 
 /// Largest request body in bytes.

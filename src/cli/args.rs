@@ -12,6 +12,7 @@ mod operator;
 mod plugin;
 pub mod plugin_life;
 mod replay;
+mod sink;
 mod stats;
 mod top;
 
@@ -21,6 +22,7 @@ pub use hook::*;
 pub use operator::{KeyVerb, OperatorVerb};
 pub use plugin::*;
 pub use replay::ReplayArgs;
+pub use sink::*;
 pub use stats::StatsArgs;
 pub use top::TopArgs;
 
@@ -112,6 +114,9 @@ pub enum Verb {
     /// Who may loosen something on this host
     #[command(subcommand)]
     Operator(OperatorVerb),
+    /// Audit sinks: where events are delivered
+    #[command(subcommand)]
+    Sink(SinkVerb),
     /// The daemon on this machine
     #[command(subcommand)]
     Host(HostVerb),

@@ -35,6 +35,7 @@ mod run;
 #[cfg(test)]
 mod sample;
 mod session;
+mod sink;
 mod stage;
 mod stats;
 mod text;
@@ -168,6 +169,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Stats(args) => stats::stats(cx, args).await,
         Verb::Doctor(args) => doctor::run(cx, args).await,
         Verb::Operator(verb) => operator::run(cx, verb).await,
+        Verb::Sink(verb) => sink::run(cx, verb).await,
         Verb::Host(HostVerb::Status) => host::status(cx).await,
         Verb::Host(HostVerb::Logs { follow, tail }) => host::logs(cx, follow, tail).await,
         Verb::Host(HostVerb::Stop) => host::stop(cx).await,

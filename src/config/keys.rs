@@ -90,6 +90,8 @@ pub const SECTIONS: &[&str] = &[
     "usage",
     "rules",
     "policy",
+    "sink",
+    "sink_group",
 ];
 
 /// A setting by its full name.

@@ -17,6 +17,7 @@ mod keys;
 mod operator;
 mod policies;
 mod project;
+mod sinks;
 mod tighten;
 mod value;
 
@@ -36,6 +37,7 @@ pub use keys::{KEYS, Key, Kind, Scope};
 pub use operator::{Confirm, Notify};
 pub use policies::{DEADLINE_MS, Entry, POLICIES_MAX, PROJECT_RULES, Plugin, RULES, RULES_MAX};
 pub use project::{FILE as PROJECT_FILE, Found, find as find_project, read as read_project};
+pub use sinks::{GROUP as SINK_GROUP, HttpConfig, JsonlConfig, SINKS_MAX, SinkEntry, SinkGroup, SinkKind, SinkMode};
 pub use value::FILE_MAX;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
@@ -150,6 +152,10 @@ pub struct Config {
     pub notify: Notify,
     /// In the order in which they are asked.
     pub policies: Vec<Entry>,
+    /// Where events are delivered.
+    pub sinks: Vec<SinkEntry>,
+    /// Groups of required sinks that are not as by default.
+    pub sink_groups: Vec<SinkGroup>,
 }
 
 /// The project's part in a resolved configuration.
@@ -209,6 +215,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Error> {
 /// Resolves all layers of what was read; touches nothing but its arguments.
 pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, trusted: &dyn Fn(&Path, &str) -> bool) -> Result<Loaded, Error> {
     let (mut settings, mut chain) = embedded()?.clone();
+    let mut sinks = sinks::Read::default();
     if let Some((path, text)) = files.user {
         let source = value::Source::new(path, text);
         let top = source.parse()?;
@@ -217,6 +224,7 @@ pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, truste
             settings.insert(key.name, (value, origin(line)));
         }
         policies::layer(&mut chain, policies::read(&source, &top, &origin)?);
+        sinks = sinks::read(&source, &top)?;
     }
     let project = files.project.map(|f| layer_project(f, trusted, &mut settings, &mut chain)).transpose()?;
     for key in KEYS {
@@ -238,7 +246,7 @@ pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, truste
         return Err(Error::TooManyPolicies { path, count: chain.len(), max: POLICIES_MAX });
     }
     let shown = settings.iter().map(|(k, (v, o))| Shown { key: (*k).to_owned(), value: v.clone(), origin: o.clone() });
-    Ok(Loaded { settings: shown.collect(), config: build(&settings, chain)?, project })
+    Ok(Loaded { settings: shown.collect(), config: build(&settings, chain, sinks)?, project })
 }
 
 /// The operator's file and the process's environment, with the project of `cwd`.
@@ -283,6 +291,8 @@ fn layer_project(
             None => ignored.push(key.name.to_owned()),
         }
     }
+    // why also of a trusted one: who is told is the operator's matter alone.
+    ignored.extend(sinks::mentioned(&top));
     let read = policies::read(&source, &top, &origin)?;
     if trusted {
         policies::layer(chain, read);
@@ -302,7 +312,7 @@ fn read_settings(source: &value::Source<'_>, top: &toml::de::DeTable<'_>) -> Res
             out.push((key, key.read(at)?, at.line()));
             continue;
         }
-        if matches!(section, "policy" | "rules") {
+        if matches!(section, "policy" | "rules" | "sink" | "sink_group") {
             continue;
         }
         let prefix = format!("{section}.");
@@ -319,7 +329,7 @@ fn read_settings(source: &value::Source<'_>, top: &toml::de::DeTable<'_>) -> Res
     Ok(out)
 }
 
-fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
+fn build(settings: &Settings, policies: Vec<Entry>, sinks: sinks::Read) -> Result<Config, Error> {
     let missing = |key: &str| Error::Embedded { key: key.to_owned() };
     let get = |key: &str| settings.get(key).map(|(v, _)| v).ok_or_else(|| missing(key));
     let text = |key: &str| get(key)?.as_str().ok_or_else(|| missing(key));
@@ -368,6 +378,8 @@ fn build(settings: &Settings, policies: Vec<Entry>) -> Result<Config, Error> {
         two_person: operator::two_person(settings)?,
         notify: operator::notify(settings)?,
         policies,
+        sinks: sinks.sinks,
+        sink_groups: sinks.groups,
     })
 }
 

@@ -105,7 +105,7 @@ fn text<'a>(settings: &'a Settings, key: &str) -> Result<&'a str, Error> {
     settings.get(key).and_then(|(v, _)| v.as_str()).ok_or_else(|| Error::Embedded { key: key.to_owned() })
 }
 
-fn address(given: &str) -> Option<Url> {
+pub(super) fn address(given: &str) -> Option<Url> {
     let url = Url::parse(given).ok()?;
     let loopback = match url.host()? {
         Host::Domain(d) => d == "localhost",

@@ -25,6 +25,7 @@ use crate::plugin::{CacheOptions, Host, HostOptions};
 use crate::policy::Chains;
 use crate::policy::own::OwnFolders;
 use crate::session::{Manager, Parts};
+use crate::sink::{self, Sinks};
 use crate::store::{self, Store};
 use crate::{notify, plugin, process, session};
 
@@ -51,6 +52,8 @@ pub enum Error {
     Plugin(#[from] plugin::Error),
     #[error(transparent)]
     Operator(#[from] operator::Error),
+    #[error(transparent)]
+    Sink(#[from] sink::Error),
     #[error("socket {path}: {source}; check the folder's permissions, or set BEADLE_HOME to another one")]
     Socket { path: PathBuf, source: std::io::Error },
     #[error("another daemon already listens on {path}; use its data folder, or set BEADLE_HOME")]
@@ -70,6 +73,7 @@ impl Error {
             Self::Process(e) => e.code(),
             Self::Plugin(e) => e.code(),
             Self::Operator(e) => e.code(),
+            Self::Sink(e) => e.code(),
             Self::Socket { .. } => "BDL-DAEMON-001",
             Self::SocketTaken { .. } => "BDL-DAEMON-002",
             Self::File { .. } => "BDL-DAEMON-003",
@@ -98,6 +102,15 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
         ..HostOptions::default()
     })?;
     let trust: BTreeMap<_, _> = stored_trust(&store)?.into_iter().map(|(dir, t)| (dir, t.digest)).collect();
+    let sinks = Sinks::start(sink::Parts {
+        sinks: config.sinks.clone(),
+        groups: config.sink_groups.clone(),
+        store: store.clone(),
+        plugins: plugins.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    })
+    .await?;
     let chains = Chains::new(folders.clone(), plugins, trust);
     let run_root = folders.data.join("s");
     config::create_private(&run_root)?;
@@ -116,6 +129,7 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
         host_bin: host_bin()?,
         run_root,
     })?;
+    manager.hold_for(Arc::new(sinks.clone()));
     let listeners = bind_all(&folders).await?;
     let recovered = manager.recover().await?;
     tracing::info!(pid = std::process::id(), data = %folders.data.display(), ?recovered, "daemon is up");
@@ -130,7 +144,7 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     }
     let (shutdown, mut ending) = watch::channel(false);
     let about = Arc::new(About { folders: folders.clone(), started_at: clock.wall_ms(), shutdown: shutdown.clone(), told });
-    let app = App { manager: manager.clone(), about, metrics, operators };
+    let app = App { manager: manager.clone(), about, metrics, operators, sinks: sinks.clone() };
     let mut servers = Vec::new();
     for listener in listeners {
         let service = router(app.clone()).into_make_service_with_connect_info::<Peer>();
@@ -154,6 +168,7 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     for path in folders.sockets() {
         let _ = std::fs::remove_file(path);
     }
+    sinks.stop().await;
     store.close();
     tracing::info!("daemon ends; sessions go on");
     Ok(())

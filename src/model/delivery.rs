@@ -33,3 +33,29 @@ pub enum Delivery {
     /// Those before this place are delivered, this one never will be.
     Poison { index: usize, reason: String },
 }
+
+/// Calls wait: audit sinks that must have their events are too far behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub group: String,
+    /// Names of those that are behind.
+    pub sinks: Vec<String>,
+    /// How long a call waits at most before it is denied.
+    pub wait_ms: u64,
+}
+
+impl Held {
+    /// Why a call is denied; the code is stable.
+    pub fn reason(&self) -> String {
+        format!(
+            "audit sinks of group {:?} that must keep up are behind ({}) (BDL-SINK-010); see `beadle sink status`",
+            self.group,
+            self.sinks.join(", ")
+        )
+    }
+}
+
+/// Whether calls of a session must wait for audit sinks. Asked before each judgement, so it answers at once.
+pub trait AuditHold: Send + Sync {
+    fn held(&self, labels: &BTreeMap<String, String>) -> Option<Held>;
+}

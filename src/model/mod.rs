@@ -32,7 +32,7 @@ pub use call::{Access, Call, Channel, Command, Parse, PathUse, Redirect, ToolKin
 pub use clock::{Clock, Entropy, OsEntropy, SystemClock, format_ms};
 pub use compaction::{Budget, Edit, Entry, EntryKind, EntryRole, Span, Transcript};
 pub use decision::{Answer, By, Decision, Effect, FailureCause, Mode, OnFailure, fold};
-pub use delivery::{Delivery, SinkEvent};
+pub use delivery::{AuditHold, Delivery, Held, SinkEvent};
 pub use event::*;
 pub use grant::{Grant, GrantError, Grants, Wants};
 pub use id::{ApprovalId, IdError, RuleId, SessionId, slug};

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::config::Notify;
 use crate::model::Entropy;
+use crate::outbound::Failure;
 
 pub use notice::Notice;
 
@@ -43,14 +44,6 @@ impl Error {
             Self::NoNotifySend => "BDL-NOTIFY-003",
         }
     }
-}
-
-/// A try that did not work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Failure {
-    why: String,
-    /// A later try may work.
-    again: bool,
 }
 
 /// What became of notices.

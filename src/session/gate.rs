@@ -98,6 +98,9 @@ impl Runner {
         if let Some(why) = self.inner.own.check(call) {
             return Judged::host_deny(why);
         }
+        if let Some(why) = self.inner.let_go(&self.session.labels).await {
+            return Judged::host_deny(why);
+        }
         let chain = self.chain_now();
         let at = self.inner.clock.wall_ms();
         let own = &self.inner.own;
@@ -261,6 +264,10 @@ impl Runner {
             let why = "cannot be allowed any more: it held a secret, which the log does not keep, and the daemon was restarted since; \
                        deny it, and the agent can ask again";
             return Err(Error::Refused { what: format!("call {} of session {}", r.call, self.id), why: why.to_owned() });
+        }
+        if let Some(held) = Some(r.effect).filter(|e| *e == Effect::Allow).and_then(|_| self.inner.held(&self.session.labels)) {
+            let why = format!("cannot be allowed now: {}; answer again when they have caught up", held.reason());
+            return Err(Error::Refused { what: format!("call {} of session {}", r.call, self.id), why });
         }
         if r.effect == Effect::Allow && w.asked.two_person {
             let counts = |a: &Actor| a.key.as_ref().is_some_and(|k| r.keys.contains(k));

@@ -433,6 +433,9 @@ impl Runner {
         if let Some(why) = own(&call) {
             return (call, Judged::host_deny(why));
         }
+        if let Some(why) = self.inner.let_go(&self.session.labels).await {
+            return (call, Judged::host_deny(why));
+        }
         let chain = self.chain_now();
         let judged = chain.judge(&self.session_seen(), &call, self.inner.clock.wall_ms(), &rebuild).await;
         super::plugins::watchdog::saw(&self.inner, &judged.answers);

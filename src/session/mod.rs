@@ -30,6 +30,7 @@ mod external;
 mod failpoint;
 mod finish;
 mod gate;
+mod hold;
 mod hook;
 mod hooked;
 pub mod instructions;
@@ -226,6 +227,8 @@ pub struct Inner {
     externals: tokio::sync::Mutex<()>,
     /// Settings files of agents that hold our hooks.
     pub(super) hooked: hooked::Hooked,
+    /// Audit sinks that calls may have to wait for.
+    audit: std::sync::OnceLock<Arc<dyn crate::model::AuditHold>>,
     shutdown: watch::Sender<bool>,
 }
 
@@ -309,6 +312,7 @@ impl Manager {
                 attesting: tokio::sync::Mutex::new(()),
                 externals: tokio::sync::Mutex::new(()),
                 hooked,
+                audit: std::sync::OnceLock::new(),
                 shutdown,
             }),
         })
@@ -407,7 +411,7 @@ impl Manager {
             self.ended(id, COMMAND_TIMEOUT).await?;
         }
         let session = self.inner.store.session(id)?;
-        self.inner.store.remove(id, &by).await?;
+        self.inner.remove_delivered(id, &by).await?;
         rules::forget(&self.inner, id).await?;
         if let Err(e) = std::fs::remove_dir_all(self.inner.run_dir(id, 1))
             && e.kind() != std::io::ErrorKind::NotFound

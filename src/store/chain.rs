@@ -21,6 +21,8 @@ pub const EVENT_DOMAIN: &str = "beadle session event v1";
 pub const HOST_DOMAIN: &str = "beadle host event v1";
 /// Domain of signed heads.
 pub const HEAD_DOMAIN: &str = "beadle session head v1";
+/// Domain of signed heads of the host chain.
+pub const HOST_HEAD_DOMAIN: &str = "beadle host head v1";
 /// Domain of checkpoint documents.
 pub const CHECKPOINT_DOMAIN: &str = "beadle checkpoint v1";
 

@@ -78,6 +78,11 @@ pub enum Error {
     BadCursor { given: String },
     #[error("there is no approval {id}; `beadle approvals --all` lists them")]
     NoApproval { id: String },
+    #[error(
+        "session {session} is not removed: {} {} not got all its events yet; see `beadle sink status`, and try again when they were delivered or skipped",
+        if sinks.len() == 1 { "sink" } else { "sinks" }, format_args!("{} {}", sinks.join(", "), if sinks.len() == 1 { "has" } else { "have" })
+    )]
+    Undelivered { session: SessionId, sinks: Vec<String> },
     #[error("{given:?} is not a digest of 64 hexadecimal digits; copy it from the event")]
     BadDigest { given: String },
 }
@@ -114,6 +119,7 @@ impl Error {
             Self::BadDigest { .. } => "BDL-STORE-026",
             Self::NoApproval { .. } => "BDL-STORE-027",
             Self::Backup { .. } => "BDL-STORE-028",
+            Self::Undelivered { .. } => "BDL-STORE-029",
         }
     }
 

@@ -7,6 +7,7 @@ use crate::model::{Actor, Attestation, BodyError, Grants, OperatorKey, PluginAct
 
 use super::chain::Hash;
 use super::seal::SignedHead;
+use super::sink::{SignedHostHead, SinkConfigured, SinkDeadLettered, SinkDropped, SinkLagging, SinkRecovered, SinkSkipped};
 
 /// The host started: version, process and the public key its heads are signed with (hex).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,12 +100,21 @@ pub enum HostEvent {
     OperatorKeyRemoved(OperatorKeyRemoved),
     ConfirmChanged(ConfirmChanged),
     PluginChanged(Box<PluginChanged>),
+    /// Where the chain itself stood, at the record before this one.
+    HostHead(SignedHostHead),
+    /// What happens to audit sinks.
+    SinkConfigured(SinkConfigured),
+    SinkLagging(SinkLagging),
+    SinkRecovered(SinkRecovered),
+    SinkDeadLettered(SinkDeadLettered),
+    SinkDropped(SinkDropped),
+    SinkSkipped(SinkSkipped),
     #[serde(skip)]
     Unknown(UnknownEvent),
 }
 
 impl HostEvent {
-    const KINDS: [&'static str; 13] = [
+    const KINDS: [&'static str; 20] = [
         "opened",
         "closed",
         "session_created",
@@ -118,6 +128,13 @@ impl HostEvent {
         "operator_key_removed",
         "confirm_changed",
         "plugin_changed",
+        "host_head",
+        "sink_configured",
+        "sink_lagging",
+        "sink_recovered",
+        "sink_dead_lettered",
+        "sink_dropped",
+        "sink_skipped",
     ];
 
     pub fn kind(&self) -> &str {
@@ -135,6 +152,13 @@ impl HostEvent {
             Self::OperatorKeyRemoved(_) => Self::KINDS[10],
             Self::ConfirmChanged(_) => Self::KINDS[11],
             Self::PluginChanged(_) => Self::KINDS[12],
+            Self::HostHead(_) => Self::KINDS[13],
+            Self::SinkConfigured(_) => Self::KINDS[14],
+            Self::SinkLagging(_) => Self::KINDS[15],
+            Self::SinkRecovered(_) => Self::KINDS[16],
+            Self::SinkDeadLettered(_) => Self::KINDS[17],
+            Self::SinkDropped(_) => Self::KINDS[18],
+            Self::SinkSkipped(_) => Self::KINDS[19],
             Self::Unknown(u) => &u.kind,
         }
     }
@@ -187,7 +211,17 @@ mod tests {
             HostEvent::OperatorKeyRemoved(OperatorKeyRemoved { name: "alice".to_owned(), by }),
             HostEvent::ConfirmChanged(ConfirmChanged { from: "none".to_owned(), to: "key".to_owned() }),
         ];
-        for e in [opened, HostEvent::Closed(HostClosed {}), unknown].into_iter().chain(keys) {
+        let sink = || "siem".to_owned();
+        let sinks = [
+            HostEvent::HostHead(SignedHostHead { seq: 3, hash: Hash::ZERO, signature: "00".to_owned() }),
+            HostEvent::SinkConfigured(SinkConfigured { sink: sink(), mode: None }),
+            HostEvent::SinkLagging(SinkLagging { sink: sink(), lag_events: 1, lag_ms: 2, error: None }),
+            HostEvent::SinkRecovered(SinkRecovered { sink: sink(), after_ms: 2 }),
+            HostEvent::SinkDeadLettered(SinkDeadLettered { sink: sink(), session: "s".to_owned(), seq: 1, reason: "no".to_owned() }),
+            HostEvent::SinkDropped(SinkDropped { sink: sink(), events: 4 }),
+            HostEvent::SinkSkipped(SinkSkipped { sink: sink(), events: 1, session: "s".to_owned(), seq: 1, by: Actor::host() }),
+        ];
+        for e in [opened, HostEvent::Closed(HostClosed {}), unknown].into_iter().chain(keys).chain(sinks) {
             assert_eq!(HostEvent::from_parts(e.kind(), &e.body_bytes())?, e);
         }
         assert!(HostEvent::from_parts("opened", b"{}").is_err());

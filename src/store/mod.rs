@@ -21,6 +21,7 @@ mod folder;
 mod host;
 mod queue;
 mod seal;
+mod sink;
 mod sqlite;
 mod verify;
 mod watch;
@@ -43,7 +44,11 @@ pub use host::{
 };
 pub use queue::{MAX_PENDING, MAX_PENDING_BYTES};
 pub use seal::{Checkpoint, Head, SignedHead};
-pub use sqlite::{ApprovalFilter, Engine, Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
+pub use sink::{
+    DeadLetter, MAX_DEAD_BYTES, MAX_DEAD_LETTERS, SignedHostHead, SinkChange, SinkConfigured, SinkDeadLettered, SinkDropped, SinkItem,
+    SinkLagging, SinkPage, SinkPlace, SinkReader, SinkRecovered, SinkSkipped, SinkState,
+};
+pub use sqlite::{ApprovalFilter, Engine, Filter, HOST_SESSION, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
 pub use verify::{Finding, MAX_FINDINGS, Report, What};
 pub use watch::{WAKE_BACKLOG, Wake};
 
@@ -205,6 +210,23 @@ impl Store {
         let (reply, ticket) = Ticket::new();
         self.0.queue.push(Work::Host { event, settings, reply });
         ticket
+    }
+
+    /// Moves a sink's cursor, with what became of the events that it passes.
+    pub fn change_sink(&self, change: SinkChange) -> Ticket<()> {
+        let (reply, ticket) = Ticket::new();
+        self.0.queue.push(Work::Sink { change: Box::new(change), reply });
+        ticket
+    }
+
+    /// A connection for one sink's reading: whatever it does, no append and no other reader waits for it.
+    pub fn sink_reader(&self) -> Result<SinkReader> {
+        Ok(SinkReader::new(sqlite::open_reader(&self.0.database)?))
+    }
+
+    /// The public key that heads and checkpoints are signed with, hex.
+    pub fn public_key(&self) -> String {
+        self.0.key.public()
     }
 
     /// A small document of the host.

@@ -12,6 +12,7 @@ use crate::model::{Actor, SessionId};
 use super::batch::{Append, Appended, Reply};
 use super::error::{Error, Result};
 use super::host::HostEvent;
+use super::sink::SinkChange;
 
 /// Most changes that wait for the writer.
 pub const MAX_PENDING: usize = 8_192;
@@ -27,6 +28,11 @@ pub(super) enum Work {
         settings: Vec<(String, Option<String>)>,
         reply: Reply<u64>,
     },
+    /// How far an audit sink got, and what became of events on the way.
+    Sink {
+        change: Box<SinkChange>,
+        reply: Reply<()>,
+    },
     Remove {
         session: SessionId,
         by: Actor,
@@ -39,6 +45,7 @@ impl Work {
         match self {
             Self::Append(a, _) => a.bytes(),
             Self::Host { settings, .. } => 500 + settings.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, String::len)).sum::<usize>(),
+            Self::Sink { change, .. } => 500 + change.dead.iter().map(|(e, _)| e.body.len() + 500).sum::<usize>(),
             Self::Remove { .. } => 500,
         }
     }
@@ -47,7 +54,7 @@ impl Work {
         match self {
             Self::Append(_, r) => r.send(),
             Self::Host { reply, .. } => reply.send(),
-            Self::Remove { reply, .. } => reply.send(),
+            Self::Remove { reply, .. } | Self::Sink { reply, .. } => reply.send(),
         }
     }
 
@@ -55,7 +62,7 @@ impl Work {
         match self {
             Self::Append(_, r) => r.send_error(e),
             Self::Host { reply, .. } => reply.send_error(e),
-            Self::Remove { reply, .. } => reply.send_error(e),
+            Self::Remove { reply, .. } | Self::Sink { reply, .. } => reply.send_error(e),
         }
     }
 }

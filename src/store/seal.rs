@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Entropy, SessionId};
 
-use super::chain::{CHECKPOINT_DOMAIN, Fields, HEAD_DOMAIN, Hash, hex, unhex};
+use super::chain::{CHECKPOINT_DOMAIN, Fields, HEAD_DOMAIN, HOST_HEAD_DOMAIN, Hash, hex, unhex};
 use super::error::{Error, Result};
 use super::folder::{fail, write_synced};
+use super::sink::SignedHostHead;
 
 /// Most session heads in one checkpoint.
 pub const MAX_CHECKPOINT_SESSIONS: usize = 200_000;
@@ -51,6 +52,11 @@ impl Key {
     pub fn head(&self, session: &SessionId, seq: u64, hash: Hash) -> SignedHead {
         let message = head_message(session, seq, &hash);
         SignedHead { session: session.clone(), seq, hash, signature: hex(&self.0.sign(&message.0).to_bytes()) }
+    }
+
+    /// Signs where the host chain stands.
+    pub fn host_head(&self, seq: u64, hash: Hash) -> SignedHostHead {
+        SignedHostHead { seq, hash, signature: hex(&self.0.sign(&host_head_message(seq, &hash).0).to_bytes()) }
     }
 
     /// Fills in key and signature of a checkpoint.
@@ -131,6 +137,16 @@ impl Checkpoint {
 
 fn head_message(session: &SessionId, seq: u64, hash: &Hash) -> Hash {
     Fields::new(HEAD_DOMAIN).bytes(session.as_str().as_bytes()).fixed(&seq.to_le_bytes()).fixed(&hash.0).done()
+}
+
+impl SignedHostHead {
+    pub fn is_signed_by(&self, key: &str) -> bool {
+        is_signed(key, &self.signature, &host_head_message(self.seq, &self.hash))
+    }
+}
+
+fn host_head_message(seq: u64, hash: &Hash) -> Hash {
+    Fields::new(HOST_HEAD_DOMAIN).fixed(&seq.to_le_bytes()).fixed(&hash.0).done()
 }
 
 fn is_signed(key: &str, signature: &str, message: &Hash) -> bool {

@@ -180,6 +180,7 @@ impl Verifier<'_> {
             walk.place(report, None, raw.seq);
             let c = salt_of(raw.salt).map(|s| commitment(&s, raw.body));
             let hash = |prev: &Hash| c.map(|c| HostLink { seq: raw.seq, at: raw.at, kind: raw.kind, prev, commitment: &c }.hash());
+            let before = (walk.last, walk.stored);
             let fits = walk.link(report, None, raw.seq, raw.hash, hash);
             if let Some((_, want)) = pinned.take_if(|(seq, _)| *seq == raw.seq)
                 && want.0 != raw.hash
@@ -201,6 +202,15 @@ impl Verifier<'_> {
                         );
                     }
                     known.entry(h.session.to_string()).or_default().heads.insert(h.seq, h.hash);
+                }
+                Ok(HostEvent::HostHead(h)) => {
+                    if !keys.last().is_some_and(|k| h.is_signed_by(k)) {
+                        let detail = "the head of the host chain that this record holds is not signed by the host's key";
+                        report.find(None, Some(raw.seq), What::Signature, detail);
+                    } else if (h.seq, h.hash) != before {
+                        let detail = format!("the host chain differs at seq {} from the head that it holds: it was rewritten", h.seq);
+                        report.find(None, Some(raw.seq), What::Head, detail);
+                    }
                 }
                 Ok(_) => {}
                 Err(e) if fits => report.find(None, Some(raw.seq), What::Changed, e.to_string()),

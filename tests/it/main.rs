@@ -31,6 +31,7 @@ mod process;
 mod recovery;
 mod sessions;
 mod shell;
+mod sinks;
 mod standard;
 mod store;
 mod tidy;

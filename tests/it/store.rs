@@ -375,7 +375,9 @@ fn a_database_of_the_first_schema_is_copied_and_brought_up_to_date() -> Result {
     asked(&store, &a, 7)?;
     answered(&store, &a, 5)?;
     drop(store);
-    sql(dir.path())?.execute_batch("DROP TABLE approvals; DROP TABLE plugin_states; PRAGMA user_version = 1")?;
+    sql(dir.path())?.execute_batch(
+        "DROP TABLE approvals; DROP TABLE plugin_states; DROP TABLE sinks; DROP TABLE dead_letters; PRAGMA user_version = 1",
+    )?;
     let store = open(dir.path())?;
     assert_eq!(all_waiting(&store)?.iter().map(|a| a.call).collect::<Vec<_>>(), [7]);
     assert_eq!(stored_approvals(&store, &a)?, replayed_approvals(&store, &a)?);
@@ -386,7 +388,9 @@ fn a_database_of_the_first_schema_is_copied_and_brought_up_to_date() -> Result {
     let version = old.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))?;
     assert_eq!((version, had, backup.metadata()?.permissions().mode() & 0o777), (1, 18, 0o600));
     drop(store);
-    sql(dir.path())?.execute_batch("DROP TABLE approvals; DROP TABLE plugin_states; PRAGMA user_version = 1")?;
+    sql(dir.path())?.execute_batch(
+        "DROP TABLE approvals; DROP TABLE plugin_states; DROP TABLE sinks; DROP TABLE dead_letters; PRAGMA user_version = 1",
+    )?;
     std::fs::remove_file(&backup)?;
     std::fs::create_dir_all(dir.path().join("beadle.db.schema-1.draft/x"))?;
     assert_eq!(code(open(dir.path())), "BDL-STORE-028");
@@ -467,7 +471,7 @@ fn the_host_chain_tells_the_runs_heads_and_settings() -> Result {
     let store = open(dir.path())?;
     let entries = store.host_entries(1, 100)?;
     let kinds: Vec<_> = entries.iter().map(|e| e.event.kind()).collect();
-    assert_eq!(kinds, ["opened", "session_created", "session_head", "session_head", "rule_revoked", "closed", "opened"]);
+    assert_eq!(kinds, ["opened", "session_created", "session_head", "session_head", "rule_revoked", "host_head", "closed", "opened"]);
     let heads: Vec<_> = entries.iter().filter_map(|e| if let HostEvent::SessionHead(h) = &e.event { Some(h.seq) } else { None }).collect();
     assert_eq!(heads, [5, 6]);
     assert!(store.verify(None)?.is_sound());

@@ -27,8 +27,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // why not `session`: who may loosen something is judged before any session is asked.
     ("operator", &["model", "store", "process", "config"]),
     // why not `session`: it is handed what changes, and can hold nothing up.
-    ("notify", &["model", "config", "tls"]),
-    ("api", &["model", "metrics", "session", "store", "config", "process", "operator", "notify", "registry"]),
+    ("outbound", &["tls"]),
+    ("notify", &["model", "config", "outbound"]),
+    // why not `session`: what waits for a sink asks it through a trait of `model`.
+    ("sink", &["model", "store", "plugin", "config", "metrics", "outbound"]),
+    ("api", &["model", "metrics", "session", "store", "config", "process", "operator", "notify", "registry", "sink"]),
     ("api/types", &["model"]),
     ("api/client", &["model", "config"]),
     ("cli", &["model", "config", "api"]),

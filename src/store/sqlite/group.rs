@@ -18,8 +18,10 @@ use crate::store::error::{Doing, Error, Result};
 use crate::store::host::{HostEvent, HostSessionCreated, HostSessionRemoved};
 use crate::store::queue::Work;
 use crate::store::seal::Key;
+use crate::store::sink::undelivered;
 
 use super::cache::{Cache, Entry};
+use super::order::{check_order, engine_out};
 use super::rows::{SessionRow, count, int};
 use super::writer::WriterOptions;
 
@@ -28,6 +30,8 @@ const HOSTING: &str = "appending to the host chain";
 const REMOVING: &str = "removing a session";
 /// Events of a removed session that one commit deletes.
 const PURGE: u32 = 500;
+/// Records of the host chain after which its head is signed.
+const HOST_HEAD_EVERY: u64 = 64;
 
 struct Statements<'c> {
     begin: Statement<'c>,
@@ -75,6 +79,8 @@ impl<'c> Statements<'c> {
 pub(super) struct Ends {
     pub host_seq: u64,
     pub host_head: Hash,
+    /// The last record that is a signed head of the chain itself; 0 when a run begins.
+    pub host_headed: u64,
     pub purging: VecDeque<i64>,
     /// Number of the newest row of events ever written: a number is not given twice, so followers can use it as their place.
     pub row: u64,
@@ -152,6 +158,11 @@ impl<'c> Group<'c> {
                     self.setting(key, value.as_deref()).doing("changing a setting")?;
                 }
                 reply.set(Ok(self.ends.host_seq));
+            }
+            Work::Sink { change, reply } => {
+                super::change_sink(self.conn, change, self.clock().wall_ms())?;
+                change.notes.iter().try_for_each(|e| self.host(e))?;
+                reply.set(Ok(()));
             }
             Work::Remove { session, by, reply } => {
                 let r = self.remove(session, by);
@@ -322,6 +333,10 @@ impl<'c> Group<'c> {
         if let Some(e) = self.cache.get(id) {
             (no, last_seq, head) = (e.no, int(e.last_seq()), e.head.0.to_vec());
         }
+        let waiting = super::sinks::waiting_for(self.conn, no)?;
+        if !waiting.is_empty() {
+            return Err(undelivered(id, waiting));
+        }
         let hash = Hash::from_slice(&head).unwrap_or(Hash::ZERO);
         self.host(&HostEvent::SessionRemoved(HostSessionRemoved { session: id.clone(), by: by.clone(), last_seq: count(last_seq), hash }))?;
         for sql in [
@@ -382,6 +397,16 @@ impl<'c> Group<'c> {
                 self.touched.push(id);
             }
             self.host(&HostEvent::SessionHead(head))?;
+        }
+        self.host_head(all)
+    }
+
+    /// Signs where the host chain stands, so many records after the last time, or at its end.
+    fn host_head(&mut self, last: bool) -> Result<()> {
+        let since = self.ends.host_seq - self.ends.host_headed;
+        if since >= HOST_HEAD_EVERY || (last && since > 0) {
+            self.host(&HostEvent::HostHead(self.key.host_head(self.ends.host_seq, self.ends.host_head)))?;
+            self.ends.host_headed = self.ends.host_seq;
         }
         Ok(())
     }
@@ -457,28 +482,4 @@ impl<'c> Group<'c> {
         // why: a forgotten session is noticed again when it is read back.
         self.next_head = Some(self.clock().boot_ms());
     }
-}
-
-/// Parts what only the caller did wrong from what dooms the transaction.
-fn engine_out<T>(r: Result<T>) -> Result<Result<T>> {
-    match r {
-        Err(e @ (Error::Corrupt { .. } | Error::Full { .. } | Error::ReadOnly { .. } | Error::Engine { .. })) => Err(e),
-        r => Ok(r),
-    }
-}
-
-/// Frames gapless from 1 in each attempt, attempts and cursor never backwards.
-fn check_order(a: &Append, frame_attempt: u32, frame_no: u64, cursor: Option<Cursor>) -> Result<()> {
-    let next = if a.attempt == frame_attempt { frame_no + 1 } else { 1 };
-    for (want, f) in (next..).zip(&a.frames) {
-        if a.attempt < frame_attempt || f.no != want {
-            return Err(Error::FrameOrder { session: a.session.clone(), attempt: a.attempt, got: f.no, want });
-        }
-    }
-    if let (Some(got), Some(have)) = (a.cursor, cursor)
-        && (a.attempt, got) < (have.attempt, have.offset)
-    {
-        return Err(Error::CursorOrder { session: a.session.clone(), attempt: a.attempt, got, have: have.offset });
-    }
-    Ok(())
 }

@@ -8,10 +8,12 @@ mod cache;
 mod feed;
 mod group;
 mod maintain;
+mod order;
 mod read;
 mod recover;
 mod rows;
 mod schema;
+mod sinks;
 mod states;
 mod writer;
 
@@ -26,6 +28,10 @@ pub(super) use approvals::differences;
 pub use read::{Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
 pub(super) use read::{Pool, decode};
 pub(super) use rows::{RawEvent, SessionRow, orphans, raw_events, raw_host, session_rows};
+pub use sinks::HOST_SESSION;
+pub(super) use sinks::{
+    change as change_sink, count_events, dead_letters, names as sink_names, newest as newest_place, page as sink_page, state as sink_state,
+};
 pub(super) use states::states_differences;
 pub(super) use writer::{Writer, WriterOptions};
 

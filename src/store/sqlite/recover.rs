@@ -36,7 +36,7 @@ pub(super) fn recover(conn: &Connection) -> Result<(Ends, Vec<String>)> {
     let purging = stmt.query_map([], |r| r.get(0)).doing(DOING)?.collect::<rusqlite::Result<_>>().doing(DOING)?;
     let newest = "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'newest_row'), 0))";
     let row = conn.query_row(newest, [], |r| r.get(0)).map(count).doing(DOING)?;
-    Ok((Ends { host_seq, host_head, purging, row }, damaged))
+    Ok((Ends { host_seq, host_head, host_headed: host_seq, purging, row }, damaged))
 }
 
 /// Looks at every session in one transaction.

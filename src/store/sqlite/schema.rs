@@ -12,10 +12,11 @@ use crate::store::folder;
 /// Marks the file as ours: `BDLE`.
 const APPLICATION_ID: i64 = 0x4244_4C45;
 /// In order; the schema's version is how many were applied.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/20261121_first.sql"),
     include_str!("migrations/20261121_second_approvals.sql"),
     include_str!("migrations/20261121_third_plugin_states.sql"),
+    include_str!("migrations/20261121_fourth_sinks.sql"),
 ];
 /// The version that this build writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -1,5 +1,6 @@
 //! A host of one's own for each test: temporary folders, the real binary, the scripted model, ways to break things.
 
+pub mod collector;
 pub mod knock;
 mod screen;
 

@@ -1,0 +1,231 @@
+//! What leaves this machine: one POST a try, over TLS or to this machine only, signed where a secret is set.
+//!
+//! A receiver checks `beadle-signature`: `v1=` and the hex HMAC-SHA256 of `<beadle-timestamp>.<body>`; and that the time is recent.
+//! A redirect is never followed. Called by `notify` and `sink`.
+
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hmac::{Hmac, Mac};
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use sha2::Sha256;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use url::Url;
+use zeroize::Zeroizing;
+
+/// Longest secret in bytes.
+const SECRET_MAX: u64 = 4096;
+
+/// Why nothing can be sent at all. Codes are stable.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the secret cannot be read from {from}: {why}; correct it, or unset it: nothing is sent without it instead")]
+    Secret { from: String, why: String },
+    #[error("no certificate authority of this system can be read ({0}), so no https address can be trusted; install ca-certificates")]
+    Roots(String),
+}
+
+impl Error {
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Secret { .. } => "BDL-OUT-001",
+            Self::Roots(_) => "BDL-OUT-002",
+        }
+    }
+}
+
+/// A try that did not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub why: String,
+    /// A later try may work.
+    pub again: bool,
+}
+
+/// Where a secret is kept; a file before a variable.
+#[derive(Debug, Clone, Default)]
+pub struct Kept<'a> {
+    pub file: Option<&'a PathBuf>,
+    pub variable: Option<&'a String>,
+}
+
+impl Kept<'_> {
+    fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+        Ok(match (self.file, self.variable) {
+            (Some(file), _) => Some(from_file(file)?),
+            (None, Some(name)) => Some(from_variable(name)?),
+            (None, None) => None,
+        })
+    }
+}
+
+/// What is sent.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub content_type: &'static str,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Bytes,
+}
+
+/// What came back: its status line and headers; the rest is not read.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+}
+
+/// One receiver.
+pub struct Receiver {
+    url: Url,
+    secret: Option<Zeroizing<Vec<u8>>>,
+    bearer: Option<Zeroizing<Vec<u8>>>,
+    timeout: Duration,
+    tls: Option<TlsConnector>,
+}
+
+impl Receiver {
+    /// Reads the secrets and the system's certificate authorities.
+    pub fn new(url: Url, secret: &Kept<'_>, bearer: &Kept<'_>, timeout: Duration) -> Result<Self, Error> {
+        let (secret, bearer) = (secret.read()?, bearer.read()?);
+        let tls = if url.scheme() == "https" { Some(crate::tls::connector().map_err(Error::Roots)?) } else { None };
+        Ok(Self { url, secret, bearer, timeout, tls })
+    }
+
+    /// One try, within the deadline.
+    pub async fn post(&self, message: Message) -> Result<Reply, Failure> {
+        let late = || Failure { why: format!("no answer within {} ms", self.timeout.as_millis()), again: true };
+        tokio::time::timeout(self.timeout, self.connect(message)).await.map_err(|_| late())?
+    }
+
+    async fn connect(&self, message: Message) -> Result<Reply, Failure> {
+        let again = |why: String| Failure { why, again: true };
+        let host = self.url.host_str().unwrap_or_default().to_owned();
+        let port = self.url.port_or_known_default().unwrap_or(443);
+        let bare = host.trim_matches(['[', ']']).to_owned();
+        let stream = TcpStream::connect((bare.as_str(), port)).await.map_err(|e| again(format!("connecting: {e}")))?;
+        match &self.tls {
+            Some(tls) => {
+                let name = ServerName::try_from(bare).map_err(|e| Failure { why: format!("its name: {e}"), again: false })?;
+                let stream = tls.connect(name, stream).await.map_err(|e| again(format!("TLS: {e}")))?;
+                self.exchange(stream, message, &host, port).await
+            }
+            None => {
+                // why here too: a name may mean another machine today than when the configuration was read.
+                if !stream.peer_addr().is_ok_and(|a| a.ip().is_loopback()) {
+                    return Err(Failure { why: "plain http is for this machine only".to_owned(), again: false });
+                }
+                self.exchange(stream, message, &host, port).await
+            }
+        }
+    }
+
+    async fn exchange<S>(&self, stream: S, message: Message, host: &str, port: u16) -> Result<Reply, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let again = |e: hyper::Error| Failure { why: e.to_string(), again: true };
+        let at = chrono::Utc::now().timestamp().to_string();
+        let target = match self.url.query() {
+            Some(q) => format!("{}?{q}", self.url.path()),
+            None => self.url.path().to_owned(),
+        };
+        let mut request = Request::post(target)
+            .header(HOST, format!("{host}:{port}"))
+            .header(CONTENT_TYPE, message.content_type)
+            .header(USER_AGENT, concat!("beadle/", env!("CARGO_PKG_VERSION")))
+            .header("beadle-timestamp", &at);
+        for (name, value) in &message.headers {
+            request = request.header(*name, value);
+        }
+        if let Some(secret) = &self.secret {
+            request = request.header("beadle-signature", signature(secret, &at, &message.body));
+        }
+        if let Some(token) = &self.bearer {
+            let value = Zeroizing::new([b"Bearer ", token.as_slice()].concat());
+            request = request.header(AUTHORIZATION, value.as_slice());
+        }
+        let request = request
+            .body(Full::new(message.body))
+            .map_err(|e| Failure { why: format!("a request that HTTP cannot carry: {e}"), again: false })?;
+        let (mut sender, link) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(again)?;
+        // why: a connection whose request was given up must not stay.
+        let _link = Linked(tokio::spawn(link));
+        let answered = sender.send_request(request).await.map_err(again);
+        // why not the body: what the receiver says beyond its headers is of no interest, however long it goes on.
+        let (parts, _) = answered?.into_parts();
+        Ok(Reply { status: parts.status, headers: parts.headers })
+    }
+}
+
+/// A connection's task, ended with the exchange.
+struct Linked(tokio::task::JoinHandle<hyper::Result<()>>);
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn signature(secret: &[u8], at: &str, body: &[u8]) -> String {
+    // why never: HMAC takes keys of every length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return String::new() };
+    mac.update(at.as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    let bytes = mac.finalize().into_bytes();
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    format!("v1={hex}")
+}
+
+/// The first line of a file that only its owner can read.
+fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let fail = |why: String| Error::Secret { from: path.display().to_string(), why };
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| fail(e.to_string()))?;
+    let meta = file.metadata().map_err(|e| fail(e.to_string()))?;
+    if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        return Err(fail("it must be a file of your own that nobody else can read (chmod 600)".to_owned()));
+    }
+    let mut all = Zeroizing::new(Vec::new());
+    file.take(SECRET_MAX).read_to_end(&mut all).map_err(|e| fail(e.to_string()))?;
+    let line = all.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii().to_vec();
+    if line.is_empty() { Err(fail("it is empty".to_owned())) } else { Ok(Zeroizing::new(line)) }
+}
+
+fn from_variable(name: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let value = std::env::var(name).ok().filter(|v| !v.is_empty());
+    let value = value.ok_or_else(|| Error::Secret { from: format!("${name}"), why: "the daemon has no such variable".to_owned() })?;
+    Ok(Zeroizing::new(value.into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_is_the_one_that_others_compute() {
+        // openssl: printf '1700000000.{}' | openssl dgst -sha256 -hmac key
+        assert_eq!(signature(b"key", "1700000000", b"{}"), "v1=9d713ed406bb7076d4123f0dc2c39d2df5c654ed4b0cd56b52c8b4c940bd63ae");
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_none() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "top\nrest").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(from_file(&path).is_err());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(from_file(&path).unwrap().as_slice(), b"top");
+        assert!(from_file(dir.path()).is_err() && from_variable("BEADLE_NO_SUCH_VARIABLE").is_err());
+    }
+}

@@ -1,0 +1,362 @@
+//! Sinks through the real daemon: files and a receiver that fails in every way, `kill -9`, full disks, poison, groups that calls wait for.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::support::collector::{Collector, Does, Request, firsts};
+use crate::support::{Model, TestHost, alive, bash, kill, lines_of, rules, until};
+
+fn host(sinks: &str) -> TestHost {
+    let host = TestHost::new();
+    configure(&host, sinks);
+    host
+}
+
+fn configure(host: &TestHost, sinks: &str) {
+    host.config(&format!("{sinks}\n{}", rules(&["Bash(echo:*)"], &[], &[])));
+}
+
+fn jsonl(name: &str, more: &str) -> String {
+    format!("[[sink]]\nname = \"{name}\"\nkind = \"jsonl\"\nconfig = {{ path = \"{name}.jsonl\" }}\n{more}\n")
+}
+
+fn http(name: &str, to: &Collector, more: &str) -> String {
+    format!(
+        "[[sink]]\nname = \"{name}\"\nkind = \"http\"\ntimeout_ms = 1000\nretry_max_ms = 200\n{more}\n[sink.config]\nurl = \"{}\"\n",
+        to.url()
+    )
+}
+
+fn file(host: &TestHost, name: &str) -> PathBuf {
+    host.beadle_home().join(format!("config/{name}.jsonl"))
+}
+
+/// Every line is whole.
+fn written(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(text.is_empty() || text.ends_with('\n'), "a torn line at the end");
+    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+}
+
+fn status(host: &TestHost, name: &str) -> Value {
+    let said = host.beadle(["--json", "sink", "status", name]);
+    assert!(said.code < 2, "{}", said.err);
+    said.json()
+}
+
+fn until_delivered(host: &TestHost, name: &str) -> Value {
+    until(&format!("{name} has everything"), || Some(status(host, name)).filter(|s| s["lag_events"] == 0))
+}
+
+/// A session of `calls` calls, to its end.
+fn session(host: &mut TestHost, calls: usize, more: &[&str]) -> String {
+    let mut steps: Vec<Value> = (0..calls).map(|n| bash(&format!("echo {n}"))).collect();
+    steps.push(json!({ "text": "done" }));
+    let model = Model::start(&json!({ "steps": steps }));
+    let id = host.run_demo(&model, "go", more);
+    host.ended(&id);
+    id
+}
+
+/// A sink has every event of these sessions: nothing lost, nothing out of order, repeated events equal; and they are those of the log.
+fn assert_has(host: &TestHost, got: &[Value], ids: &[String]) {
+    let seen = firsts(got);
+    for id in ids {
+        let log = host.events(id);
+        let want: Vec<u64> = (1..=log.len() as u64).collect();
+        assert_eq!(seen.get(id), Some(&want), "the events of {id}");
+        for e in &log {
+            let found = got.iter().find(|g| g["session"] == e["session"] && g["seq"] == e["seq"]).expect("counted above");
+            assert_eq!((&found["hash"], &found["kind"], &found["body"]), (&e["hash"], &e["kind"], &e["body"]), "{id}");
+        }
+    }
+    let chain = seen.get("host").expect("records of the host chain");
+    assert!(chain.windows(2).all(|w| w[0] < w[1]), "the host chain in order: {chain:?}");
+}
+
+/// One request of ten goes wrong, each time in another way.
+fn one_of_ten(n: usize, _: &Request) -> Does {
+    match (n % 10, n / 10 % 6) {
+        (3, 0) => Does::Status(500, String::new()),
+        (3, 1) => Does::Closes,
+        (3, 2) => Does::Status(429, "retry-after: 0\r\n".to_owned()),
+        (3, 3) => Does::ClosesMidBody,
+        (3, 4) => Does::TakesAndCloses,
+        (3, _) => Does::Hangs,
+        (7, _) => Does::TakesPart(2),
+        _ => Does::Takes,
+    }
+}
+
+#[test]
+fn nothing_is_lost_or_out_of_order_through_failures_and_kills() {
+    let collector = Collector::start(one_of_ten);
+    let mut host = host(&format!("{}{}", jsonl("file", ""), http("siem", &collector, "batch_events = 7")));
+    let mut ids = Vec::new();
+    for round in 0..4 {
+        ids.push(session(&mut host, 6, &[]));
+        if round % 2 == 0 {
+            host.kill_daemon();
+        }
+    }
+    until_delivered(&host, "siem");
+    until_delivered(&host, "file");
+    assert_has(&host, &collector.taken(), &ids);
+    assert_has(&host, &written(&file(&host, "file")), &ids);
+    let requests = collector.requests();
+    assert!(requests.iter().any(|r| r.header("beadle-attempt") != "1"), "some were tried again");
+    assert!(requests.iter().all(|r| r.header("content-type") == "application/cloudevents-batch+json" && r.events.len() <= 7));
+    let one = requests.iter().flat_map(|r| &r.events).next().expect("an event");
+    assert_eq!((one["specversion"].as_str(), one["source"].as_str().map(|s| s.starts_with("urn:beadle:"))), (Some("1.0"), Some(true)));
+    let s = status(&host, "siem");
+    assert!(s["delivered"].as_u64() > Some(40) && s["dead_letters"] == 0 && s["cursor"]["row"].as_u64() > Some(40), "{s}");
+    // A removed session was delivered first, and its removal comes too.
+    host.beadle(["rm", &ids[0]]).ok();
+    until("the removal comes", || {
+        collector.taken().iter().any(|e| e["kind"] == "host_session_removed" && e["body"]["session"] == *ids[0]).then_some(())
+    });
+}
+
+#[test]
+fn requests_are_signed_and_carry_the_bearer() {
+    use hmac::Mac;
+    let collector = Collector::start(|_, _| Does::Takes);
+    let mut host = host("");
+    let secret = |name: &str, text: &str| {
+        let path = host.beadle_home().join("config").join(name);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("private");
+    };
+    secret("key", "s3cret\n");
+    secret("token", "t0ken\n");
+    let more = "secret_file = \"key\"\nbearer_file = \"token\"\n";
+    configure(&host, &format!("{}{more}", http("siem", &collector, "")));
+    session(&mut host, 1, &[]);
+    until_delivered(&host, "siem");
+    for r in collector.requests() {
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(b"s3cret").expect("a key");
+        mac.update(format!("{}.{}", r.header("beadle-timestamp"), r.text).as_bytes());
+        let want: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!((r.header("beadle-signature"), r.header("authorization")), (format!("v1={want}").as_str(), "Bearer t0ken"));
+    }
+}
+
+#[test]
+fn poison_is_put_aside_and_delivered_when_it_is_asked_for() {
+    let is_poison = |e: &Value| e["data"]["kind"] == "turn_ended";
+    let collector = Collector::start(move |_, r| match r.events.iter().any(is_poison) {
+        true => Does::Status(413, String::new()),
+        false => Does::Takes,
+    });
+    let mut host = host(&http("siem", &collector, "kinds = [\"tool_*\", \"turn_*\", \"host_*\"]"));
+    let id = session(&mut host, 3, &[]);
+    let poison = host.events_of(&id, "turn_ended").len() as u64;
+    assert!(poison > 0);
+    let s = until_delivered(&host, "siem");
+    assert_eq!(s["dead_letters"].as_u64(), Some(poison), "{s}");
+    let got: Vec<(Value, Value)> =
+        collector.taken().iter().filter(|e| e["session"] == *id).map(|e| (e["seq"].clone(), e["kind"].clone())).collect();
+    let want: Vec<(Value, Value)> = host
+        .events(&id)
+        .iter()
+        .filter(|e| e["kind"].as_str().is_some_and(|k| k.starts_with("tool_")))
+        .map(|e| (e["seq"].clone(), e["kind"].clone()))
+        .collect();
+    assert_eq!(got, want, "the rest, in order, and only what the filter names");
+    let letters = host.beadle(["--json", "sink", "dead-letters", "siem"]).ok().lines();
+    assert!(letters.len() as u64 == poison && letters[0]["reason"].as_str().is_some_and(|r| r.contains("413")), "{letters:?}");
+    assert!(!collector.taken().iter().any(|e| e["kind"] == "host_sink_dead_lettered"), "events about a sink do not go to it");
+    // Refused again, they stay; the session they came from may go meanwhile.
+    let said = host.beadle(["--json", "sink", "retry", "siem", "--dead-letters"]).ok().json();
+    assert_eq!((said["redelivered"].as_u64(), said["dead_letters"].as_u64()), (Some(0), Some(poison)), "{said}");
+    host.beadle(["rm", &id]).ok();
+    collector.plan(|_, _| Does::Takes);
+    let said = host.beadle(["--json", "sink", "retry", "siem", "--dead-letters"]).ok().json();
+    assert_eq!((said["redelivered"].as_u64(), said["dead_letters"].as_u64()), (Some(poison), Some(0)), "{said}");
+    assert!(collector.taken().iter().any(|e| e["kind"] == "turn_ended" && e["session"] == *id));
+}
+
+#[test]
+fn calls_wait_for_a_required_sink_then_are_denied_and_come_through_when_it_is_back() {
+    let collector = Collector::start(|_, _| Does::Status(503, String::new()));
+    let group = |wait| format!("[[sink_group]]\nname = \"audit\"\nrequired = \"all\"\nwait_ms = {wait}\n");
+    let required = "mode = \"required\"\ngroup = \"audit\"\nmax_lag_ms = 300\nlabels = [\"team=x\"]";
+    let mut host = host(&format!("{}{}{}", http("siem", &collector, required), jsonl("file", ""), group(200)));
+    until("it is behind", || (status(&host, "siem")["lagging"] == true).then_some(()));
+    let denied = session(&mut host, 1, &["--label", "team=x"]);
+    let decided = &host.events_of(&denied, "tool_decided")[0]["body"];
+    assert!(decided["effect"] == "deny" && decided["reason"].as_str().is_some_and(|r| r.contains("BDL-SINK-010")), "{decided}");
+    let other = session(&mut host, 1, &[]);
+    assert_eq!(host.events_of(&other, "tool_decided")[0]["body"]["effect"], "allow", "a session that does not match goes on");
+    // Longer patience: the call waits, the sink comes back, the call is allowed.
+    configure(&host, &format!("{}{}{}", http("siem", &collector, required), jsonl("file", ""), group(20_000)));
+    host.beadle(["host", "stop"]).ok();
+    until("it is behind", || (status(&host, "siem")["lagging"] == true).then_some(()));
+    let model = Model::start(&json!({ "steps": [bash("echo late"), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &["--label", "team=x"]);
+    until("the model was asked", || (!model.requests().is_empty()).then_some(()));
+    assert!(host.events_of(&id, "tool_decided").is_empty(), "nothing is decided while it is down");
+    collector.plan(|_, _| Does::Takes);
+    host.beadle(["sink", "retry", "siem"]).ok();
+    host.ended(&id);
+    assert_eq!(host.events_of(&id, "tool_decided")[0]["body"]["effect"], "allow");
+    let about = |kind: &'static str| {
+        until(&format!("{kind} is told to the other sink"), || {
+            written(&file(&host, "file")).into_iter().find(|e| e["kind"] == kind && e["body"]["sink"] == "siem")
+        })
+    };
+    about("host_sink_lagging");
+    about("host_sink_recovered");
+    assert!(!collector.taken().iter().any(|e| e["body"]["sink"] == "siem"), "and not to itself");
+}
+
+#[test]
+fn a_session_is_removed_only_when_its_sinks_have_it_or_a_person_skips() {
+    let collector = Collector::start(|_, _| Does::Hangs);
+    let mut host =
+        host(&format!("{}{}", http("siem", &collector, "timeout_ms = 300").replace("timeout_ms = 1000\n", ""), jsonl("file", "")));
+    let id = session(&mut host, 1, &[]);
+    until("a try went wrong", || (status(&host, "siem")["failures"].as_u64() > Some(0)).then_some(()));
+    let said = host.beadle(["--json", "rm", &id]);
+    assert!(said.code != 0 && said.err.contains("BDL-STORE-029") && said.err.contains("siem"), "{said:?}");
+    let said = host.beadle(["sink", "skip", "siem", "nobody-1-aaaaa:1"]);
+    assert!(said.code != 0 && said.err.contains("BDL-SINK-003"), "{said:?}");
+    let mut skipped = 0;
+    until("all are skipped", || {
+        let said = host.beadle(["--json", "sink", "skip", "siem", "1000"]);
+        skipped += if said.code == 0 { said.json()["skipped"].as_u64().expect("a number") } else { 0 };
+        // The records of its own skipping are not for it.
+        (skipped > 10 && status(&host, "siem")["lag_events"] == 0).then_some(())
+    });
+    assert_eq!(status(&host, "siem")["dead_letters"].as_u64(), Some(skipped));
+    host.beadle(["rm", &id]).ok();
+    let note = until("it is on the host chain", || written(&file(&host, "file")).into_iter().find(|e| e["kind"] == "host_sink_skipped"));
+    assert_eq!((&note["body"]["sink"], &note["body"]["by"]["role"]), (&json!("siem"), &json!("operator")));
+    // Nothing is gone: what was skipped is delivered when it is asked for.
+    collector.plan(|_, _| Does::Takes);
+    let said = host.beadle(["--json", "sink", "retry", "siem", "--dead-letters"]).ok().json();
+    assert_eq!(said["redelivered"].as_u64(), Some(skipped), "{said}");
+    assert!(firsts(&collector.taken())[&id].len() > 5);
+}
+
+#[test]
+fn a_best_effort_sink_holds_nothing_up_and_says_what_it_dropped() {
+    let collector = Collector::start(|_, _| Does::Status(503, String::new()));
+    let best = http("siem", &collector, "mode = \"best-effort\"\ndrop_after_events = 20\nbatch_events = 5");
+    let mut host = host(&format!("{best}{}", jsonl("file", "")));
+    let id = session(&mut host, 8, &[]);
+    let s = until("it has dropped", || Some(status(&host, "siem")).filter(|s| s["dropped"].as_u64() > Some(0)));
+    let note = until("the host chain says so", || written(&file(&host, "file")).into_iter().find(|e| e["kind"] == "host_sink_dropped"));
+    assert!(note["body"]["events"].as_u64() > Some(0) && note["body"]["events"].as_u64() <= s["dropped"].as_u64(), "{note}");
+    host.beadle(["rm", &id]).ok();
+    collector.plan(|_, _| Does::Takes);
+    host.beadle(["sink", "retry", "siem"]).ok();
+    until_delivered(&host, "siem");
+    for (session, seqs) in firsts(&collector.taken()) {
+        assert!(seqs.windows(2).all(|w| w[0] < w[1]), "{session}: {seqs:?}");
+    }
+}
+
+/// Files of this daemon may not grow beyond so many bytes; a write over it fails, as on a full disk.
+fn daemon_with_limit(host: &TestHost, bytes: u64) -> std::process::Child {
+    let mut c = host.command(["daemon"]);
+    c.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    // SAFETY: between fork and exec only two async-signal-safe system calls are made.
+    unsafe {
+        c.pre_exec(move || {
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+            if libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) != 0 || libc::signal(libc::SIGXFSZ, libc::SIG_IGN) == libc::SIG_ERR {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let child = c.spawn().expect("the daemon starts");
+    until("the daemon listens", || std::os::unix::net::UnixStream::connect(host.beadle_home().join("run/beadle.sock")).ok());
+    child
+}
+
+#[test]
+fn a_full_disk_under_the_file_tears_no_line_and_loses_nothing() {
+    const FULL: u64 = 16 << 20;
+    let mut host = host(&jsonl("file", ""));
+    let path = file(&host, "file");
+    // Nearly at the limit: the first lines fit, then one does not.
+    let line = format!("{}\n", json!({ "session": "earlier", "seq": 1, "pad": "x".repeat(1000) }));
+    let mut text = line.repeat(usize::try_from(FULL).expect("small") / line.len() - 1);
+    text.truncate(text.len() / line.len() * line.len());
+    std::fs::write(&path, &text).expect("written");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("private");
+    let mut daemon = daemon_with_limit(&host, FULL);
+    let id = session(&mut host, 3, &[]);
+    let s = until("the disk is full", || Some(status(&host, "file")).filter(|s| s["failures"].as_u64() > Some(1)));
+    assert!(s["last_error"]["message"].as_str().is_some_and(|m| m.contains("file.jsonl")) && s["lag_events"].as_u64() > Some(0), "{s}");
+    kill(daemon.id());
+    let _ = daemon.wait();
+    assert!(!alive(daemon.id()));
+    until_delivered(&host, "file");
+    let lines: Vec<Value> = written(&path).into_iter().filter(|e| e["session"] != "earlier").collect();
+    assert_has(&host, &lines, &[id]);
+    assert_eq!(lines_of(&path).iter().filter(|l| l.contains("\"earlier\"")).count(), text.len() / line.len(), "what was there stays");
+}
+
+#[test]
+fn a_plugin_takes_events_asks_for_time_and_names_poison() {
+    let host_and = |config: &str| {
+        let host = host(&format!("[[sink]]\nname = \"wasm\"\nkind = \"sink.wasm\"\ntimeout_ms = 20000\nconfig = {config}\n"));
+        std::fs::write(host.beadle_home().join("config/sink.wasm"), crate::contract::component("sink")).expect("a component");
+        host
+    };
+    let mut host = host_and("{ poison = \"turn_ended\", busy = 60 }");
+    let id = session(&mut host, 2, &[]);
+    let s = until_delivered(&host, "wasm");
+    let poison = host.events_of(&id, "turn_ended").len() as u64;
+    assert_eq!((s["kind"].as_str(), s["dead_letters"].as_u64()), (Some("plugin"), Some(poison)), "{s}");
+    assert!(s["failures"].as_u64() > Some(0) && s["delivered"].as_u64() > Some(8), "{s}");
+    let letters = host.beadle(["--json", "sink", "dead-letters", "wasm"]).ok().lines();
+    assert!(letters.iter().all(|l| l["kind"] == "turn_ended"), "{letters:?}");
+    // One that cannot be loaded is a sink that is behind, and the daemon runs.
+    std::fs::write(host.beadle_home().join("config/sink.wasm"), crate::contract::component("base")).expect("a component");
+    host.beadle(["host", "stop"]).ok();
+    session(&mut host, 1, &[]);
+    let s = until("it fails", || Some(status(&host, "wasm")).filter(|s| s["failures"].as_u64() > Some(0)));
+    assert!(s["last_error"]["message"].as_str().is_some_and(|m| m.contains("permission-policy")), "{s}");
+}
+
+#[test]
+fn only_the_operators_file_has_sinks_and_a_sink_that_goes_lets_sessions_go() {
+    let collector = Collector::start(|_, _| Does::Status(503, String::new()));
+    let mut host = host(&http("siem", &collector, ""));
+    host.file("beadle.toml", "[[sink]]\nname = \"mine\"\nkind = \"jsonl\"\nconfig = { path = \"stolen.jsonl\" }\n");
+    let id = session(&mut host, 1, &[]);
+    let names: Vec<Value> = host.beadle(["--json", "sink", "status"]).ok().lines().iter().map(|s| s["name"].clone()).collect();
+    assert_eq!(names, [json!("siem")]);
+    assert!(!host.work().join("stolen.jsonl").exists());
+    configure(&host, "");
+    host.beadle(["host", "stop"]).ok();
+    host.beadle(["rm", &id]).ok();
+    let said = host.beadle(["sink", "retry", "siem"]);
+    assert!(said.code == 3 && said.err.contains("BDL-SINK-001"), "{said:?}");
+    assert!(host.beadle(["verify"]).ok().out.contains("whole"));
+}
+
+#[test]
+fn what_is_delivered_is_counted_where_operators_look() {
+    let mut host = host(&jsonl("file", ""));
+    session(&mut host, 1, &[]);
+    let s = until_delivered(&host, "file");
+    let table = host.beadle(["sink", "status"]).ok().out;
+    assert!(table.starts_with("NAME") && table.contains("at-least-once") && table.contains("ok"), "{table}");
+    assert!(host.beadle(["sink", "status", "file"]).ok().out.contains("cursor"));
+    assert_eq!(host.beadle(["-q", "sink", "status"]).ok().out.trim(), "file");
+    for key in
+        ["name", "kind", "mode", "cursor", "lag_events", "lag_ms", "lagging", "delivered", "dropped", "skipped", "dead_letters", "failures"]
+    {
+        assert!(!s[key].is_null(), "{key}: {s}");
+    }
+    let key = host.beadle(["--json", "sink", "key"]).ok().json();
+    assert_eq!(key["key"].as_str().map(str::len), Some(64), "{key}");
+    assert_eq!(host.beadle(["sink", "status", "none"]).code, 3);
+}
