@@ -1,6 +1,6 @@
 //! The client's side of TLS, for all that speaks to the world: the system's authorities, no certificate of our own.
 //!
-//! Called by `notify` and `plugin`.
+//! Called by `outbound` and `plugin`.
 
 use std::sync::Arc;
 

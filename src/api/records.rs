@@ -17,7 +17,7 @@ use super::types::{
 };
 use crate::model::{SessionId, Status};
 use crate::process::{Stream, read_log, read_tail};
-use crate::store::{Checkpoint, Report};
+use crate::store::{Checkpoint, Heads, Report};
 
 /// Findings listed in one answer.
 const FINDINGS_MAX: usize = 1000;
@@ -80,14 +80,17 @@ pub async fn verify(State(app): State<App>, body: Result<Json<VerifyRequest>, Js
 
 async fn run(app: App, id: Option<SessionId>, against: Option<serde_json::Value>) -> Result<Json<VerifyDoc>, ApiError> {
     let store = app.manager.store().clone();
-    let checkpoint = match against {
-        Some(document) => Some(Checkpoint::from_json(document.to_string().as_bytes())?),
-        None => None,
-    };
+    let (mut checkpoint, mut heads) = (None, None);
+    match against {
+        Some(document) if document.get("heads").is_some() => heads = Some(Heads::from_json(document.to_string().as_bytes())?),
+        Some(document) => checkpoint = Some(Checkpoint::from_json(document.to_string().as_bytes())?),
+        None => {}
+    }
     let check = move || -> Result<(Report, Option<serde_json::Value>), crate::store::Error> {
-        let report = match &checkpoint {
-            Some(c) => store.verify_against(id.as_ref(), c)?,
-            None => store.verify(id.as_ref())?,
+        let report = match (&checkpoint, &heads) {
+            (Some(c), _) => store.verify_against(id.as_ref(), c)?,
+            (_, Some(h)) => store.verify_heads(id.as_ref(), h)?,
+            _ => store.verify(id.as_ref())?,
         };
         let now = id.is_none().then(|| store.checkpoint()).transpose()?;
         Ok((report, now.and_then(|c| serde_json::to_value(c).ok())))

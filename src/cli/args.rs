@@ -295,7 +295,7 @@ pub struct VerifyArgs {
     /// Session; all when absent
     #[arg(value_parser = session_id)]
     pub session: Option<String>,
-    /// A checkpoint saved before: finds rewriting, cut tails and removals too
+    /// A checkpoint saved before, or the file of a jsonl sink: finds rewriting, cut tails and removals too
     #[arg(long, value_name = "FILE")]
     pub against: Option<PathBuf>,
     /// Write a signed checkpoint of now; keep it on another machine

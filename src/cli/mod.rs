@@ -21,6 +21,7 @@ mod demo;
 mod doctor;
 mod events;
 mod exit;
+mod heads;
 mod hook;
 mod host;
 mod logs;

@@ -9,7 +9,7 @@ use super::args::VerifyArgs;
 use super::exit::{Exit, UsageError};
 use super::printer::Tone;
 use super::text::{brief, count, safe};
-use super::{Context, Outcome};
+use super::{Context, Outcome, heads};
 use crate::api::types::{VerifyDoc, VerifyRequest};
 
 /// Largest checkpoint file in bytes.
@@ -53,15 +53,30 @@ fn report(cx: &mut Context, doc: &VerifyDoc, compared: bool) -> anyhow::Result<(
 
 fn read_checkpoint(path: &Path) -> anyhow::Result<serde_json::Value> {
     let bad = |why: String| {
-        UsageError(format!("--against {}: {why}; give a file that `beadle verify --save` wrote", safe(&path.to_string_lossy())))
+        let path = safe(&path.to_string_lossy());
+        UsageError(format!("--against {path}: {why}; give a file that `beadle verify --save` or a sink of kind jsonl wrote"))
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|e| bad(e.to_string()))?;
     file.take(CHECKPOINT_MAX + 1).read_to_end(&mut bytes).map_err(|e| bad(e.to_string()))?;
+    if let Some(heads) = sink_heads(path, &bytes).map_err(&bad)? {
+        return Ok(heads);
+    }
     if bytes.len() as u64 > CHECKPOINT_MAX {
         return Err(bad(format!("over {CHECKPOINT_MAX} bytes")).into());
     }
     Ok(serde_json::from_slice(&bytes).map_err(|e| bad(format!("not JSON: {e}")))?)
+}
+
+/// What a sink wrote has one document a line, and each names its kind; a checkpoint has not.
+fn sink_heads(path: &Path, begin: &[u8]) -> Result<Option<serde_json::Value>, String> {
+    let first = begin.split(|b| *b == b'\n').next().unwrap_or_default();
+    let is_event =
+        serde_json::from_slice::<serde_json::Value>(first).is_ok_and(|v| v.get("kind").is_some() || v.get("specversion").is_some());
+    if !is_event {
+        return Ok(None);
+    }
+    heads::read(path)?.map(Some).ok_or_else(|| "it holds no signed head".to_owned())
 }
 
 /// Never over an older one: a checkpoint is evidence.

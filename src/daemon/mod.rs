@@ -157,7 +157,7 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     tokio::select! {
         _ = ending.changed() => tracing::info!("told to end"),
         signal = signal() => tracing::info!(signal, "signal"),
-        () = unused(&manager, config.linger_ms) => tracing::info!("no session for a while"),
+        () = unused(&manager, &sinks, config.linger_ms) => tracing::info!("no session for a while"),
     }
     shutdown.send_replace(true);
     manager.shutdown();
@@ -213,13 +213,14 @@ async fn signal() -> &'static str {
     }
 }
 
-async fn unused(manager: &Manager, linger_ms: Option<u64>) {
+async fn unused(manager: &Manager, sinks: &Sinks, linger_ms: Option<u64>) {
     let Some(linger) = linger_ms.map(Duration::from_millis) else { return std::future::pending().await };
     let mut since = tokio::time::Instant::now();
     let mut stayed = false;
     loop {
         tokio::time::sleep(LINGER_POLL.min(linger.max(Duration::from_millis(10)))).await;
-        if manager.live_count() > 0 {
+        // why also for sinks: what they have not got yet, nobody else delivers.
+        if manager.live_count() > 0 || sinks.has_work() {
             since = tokio::time::Instant::now();
         }
         if since.elapsed() >= linger {

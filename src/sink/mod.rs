@@ -222,7 +222,14 @@ impl Sinks {
 
     /// Every sink, as configured.
     pub fn status(&self) -> Vec<SinkStatus> {
-        self.0.all.iter().map(|s| s.status()).collect()
+        // why anew: what was measured last may be older than the newest event.
+        let newest = self.0.newest().ok();
+        self.0.all.iter().map(|s| s.status(newest)).collect()
+    }
+
+    /// Whether a sink that must get everything has not got it yet.
+    pub fn has_work(&self) -> bool {
+        self.0.all.iter().any(|s| s.entry.mode != SinkMode::BestEffort && s.now().front.is_some())
     }
 
     /// The public key that heads are signed with, hex.
@@ -241,7 +248,7 @@ impl Sinks {
     pub async fn retry(&self, sink: &str) -> Result<SinkStatus, Error> {
         let shared = self.0.find(sink)?;
         self.order(&shared, Order::Retry)?;
-        Ok(shared.status())
+        Ok(shared.status(None))
     }
 
     /// Delivers dead letters again, in their order, after whatever was delivered since.
@@ -287,7 +294,7 @@ impl Inner {
         if !s.measure(newest, boot) {
             return;
         }
-        let status = s.status();
+        let status = s.status(None);
         let note = match since {
             None => {
                 let error = status.last_error.map(|(_, e)| e);

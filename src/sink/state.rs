@@ -93,8 +93,13 @@ impl Shared {
         }
     }
 
-    pub fn status(&self) -> SinkStatus {
-        let now = self.now();
+    /// `newest`: of what there is to deliver, where it was just looked up.
+    pub fn status(&self, newest: Option<SinkPlace>) -> SinkStatus {
+        let mut now = self.now();
+        if let Some(newest) = newest {
+            let place = now.state.place;
+            now.lag_events = newest.row.saturating_sub(place.row) + newest.host_seq.saturating_sub(place.host_seq);
+        }
         let (e, s) = (&self.entry, &now.state);
         SinkStatus {
             name: e.name.clone(),
@@ -149,9 +154,9 @@ mod tests {
         s.now().state.place = at(22);
         assert!(!s.measure(at(30), 9), "not yet at half");
         s.now().state.place = at(26);
-        assert!(s.measure(at(30), 9) && !s.status().lagging);
+        assert!(s.measure(at(30), 9) && !s.status(None).lagging);
         s.now().front = Some((at(27), 9, 400));
         assert!(!s.measure(at(30), 600) && s.measure(at(30), 700));
-        assert_eq!(s.status().lag_ms, 1_091);
+        assert_eq!(s.status(None).lag_ms, 1_091);
     }
 }

@@ -43,7 +43,7 @@ pub use host::{
     PluginChanged, ProjectTrusted,
 };
 pub use queue::{MAX_PENDING, MAX_PENDING_BYTES};
-pub use seal::{Checkpoint, Head, SignedHead};
+pub use seal::{Checkpoint, Head, Heads, SignedHead};
 pub use sink::{
     DeadLetter, MAX_DEAD_BYTES, MAX_DEAD_LETTERS, SignedHostHead, SinkChange, SinkConfigured, SinkDeadLettered, SinkDropped, SinkItem,
     SinkLagging, SinkPage, SinkPlace, SinkReader, SinkRecovered, SinkSkipped, SinkState,
@@ -352,10 +352,15 @@ impl Store {
     /// The same against a checkpoint that was carried away: finds rewriting, cut tails and removals too. Errors: its signature does not fit.
     pub fn verify_against(&self, id: Option<&SessionId>, checkpoint: &Checkpoint) -> Result<Report> {
         checkpoint.check()?;
-        self.verified(id, Some(checkpoint))
+        self.verified(id, Some(&seal::Pins::of(checkpoint)))
     }
 
-    fn verified(&self, id: Option<&SessionId>, against: Option<&Checkpoint>) -> Result<Report> {
+    /// The same against signed heads that a sink was given.
+    pub fn verify_heads(&self, id: Option<&SessionId>, heads: &Heads) -> Result<Report> {
+        self.verified(id, Some(&seal::Pins::of_heads(heads)))
+    }
+
+    fn verified(&self, id: Option<&SessionId>, against: Option<&seal::Pins>) -> Result<Report> {
         let conn = sqlite::open_reader(&self.0.database)?;
         verify::verify(&conn, &self.0.blobs, id, against)
     }

@@ -3,6 +3,7 @@
 //! A chain alone shows accidents and partial edits; who can write the database can also write a whole new chain. A checkpoint that was
 //! carried away before shows that too: every head in it must still be in the log.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -132,6 +133,82 @@ impl Checkpoint {
             f = f.bytes(h.session.as_str().as_bytes()).fixed(&h.seq.to_le_bytes()).fixed(&h.hash.0);
         }
         f.done()
+    }
+}
+
+/// Signed heads that were carried away, as a sink has them: of each session the newest that is at hand, and of the host chain.
+///
+/// The newest one is enough: it covers all events before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heads {
+    /// At most 200,000.
+    #[serde(default)]
+    pub heads: Vec<SignedHead>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_head: Option<SignedHostHead>,
+}
+
+impl Heads {
+    /// Errors: not the shape, or nothing in it. Whose signatures they are is `verify`'s question.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        let h: Self = serde_json::from_slice(bytes).map_err(|e| Error::Checkpoint { detail: e.to_string() })?;
+        if h.heads.is_empty() && h.host_head.is_none() {
+            return Err(Error::Checkpoint { detail: "it holds no signed head".to_owned() });
+        }
+        Ok(h)
+    }
+}
+
+/// What a log is compared with.
+pub(super) struct Pins {
+    pub host: Option<(u64, Hash)>,
+    pub sessions: HashMap<String, (u64, Hash)>,
+    /// How its findings name it.
+    pub name: &'static str,
+    signed: Signed,
+}
+
+enum Signed {
+    /// The signature was checked with this key.
+    By(String),
+    /// Each head has its own.
+    Each(Heads),
+}
+
+impl Pins {
+    /// A checkpoint whose signature was checked.
+    pub(super) fn of(c: &Checkpoint) -> Self {
+        let sessions = c.sessions.iter().map(|h| (h.session.to_string(), (h.seq, h.hash))).collect();
+        Self { host: Some((c.host_seq, c.host_hash)), sessions, name: "the checkpoint", signed: Signed::By(c.key.clone()) }
+    }
+
+    pub(super) fn of_heads(h: &Heads) -> Self {
+        let host = h.host_head.as_ref().map(|h| (h.seq, h.hash));
+        let mut sessions: HashMap<String, (u64, Hash)> = HashMap::new();
+        for head in &h.heads {
+            let newest = sessions.entry(head.session.to_string()).or_insert((head.seq, head.hash));
+            if head.seq > newest.0 {
+                *newest = (head.seq, head.hash);
+            }
+        }
+        Self { host, sessions, name: "the signed head", signed: Signed::Each(h.clone()) }
+    }
+
+    /// What is not signed by any of these keys, which are the host's own by its chain.
+    pub(super) fn foreign(&self, keys: &[String]) -> Vec<String> {
+        match &self.signed {
+            Signed::By(key) if keys.contains(key) => vec![],
+            Signed::By(_) => vec!["the checkpoint was signed by a key that this host never had".to_owned()],
+            Signed::Each(h) => {
+                let known = |signed: &dyn Fn(&str) -> bool| keys.iter().any(|k| signed(k));
+                let of = |what: String| format!("the head of {what} is not signed by any key that this host ever had");
+                let sessions = h.heads.iter().filter(|s| !known(&|k| s.is_signed_by(k))).map(|s| of(format!("{} at {}", s.session, s.seq)));
+                let host =
+                    h.host_head.iter().filter(|s| !known(&|k| s.is_signed_by(k))).map(|s| of(format!("the host chain at {}", s.seq)));
+                sessions.chain(host).collect()
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Without a checkpoint it finds accidents and partial edits: any flipped byte, gap, cut, swap, a projection that differs from its
 //! replay, a session that the host chain knows otherwise. Who rewrites a whole log, its row and the host chain is found only against a
-//! [`Checkpoint`] that was carried away before.
+//! [`super::Checkpoint`], or against signed heads that a sink has, which were carried away before.
 //!
 //! Works on a snapshot, on a connection of its own, beside the running writer. Damage is reported, never an error.
 
@@ -17,7 +17,7 @@ use super::blob::Blobs;
 use super::chain::{Hash, HostLink, Link, Salt, commitment};
 use super::error::{Doing, Error, Result};
 use super::host::HostEvent;
-use super::seal::{Checkpoint, Head};
+use super::seal::Pins;
 use super::sqlite::{RawEvent, SessionRow, decode, differences, orphans, raw_events, raw_host, session_rows, states_differences};
 
 /// Most findings in a report; more are only counted.
@@ -100,14 +100,14 @@ struct Known {
 struct Verifier<'a> {
     conn: &'a Connection,
     blobs: &'a Blobs,
-    against: Option<&'a Checkpoint>,
+    against: Option<&'a Pins>,
     report: Report,
     known: HashMap<String, Known>,
     seen_blobs: HashMap<String, bool>,
 }
 
 /// Verifies one session, or all of them and the database file.
-pub(super) fn verify(conn: &Connection, blobs: &Blobs, only: Option<&SessionId>, against: Option<&Checkpoint>) -> Result<Report> {
+pub(super) fn verify(conn: &Connection, blobs: &Blobs, only: Option<&SessionId>, against: Option<&Pins>) -> Result<Report> {
     let tx = conn.unchecked_transaction().doing("beginning to verify")?;
     let mut v = Verifier { conn: &tx, blobs, against, report: Report::default(), known: HashMap::new(), seen_blobs: HashMap::new() };
     if only.is_none() {
@@ -174,7 +174,8 @@ impl Verifier<'_> {
         let (report, known) = (&mut self.report, &mut self.known);
         let mut walk = Walk::default();
         let mut keys: Vec<String> = Vec::new();
-        let mut pinned = against.map(|c| (c.host_seq, c.host_hash));
+        let mut pinned = against.and_then(|p| p.host);
+        let named = against.map_or("", |p| p.name);
         raw_host(self.conn, 0, u64::MAX, |raw| {
             report.host_events += 1;
             walk.place(report, None, raw.seq);
@@ -185,7 +186,7 @@ impl Verifier<'_> {
             if let Some((_, want)) = pinned.take_if(|(seq, _)| *seq == raw.seq)
                 && want.0 != raw.hash
             {
-                report.find(None, Some(raw.seq), What::Head, "the host chain differs from the checkpoint here: it was rewritten");
+                report.find(None, Some(raw.seq), What::Head, format!("the host chain differs from {named} here: it was rewritten"));
             }
             let event = HostEvent::from_parts(&String::from_utf8_lossy(raw.kind), raw.body);
             match event {
@@ -219,10 +220,10 @@ impl Verifier<'_> {
             Ok(())
         })?;
         if let Some((seq, _)) = pinned {
-            report.find(None, Some(seq), What::Cut, format!("the checkpoint has host seq {seq}, the host chain ends at {}", walk.last));
+            report.find(None, Some(seq), What::Cut, format!("{named} has host seq {seq}, the host chain ends at {}", walk.last));
         }
-        if against.is_some_and(|c| !keys.contains(&c.key)) {
-            report.find(None, None, What::Signature, "the checkpoint was signed by a key that this host never had");
+        for detail in against.map(|p| p.foreign(&keys)).unwrap_or_default() {
+            report.find(None, None, What::Signature, detail);
         }
         Ok(())
     }
@@ -232,7 +233,8 @@ impl Verifier<'_> {
         let id = row.id.as_str();
         let known = self.known.remove(id).unwrap_or_default();
         let mut heads = known.heads.clone();
-        let pinned = self.against.and_then(|c| c.sessions.iter().find(|h| h.session.as_str() == id));
+        let pinned = self.against.and_then(|p| p.sessions.get(id).copied());
+        let named = self.against.map_or("", |p| p.name);
         if !known.created || known.removed {
             let said = if known.removed { "says it was removed" } else { "does not know it" };
             self.report.find(Some(id), None, What::Missing, format!("the session is here, but the host chain {said}"));
@@ -247,7 +249,7 @@ impl Verifier<'_> {
             walk.place(report, Some(id), raw.seq);
             let fits = walk.link(report, Some(id), raw.seq, raw.hash, |prev| event_hash(id, raw, prev));
             for (want, from) in
-                [(heads.remove(&raw.seq), "the host chain"), (pinned.filter(|h| h.seq == raw.seq).map(|h| h.hash), "the checkpoint")]
+                [(heads.remove(&raw.seq), "the host chain"), (pinned.filter(|(seq, _)| *seq == raw.seq).map(|(_, hash)| hash), named)]
             {
                 if want.is_some_and(|w| w.0 != raw.hash) {
                     report.find(
@@ -275,7 +277,7 @@ impl Verifier<'_> {
             Ok(true)
         })?;
         let past = |seq: u64| seq > walk.last;
-        let newest = heads.keys().copied().chain(pinned.map(|h| h.seq)).filter(|s| past(*s)).max();
+        let newest = heads.keys().copied().chain(pinned.map(|(seq, _)| seq)).filter(|s| past(*s)).max();
         let newest = newest.into_iter().chain(Some(row.last_seq).filter(|s| past(*s))).max();
         if row.last_seq < walk.last {
             self.report.find(
@@ -360,12 +362,9 @@ impl Verifier<'_> {
         let removed = |id: &str| self.known.get(id).is_some_and(|k| k.removed);
         let mut gone: Vec<_> =
             self.known.iter().filter(|(id, k)| wanted(id) && !k.removed).map(|(id, _)| (id.clone(), "the host chain")).collect();
-        let pinned = self.against.iter().flat_map(|c| &c.sessions).filter(|h| wanted(h.session.as_str()) && !removed(h.session.as_str()));
-        gone.extend(
-            pinned
-                .filter(|h| !self.known.contains_key(h.session.as_str()))
-                .map(|Head { session, .. }| (session.to_string(), "the checkpoint")),
-        );
+        let named = self.against.map_or("", |p| p.name);
+        let pinned = self.against.iter().flat_map(|p| p.sessions.keys()).filter(|id| wanted(id) && !removed(id));
+        gone.extend(pinned.filter(|id| !self.known.contains_key(*id)).map(|id| (id.clone(), named)));
         gone.sort_unstable();
         for (id, by) in gone {
             self.report.find(Some(&id), None, What::Missing, format!("{by} knows the session, no removal is noted, but it is not here"));

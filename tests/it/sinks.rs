@@ -360,3 +360,53 @@ fn what_is_delivered_is_counted_where_operators_look() {
     assert_eq!(key["key"].as_str().map(str::len), Some(64), "{key}");
     assert_eq!(host.beadle(["sink", "status", "none"]).code, 3);
 }
+
+#[test]
+fn heads_in_a_sinks_file_find_a_log_that_was_rewritten_or_cut() {
+    let mut host = host(&jsonl("file", ""));
+    let id = session(&mut host, 2, &[]);
+    let other = session(&mut host, 1, &[]);
+    until_delivered(&host, "file");
+    // The host's end signs its chain's head; the next daemon delivers it.
+    host.beadle(["host", "stop"]).ok();
+    host.daemon();
+    until("the host chain's head comes", || written(&file(&host, "file")).iter().any(|e| e["kind"] == "host_host_head").then_some(()));
+    let evidence = host.beadle_home().join("carried-away");
+    std::fs::copy(file(&host, "file"), &evidence).expect("a copy");
+    let evidence = evidence.to_str().expect("text");
+    let said = host.beadle(["verify", "--against", evidence]).ok();
+    assert!(said.out.contains("agree"), "{}", said.out);
+    let one = host.beadle(["verify", &id, "--against", evidence]).ok();
+    assert!(one.out.contains("whole"), "{}", one.out);
+    // A forged head is not taken for the host's.
+    let text = std::fs::read_to_string(evidence).expect("text");
+    let forged = host.beadle_home().join("forged");
+    let head = text.lines().find(|l| l.contains("host_session_head")).expect("a head");
+    let hash = serde_json::from_str::<Value>(head).expect("JSON")["body"]["hash"].as_str().expect("a hash").to_owned();
+    std::fs::write(&forged, text.replace(&format!("\"hash\":\"{hash}\""), &format!("\"hash\":\"{}\"", "0".repeat(64)))).expect("written");
+    let said = host.beadle(["verify", "--against", forged.to_str().expect("text")]);
+    assert!(said.code == 1 && said.out.contains("not signed"), "{}", said.out);
+    // Who owns the folder cuts one session's log behind its chain, and takes the other away without a trace.
+    let pid = host.daemon();
+    host.beadle(["host", "stop"]).ok();
+    until("the daemon is gone", || (!alive(pid)).then_some(()));
+    let db = host.data().join("beadle.db");
+    let c = rusqlite::Connection::open(&db).expect("the database");
+    let no = |id: &str| c.query_row("SELECT no FROM sessions WHERE id = ?1", [id], |r| r.get::<_, i64>(0)).expect("a number");
+    for (id, from) in [(&id, 4), (&other, 1)] {
+        c.execute("DELETE FROM events WHERE session_no = ?1 AND seq >= ?2", (no(id), from)).expect("cut");
+    }
+    c.execute("DELETE FROM sessions WHERE no = ?1", [no(&other)]).expect("taken away");
+    c.execute(
+        "UPDATE sessions SET last_seq = 3, head = (SELECT hash FROM events WHERE session_no = ?1 AND seq = 3) WHERE no = ?1",
+        [no(&id)],
+    )
+    .expect("covered up");
+    c.execute("DELETE FROM host_events WHERE seq > 1", []).expect("the chain is cut too");
+    drop(c);
+    let said = host.beadle(["--json", "verify", "--against", evidence]);
+    let found = said.json()["findings"].to_string();
+    assert!(said.code == 1 && found.contains("once ended at") && found.contains("is not here"), "{found}");
+    assert!(found.contains("the host chain differs") || found.contains("the host chain ends at"), "{found}");
+    host.expects_breaches();
+}
