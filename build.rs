@@ -19,12 +19,15 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// Package, its module as cargo names it, and the file that `src/plugin/standard.rs` and the tests embed.
-const GUESTS: [(&str, &str, &str); 21] = [
+const GUESTS: [(&str, &str, &str); 24] = [
     ("policy-rules", "policy_rules.wasm", "rules.wasm"),
     ("policy-paths", "policy_paths.wasm", "paths.wasm"),
     ("policy-budget", "policy_budget.wasm", "budget.wasm"),
     ("policy-egress", "policy_egress.wasm", "egress.wasm"),
     ("hello-policy", "hello_policy.wasm", "hello.wasm"),
+    ("strategies", "examples/mask_observations.wasm", "mask_observations.wasm"),
+    ("strategies", "examples/drop_oldest.wasm", "drop_oldest.wasm"),
+    ("strategies", "examples/structured_summary.wasm", "structured_summary.wasm"),
     ("hostile-guest", "hostile_guest.wasm", "hostile.wasm"),
     ("liar-guest", "liar_guest.wasm", "liar.wasm"),
     ("life-guests", "examples/life_allows.wasm", "life_allows.wasm"),

@@ -12,6 +12,7 @@
 //! | [`agent`] | how each agent CLI is started and spoken to |
 //! | [`plugin`] | the WebAssembly engine |
 //! | [`registry`] | installed plugins: pinned components and their lock |
+//! | [`compaction`] | what becomes of a strategy's plan: checked edits of a conversation |
 //! | [`policy`] | from an agent's question to one decision |
 //! | [`session`] | the core: one task per live session; append before act |
 //! | [`metrics`] | numbers for operators, in the text form of Prometheus |
@@ -35,6 +36,7 @@ compile_error!("Beadle runs on Linux (x86_64, aarch64; kernel 5.10 or newer): it
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod compaction;
 pub mod config;
 pub mod daemon;
 pub mod demo;

@@ -11,6 +11,7 @@
 //! Each measure was checked against release 2.1.197. Called by `session` through [`Driver`]; `demo` shares the codec.
 
 mod answer;
+mod conversation;
 mod hook;
 mod json;
 mod read;
@@ -24,7 +25,7 @@ use super::hook::{Hook, HookAnswer, HookReply};
 use super::{Answer, Callbacks, Driver, Error, Launch, LaunchRequest, Output, ReadState, Resume};
 use serde_json::Value;
 
-use crate::model::{Mediation, PromptContext};
+use crate::model::{Mediation, Piece, PromptContext, Rewrite};
 
 /// How every request id that the host sends begins.
 pub const OURS: &str = "bdl-";
@@ -84,6 +85,14 @@ impl Driver for Claude {
 
     fn lingers(&self, tool: &str) -> bool {
         resume::lingers(tool)
+    }
+
+    fn conversation(&self, record: &[u8]) -> Result<Vec<Piece>, String> {
+        conversation::read(record)
+    }
+
+    fn rewritten(&self, record: &[u8], edits: &Rewrite, id: &str, uuid: &mut dyn FnMut() -> String) -> Result<Vec<u8>, String> {
+        conversation::rewritten(record, edits, id, uuid)
     }
 
     fn hook(&self, payload: &[u8]) -> Result<Hook, Error> {

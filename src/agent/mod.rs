@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Mediation, Nanousd, PromptContext, TranscriptNamed, Usage};
+use crate::model::{Mediation, Nanousd, Piece, PromptContext, Rewrite, TranscriptNamed, Usage};
 
 use hook::{Hook, HookAnswer, HookReply};
 
@@ -370,6 +370,14 @@ pub trait Driver: Send + Sync {
     /// Whether calls of this tool go on inside the agent after their result, so that ending it would end them.
     fn lingers(&self, _tool: &str) -> bool {
         false
+    }
+    /// The conversation that the agent's own record (the whole file) holds, as it would be resumed; the error says why it cannot be told.
+    fn conversation(&self, _record: &[u8]) -> Result<Vec<Piece>, String> {
+        Err(format!("{} keeps no record that is understood here", self.name()))
+    }
+    /// The record of a new conversation `id` that holds what `record` does after these edits; `uuid` gives fresh ones.
+    fn rewritten(&self, _record: &[u8], _edits: &Rewrite, _id: &str, _uuid: &mut dyn FnMut() -> String) -> Result<Vec<u8>, String> {
+        Err(format!("a record of {} cannot be written here", self.name()))
     }
     /// Reads what a hook of the agent was given on its standard input.
     fn hook(&self, _payload: &[u8]) -> Result<Hook, Error> {

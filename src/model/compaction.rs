@@ -2,6 +2,8 @@
 //!
 //! Called by `plugin`; the host's side of compaction folds a [`Transcript`] and applies the edits.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 /// Who an entry is from.
@@ -68,6 +70,35 @@ pub trait Transcript: Send + Sync {
 
     /// Tokens of any text, by the estimator that counted the entries.
     fn tokens(&self, text: &str) -> u64;
+}
+
+/// One entry as an agent's record has it, with its text. Its tokens are not counted yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    pub entry: Entry,
+    /// Of a call: its input as JSON.
+    pub text: String,
+    /// Entries with the same number are one message of the model's protocol.
+    pub message: u32,
+}
+
+/// Checked edits as an agent's record takes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewrite {
+    /// Entries that go.
+    pub removed: BTreeSet<u64>,
+    /// Entries that get another text.
+    pub texts: BTreeMap<u64, String>,
+    /// Summaries, each in front of the entry with this id, which begins a message.
+    pub summaries: BTreeMap<u64, String>,
+    /// Tokens that the conversation has afterwards, for the agent's own count.
+    pub tokens: u64,
+}
+
+impl Rewrite {
+    pub fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.texts.is_empty() && self.summaries.is_empty()
+    }
 }
 
 /// How small a conversation is to become.

@@ -30,7 +30,7 @@ pub use approval::{Approval, ApprovalState, Approvals, Endorsement, Resolution};
 pub use attestation::{Attestation, AttestedCheck, AttestedFile, CheckResult, REQUIRED_CHECKS, SessionProgram};
 pub use call::{Access, Call, Channel, Command, Parse, PathUse, Redirect, ToolKind, Word};
 pub use clock::{Clock, Entropy, OsEntropy, SystemClock, format_ms};
-pub use compaction::{Budget, Edit, Entry, EntryKind, EntryRole, Span, Transcript};
+pub use compaction::{Budget, Edit, Entry, EntryKind, EntryRole, Piece, Rewrite, Span, Transcript};
 pub use decision::{Answer, By, Decision, Effect, FailureCause, Mode, OnFailure, fold};
 pub use delivery::{AuditHold, Delivery, Held, SinkEvent};
 pub use event::*;

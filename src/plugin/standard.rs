@@ -30,6 +30,18 @@ standard! {
     HELLO = "hello",
 }
 
+/// Compaction strategies, by name; see `plugins/strategies`.
+pub const STRATEGIES: [(&str, &[u8]); 3] = [
+    ("mask-observations", include_bytes!(concat!(env!("OUT_DIR"), "/mask_observations.wasm"))),
+    ("drop-oldest", include_bytes!(concat!(env!("OUT_DIR"), "/drop_oldest.wasm"))),
+    ("structured-summary", include_bytes!(concat!(env!("OUT_DIR"), "/structured_summary.wasm"))),
+];
+
+/// The compaction strategy of this name.
+pub fn strategy(name: &str) -> Option<&'static [u8]> {
+    STRATEGIES.iter().find(|(n, _)| *n == name).map(|(_, wasm)| *wasm)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,5 +50,6 @@ mod tests {
     fn every_name_is_found() {
         assert!(NAMES.iter().all(|n| find(n).is_some()));
         assert_eq!(find("nobody"), None);
+        assert!(strategy("drop-oldest").is_some() && strategy("rules").is_none());
     }
 }

@@ -19,11 +19,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("plugin", &["model", "tls"]),
     ("metrics", &["model"]),
+    ("compaction", &["model"]),
     ("registry", &["model"]),
     ("gateway", &["model", "store"]),
     ("demo", &[]),
     ("policy", &["model", "shell", "agent", "plugin", "config", "registry"]),
-    ("session", &["model", "metrics", "store", "process", "agent", "shell", "policy", "plugin", "config", "registry"]),
+    ("session", &["model", "metrics", "store", "process", "agent", "shell", "policy", "plugin", "config", "registry", "compaction"]),
     // why not `session`: who may loosen something is judged before any session is asked.
     ("operator", &["model", "store", "process", "config"]),
     // why not `session`: it is handed what changes, and can hold nothing up.
@@ -42,6 +43,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli/policy", &["model", "config", "api", "policy", "plugin", "agent"]),
     // why `policy`: a case is judged as a session would, call record and all.
     ("cli/plugin", &["model", "config", "api", "policy", "plugin", "agent"]),
+    ("cli/compact", &["model", "config", "api", "compaction", "plugin", "agent"]),
     ("cli/doctor", &["model", "config", "api", "gateway", "agent", "plugin"]),
     ("cli/demo", &["model", "config", "api", "gateway", "demo"]),
     ("cli/model", &["model", "config", "api", "gateway"]),
