@@ -36,6 +36,7 @@ impl Driver for Demo {
             keep_stdin: true,
             transcript: None,
             holds: false,
+            resumes: false,
         })
     }
 

@@ -32,6 +32,7 @@ impl Driver for Generic {
             keep_stdin: request.prompt.is_some(),
             transcript: None,
             holds: false,
+            resumes: false,
         })
     }
 

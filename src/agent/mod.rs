@@ -74,6 +74,8 @@ pub struct Launch {
     pub transcript: Option<TranscriptNamed>,
     /// Calls are announced before the gate ([`Output::Held`]).
     pub holds: bool,
+    /// It can be started anew from its own conversation ([`Driver::resume`]).
+    pub resumes: bool,
 }
 
 /// What an agent calls the host back for, beside its gate.

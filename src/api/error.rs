@@ -78,6 +78,7 @@ impl From<session::Error> for ApiError {
             E::Ended(_)
             | E::InputClosed(_)
             | E::PutAway { .. }
+            | E::Compaction { .. }
             | E::NotEnded(..)
             | E::NothingWaits { .. }
             | E::Answered { .. }

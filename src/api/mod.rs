@@ -19,6 +19,7 @@ mod account;
 mod approvals;
 mod attestations;
 pub mod client;
+mod compact;
 mod confirm;
 mod error;
 mod events;
@@ -54,6 +55,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/sessions", post(sessions::run).get(sessions::list))
         .route("/v1/sessions/{id}", get(sessions::show).delete(sessions::remove))
         .route("/v1/sessions/{id}/prompts", post(sessions::send))
+        .route("/v1/sessions/{id}/compact", post(compact::compact))
         .route("/v1/sessions/{id}/stop", post(sessions::stop))
         .route("/v1/sessions/{id}/wait", get(sessions::wait))
         .route("/v1/sessions/{id}/processes", get(sessions::processes))

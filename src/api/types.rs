@@ -7,6 +7,7 @@
 //! | `GET /v1/sessions/{id}` | | [`SessionDoc`] |
 //! | `DELETE /v1/sessions/{id}` | [`RemoveQuery`] | [`SessionDoc`] as it was last |
 //! | `POST /v1/sessions/{id}/prompts` | [`SendRequest`] | 202 [`SessionDoc`], once the prompt is durable |
+//! | `POST /v1/sessions/{id}/compact` | [`CompactRequestDoc`] | [`CompactDoc`]: 200 of a dry run, else 202 once `compaction_began` is durable |
 //! | `POST /v1/sessions/{id}/stop` | [`StopRequest`] | 202 [`SessionDoc`], once `session_stopping` is durable |
 //! | `GET /v1/sessions/{id}/events` | [`EventsQuery`] | [`Page`]`<`[`EventDoc`]`>`, or SSE when `Accept: text/event-stream` |
 //! | `GET /v1/events` | [`EventsQuery`] | SSE over all sessions |
@@ -75,6 +76,7 @@ use serde::{Deserialize, Serialize};
 mod account;
 mod approval;
 mod attestation;
+mod compaction;
 mod hook;
 mod host;
 mod operator;
@@ -88,6 +90,7 @@ mod stats;
 pub use account::*;
 pub use approval::*;
 pub use attestation::*;
+pub use compaction::*;
 pub use hook::*;
 pub use host::*;
 pub use operator::*;

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod account;
 pub mod approvals;
+mod compact;
 mod doctor;
 mod hook;
 mod operator;
@@ -17,6 +18,7 @@ mod stats;
 mod top;
 
 pub use account::AccountArgs;
+pub use compact::*;
 pub use doctor::DoctorArgs;
 pub use hook::*;
 pub use operator::{KeyVerb, OperatorVerb};
@@ -54,6 +56,8 @@ pub enum Verb {
     Demo(DemoArgs),
     /// Start a session and follow it
     Run(RunArgs),
+    /// Make a session's conversation shorter, between turns
+    Compact(CompactArgs),
     /// Give a session its next prompt
     Send(SendArgs),
     /// Follow a session and answer its questions

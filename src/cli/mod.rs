@@ -13,6 +13,7 @@ mod args;
 mod args_check;
 mod ask;
 mod attach;
+mod compact;
 mod completions;
 mod config;
 mod confirm;
@@ -122,6 +123,7 @@ const fn needs_threads(verb: &Verb) -> bool {
             | Verb::Plugin(_)
             | Verb::Model(_)
             | Verb::Config(_)
+            | Verb::Compact(_)
     )
 }
 
@@ -134,6 +136,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
     match verb {
         Verb::Demo(args) => demo::run(cx, args).await,
         Verb::Run(args) => run::run(cx, args).await,
+        Verb::Compact(args) => compact::compact(cx, args).await,
         Verb::Send(args) => session::send(cx, args).await,
         Verb::Attach(args) => attach::attach(cx, &args.session).await,
         Verb::Ls(args) => session::ls(cx, args).await,

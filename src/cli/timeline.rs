@@ -112,6 +112,10 @@ impl Timeline {
             Event::SubAgentInvoked(s) => {
                 vec![line(Tone::Plain, format!("  ▸ sub-agent {}: {}", brief(&s.agent_type, 60), brief(&s.description, 120)))]
             }
+            Event::CompactionBegan(c) => {
+                let text = format!("· compacting ({}) by {}: the agent is started anew", brief(&c.trigger, 40), brief(&c.strategy, 80));
+                vec![line(Tone::Plain, text)]
+            }
             Event::ContextCompacted(c) => {
                 let from_to = match (c.tokens_before, c.tokens_after) {
                     (Some(a), Some(b)) => format!(" from {} to {} tokens", count(a), count(b)),

@@ -63,6 +63,18 @@ impl fmt::Display for Origin {
     }
 }
 
+/// When and how conversations are made shorter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compaction {
+    /// Of the model's window; 100 is never.
+    pub threshold_percent: u64,
+    pub target_percent: u64,
+    /// A standard strategy's name, or a component's absolute path.
+    pub strategy: String,
+    /// JSON.
+    pub config: String,
+}
+
 /// What to do when a tool ran without, or against, a decision. Ordered by strictness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnBreach {
@@ -141,6 +153,7 @@ pub struct Config {
     pub unreplaceable: Unreplaceable,
     /// How often feedback on an attempt becomes a further prompt.
     pub feedback_rounds: u64,
+    pub compaction: Compaction,
     pub live_sessions: u64,
     pub waiting_asks: u64,
     /// Absolute path of a price table that replaces the embedded one.
@@ -371,6 +384,12 @@ fn build(settings: &Settings, policies: Vec<Entry>, sinks: sinks::Read) -> Resul
             _ => Unreplaceable::Stop,
         },
         feedback_rounds: number("attempts.feedback_rounds")?,
+        compaction: Compaction {
+            threshold_percent: number("compaction.threshold_percent")?,
+            target_percent: number("compaction.target_percent")?,
+            strategy: strategy(settings)?,
+            config: text("compaction.config")?.to_owned(),
+        },
         live_sessions: number("limits.live_sessions")?,
         waiting_asks: number("limits.waiting_asks")?,
         prices: file(settings, "usage.prices")?,
@@ -381,6 +400,16 @@ fn build(settings: &Settings, policies: Vec<Entry>, sinks: sinks::Read) -> Resul
         sinks: sinks.sinks,
         sink_groups: sinks.groups,
     })
+}
+
+/// A standard strategy's name stays; what looks like a path is one, relative to the file that says so.
+fn strategy(settings: &Settings) -> Result<String, Error> {
+    const KEY: &str = "compaction.strategy";
+    let named = settings.get(KEY).and_then(|(v, _)| v.as_str()).unwrap_or_default();
+    if !named.contains('/') && !named.ends_with(".wasm") {
+        return Ok(named.to_owned());
+    }
+    Ok(file(settings, KEY)?.map_or_else(String::new, |p| p.display().to_string()))
 }
 
 /// A path, relative to the file that says so; `None` when it is empty.

@@ -39,6 +39,7 @@ impl Config {
             "hooks.ask" => json!(self.hooks_ask.as_str()),
             "results.unreplaceable" => json!(if self.unreplaceable == Unreplaceable::Stop { "stop" } else { "tell" }),
             "attempts.feedback_rounds" => json!(self.feedback_rounds),
+            "compaction.threshold_percent" => json!(self.compaction.threshold_percent),
             "limits.waiting_asks" => json!(self.waiting_asks),
             _ => return None,
         })
@@ -60,6 +61,7 @@ impl Config {
             "hooks.ask" => self.hooks_ask = if word == "deny" { HooksAsk::Deny } else { self.hooks_ask.max(HooksAsk::Wait) },
             "results.unreplaceable" => self.unreplaceable = if word == "stop" { Unreplaceable::Stop } else { self.unreplaceable },
             "attempts.feedback_rounds" => self.feedback_rounds = number,
+            "compaction.threshold_percent" => self.compaction.threshold_percent = number,
             "limits.waiting_asks" => self.waiting_asks = number,
             _ => {}
         }

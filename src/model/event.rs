@@ -14,6 +14,7 @@ use super::usage::{Nanousd, Usage};
 
 mod account;
 mod approval;
+mod compaction;
 mod moment;
 mod pause;
 mod plugin;
@@ -21,6 +22,7 @@ mod state;
 
 pub use account::{EffectSeen, EffectsObserved, TranscriptNamed, Witness};
 pub use approval::{ApprovalEndorsed, ApprovalRequested, ApprovalResolved};
+pub use compaction::{CompactionBegan, ContextCompacted, HostCompaction};
 pub use moment::{AttemptVerified, PromptContext, PromptJudged, Refusal, ResultJudged, ResultSaid, Said, SessionJudged, Shown};
 pub use pause::{RelaunchKept, SessionPaused, SessionResumed, ToolAnswered, ToolDeferred};
 pub use plugin::{PluginFailed, PluginLoaded, PluginReplaced};
@@ -135,6 +137,7 @@ events! {
     RuleRevoked(RuleRevoked) = "rule_revoked",
     ModelResponded(ModelResponded) = "model_responded",
     TurnEnded(TurnEnded) = "turn_ended",
+    CompactionBegan(CompactionBegan) = "compaction_began",
     ContextCompacted(ContextCompacted) = "context_compacted",
     SubAgentInvoked(SubAgentInvoked) = "sub_agent_invoked",
     PluginLoaded(PluginLoaded) = "plugin_loaded",
@@ -428,16 +431,6 @@ pub struct TurnEnded {
     /// The agent's id of the call that it was told to defer: the turn goes on there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deferred: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ContextCompacted {
-    /// `manual` or `auto`, as the agent says.
-    pub trigger: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_before: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_after: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -290,6 +290,7 @@ impl Session {
             | Event::RuleAdded(_)
             | Event::RuleRevoked(_)
             | Event::ConfigIgnored(_)
+            | Event::CompactionBegan(_)
             | Event::ContextCompacted(_)
             | Event::SecretRedacted(_)
             | Event::Note(_)

@@ -260,7 +260,7 @@ fn unknown(name: &str) -> Failure {
 
 /// A component's bytes, capped before they are read: a policy of a gibibyte must cost nothing.
 /// A project's file is not reached through a link.
-fn read(path: &Path, links: bool) -> Result<Vec<u8>, Failure> {
+pub(super) fn read(path: &Path, links: bool) -> Result<Vec<u8>, Failure> {
     let fail = |why: String| failed(format!("plugin file {}: {why}", path.display()));
     // why NONBLOCK: a FIFO in place of the file must not hold us.
     let flags = libc::O_NONBLOCK | if links { 0 } else { libc::O_NOFOLLOW };

@@ -16,6 +16,7 @@ pub mod moments;
 pub mod own;
 pub mod paths;
 pub mod replay;
+mod strategy;
 
 pub use assemble::{Assembled, Chains, RuntimeRule};
 pub use chain::{Chain, Failure, Judged, Policy, PolicySlot, Subject};

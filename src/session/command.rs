@@ -42,6 +42,12 @@ pub enum Command {
         by: Actor,
         reply: oneshot::Sender<Result<Session, Error>>,
     },
+    /// Make the conversation shorter.
+    Compact {
+        request: super::compact::CompactRequest,
+        by: Actor,
+        reply: oneshot::Sender<Result<super::compact::CompactReport, Error>>,
+    },
     Resolve(Resolve, oneshot::Sender<Result<(), Error>>),
     /// A hook's report of a call that was made.
     Report {
@@ -97,6 +103,12 @@ impl Runner {
     pub(super) async fn command(&mut self, command: Command) -> Option<String> {
         match command {
             Command::Hook { tell, reply } => return self.hook(*tell, reply).await,
+            // why kept: the agent is being started anew between turns, and takes it then.
+            Command::Prompt { text, by, reply } if self.live.parking.turns_over() => self.keep_prompt(text, by, reply),
+            Command::Compact { request, by, reply } => {
+                let answer = self.compact(request, by).await;
+                let _ = reply.send(answer);
+            }
             Command::Prompt { text, by, reply } => {
                 let answer = self.prompt(text, by).await;
                 let _ = reply.send(answer);
@@ -155,7 +167,7 @@ impl Runner {
         None
     }
 
-    async fn prompt(&mut self, text: String, by: Actor) -> Result<Session, Error> {
+    pub(super) async fn prompt(&mut self, text: String, by: Actor) -> Result<Session, Error> {
         if self.external.is_some() {
             return Err(Error::NotOurs(self.id.clone()));
         }

@@ -6,14 +6,16 @@
 //! a session that is put away and comes back: `deferring` (its call is about to be deferred), `deferred` (that is durable and not told),
 //! `confirmed` (the agent named the call), `left` (it has ended), `paused` (that is durable), `resuming`, `resumed` (the relaunch is about
 //! to be, and is, on record), `relaunched` (the agent runs and is not on record), `reasked` (its gate asks), `answered` (what was decided
-//! is on record and not told). Of a change of an installed plugin: `plugin_staged` (nothing is written), `plugin_noted` (it is durable),
-//! `plugin_locked` (the lock file has it). At the nth visit, the first by default, the daemon
+//! is on record and not told). Of one that is compacted: `compacting` (its agent is about to be told to end), `compaction_began` (that is
+//! durable), `compaction_left` (the agent has ended), `compaction_written` (the new record stands and is not named), `compacted` (it is
+//! named), then `resuming`, `resumed`, `relaunched`. Of a change of an installed plugin: `plugin_staged` (nothing is written),
+//! `plugin_noted` (it is durable), `plugin_locked` (the lock file has it). At the nth visit, the first by default, the daemon
 //! - dies as by `kill -9` when no action is given;
 //! - `wait:<folder>`: makes the file `reached` in the folder and goes on when `go` is there, after [`PATIENCE`] at the latest;
 //! - `slow:<ms>`: takes so long there, at every later visit too.
 //!
 //! Invariants: the variable is read once, so only who starts the daemon can set it; none of the actions allows, skips or changes
-//! anything; without the variable a visit is one atomic load. Called by `gate`, `run`, `park`, `relaunch` and
+//! anything; without the variable a visit is one atomic load. Called by `gate`, `run`, `park`, `compact`, `relaunch` and
 //! `plugins`.
 
 use std::path::PathBuf;

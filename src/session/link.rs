@@ -83,6 +83,7 @@ impl Runner {
         let silent = || Error::Silent(self.id.clone());
         match command {
             Command::Prompt { reply, .. } | Command::Stop { kill: false, reply, .. } => drop(reply.send(Err(silent()))),
+            Command::Compact { reply, .. } => drop(reply.send(Err(silent()))),
             Command::Resolve(_, reply) => drop(reply.send(Err(silent()))),
             // why dropped: a hook without an answer blocks its call.
             Command::Hook { reply, .. } => drop(reply),

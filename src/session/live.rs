@@ -171,6 +171,7 @@ impl Live {
             }
             Event::ResultJudged(r) => self.last_frame = self.last_frame.max(r.frame.unwrap_or(0)),
             Event::AttemptStarted(_) if self.parking.began == e.seq => self.begin_attempt(e.seq),
+            Event::CompactionBegan(c) => self.last_frame = self.last_frame.max(c.frame),
             Event::ToolDeferred(d) => self.last_frame = self.last_frame.max(d.frame),
             Event::ToolAnswered(a) => {
                 self.last_frame = self.last_frame.max(a.frame);
@@ -342,7 +343,7 @@ impl Live {
                 );
             }
             Output::Compacted { trigger, tokens_before, tokens_after } => {
-                s.events.push(ContextCompacted { trigger, tokens_before, tokens_after }.into());
+                s.events.push(ContextCompacted { trigger, tokens_before, tokens_after, host: None }.into());
             }
             Output::SubAgent { call_id, agent_type, description } => {
                 self.account.sub_agent_started(call_id.as_deref());

@@ -26,6 +26,7 @@ mod accounts;
 mod approvals;
 mod attest;
 mod command;
+mod compact;
 mod external;
 mod failpoint;
 mod finish;
@@ -63,8 +64,10 @@ pub use recovery::Recovered;
 pub use rules::{NewRule, Rule};
 pub use start::{StartRequest, is_gated};
 
+pub use crate::compaction::{ESTIMATOR, Unpinned};
 use command::Command;
 pub use command::{AttachGuard, EffectReport};
+pub use compact::{CompactReport, CompactRequest};
 
 /// How long a caller waits for a session's task to take a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,12 +83,14 @@ pub enum Error {
     Refused { what: String, why: String },
     #[error("session {0} has ended; see `beadle show {0}`")]
     Ended(SessionId),
-    #[error("session {0} takes no further prompts: its input is closed; start it with --keep-open to send more later")]
+    #[error("session {0} takes no further prompts: its input is closed; start it with --keep to send more later")]
     InputClosed(SessionId),
     #[error(
         "session {session} is put away until call {call} is answered; answer it with `beadle approve {session}:{call}` or `beadle deny`, then send again"
     )]
     PutAway { session: SessionId, call: u64 },
+    #[error("session {session} cannot be compacted: {why}")]
+    Compaction { session: SessionId, why: String },
     #[error("agent {0} takes no prompts; its command line is all it gets")]
     NoPrompts(String),
     #[error("session {0} is {1}; stop it first, or remove it with --force")]
@@ -152,6 +157,7 @@ impl Error {
             Self::Ended(_) => "BDL-SESSION-004",
             Self::InputClosed(_) => "BDL-SESSION-005",
             Self::PutAway { .. } => "BDL-SESSION-040",
+            Self::Compaction { .. } => "BDL-SESSION-041",
             Self::NoPrompts(_) => "BDL-SESSION-006",
             Self::NotEnded(..) => "BDL-SESSION-007",
             Self::NothingWaits { .. } => "BDL-SESSION-008",

@@ -82,7 +82,7 @@ impl Runner {
                 return self.breach("request id reused", detail, None).await;
             }
         }
-        if self.live.parking.kept.is_none() {
+        if !self.live.parking.holds {
             return self.breach("hook callback", "the host registered no hooks".to_owned(), None).await;
         }
         let begun = std::time::Instant::now();
@@ -283,6 +283,9 @@ impl Runner {
 
     /// The agent has ended: true when that was its being put away, and the session is paused now.
     pub(super) async fn left(&mut self, record: &ExitRecord) -> bool {
+        if self.live.parking.compacting().is_some() {
+            return self.left_to_compact(record).await;
+        }
         if self.live.parking.deferring_at().is_none() {
             if let Some(call) = self.live.parking.expected() {
                 self.why.get_or_insert(format!("the agent was started anew to go on at call {call} and ended before it asked about it"));
@@ -313,7 +316,7 @@ impl Runner {
         true
     }
 
-    fn put_away(&mut self, call: Option<u64>) {
+    pub(super) fn put_away(&mut self, call: Option<u64>) {
         self.live.parking.stage = Stage::Paused { call };
         (self.shim, self.shim_events) = ShimHandle::gone(&self.inner.run_dir(&self.id, self.session.attempt));
         if let Some(entry) = self.inner.live().get_mut(&self.id) {
@@ -376,7 +379,7 @@ impl Runner {
         let kept = Kept::read(&self.inner.run_dir(&self.id, 1), p.kept.as_deref().unwrap_or_default()).map_err(refused)?;
         let args: Vec<_> = kept.args.iter().map(Into::into).collect();
         let conversation = p.conversation.clone();
-        let callbacks = agent::Callbacks { hold: true, results: self.live.moments.results };
+        let callbacks = agent::Callbacks { hold: p.holds, results: self.live.moments.results };
         let resume = self.driver.resume(&args, &conversation, p.model.as_deref(), callbacks);
         let resume = resume.ok_or_else(|| refused(format!("is not known for {}", self.driver.name())))?;
         if matches!(p.stage, Stage::Paused { .. }) {

@@ -84,7 +84,7 @@ async fn adopt(inner: &Arc<Inner>, session: &Session) -> Result<bool, Error> {
     let (handle, events, status) = match adopted {
         Adopted::Live(handle, events, status) => (handle, events, status),
         // why not settled here: it may have ended to be put away, and the session goes on. Its task finds it ended.
-        Adopted::Ended(_) if live.parking.deferring_at().is_some() => {
+        Adopted::Ended(_) if live.parking.leaving() => {
             return go_on(inner, session.clone(), live, ShimHandle::gone(&run_dir), witnesses).await.map(|()| true);
         }
         Adopted::Ended(record) => return settle_end(inner, session, Gone::Exited(record)).await.map(|()| false),

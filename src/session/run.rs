@@ -97,6 +97,7 @@ pub struct Runner {
     pub(super) read_state: ReadState,
     pub(super) witnesses: Witnesses,
     pub(super) states: OnceLock<Arc<States>>,
+    pub(super) compaction: super::compact::Compaction,
 }
 
 impl Runner {
@@ -147,6 +148,7 @@ impl Runner {
             read_state: ReadState::default(),
             witnesses,
             states: OnceLock::new(),
+            compaction: super::compact::Compaction::default(),
         }
     }
 
@@ -180,6 +182,9 @@ impl Runner {
             }
             if !self.lingers() {
                 self.commit().await;
+            }
+            if !away {
+                self.between_turns().await;
             }
             let timer = self.next_timer();
             tokio::select! {
@@ -295,6 +300,7 @@ impl Runner {
 
     fn turn_ended(&mut self) {
         self.witnesses.soon();
+        self.look_at_threshold();
         if self.live.parking.confirmed() {
             failpoint::hit("confirmed");
             self.close_at = Some(Instant::now());

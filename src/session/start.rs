@@ -164,8 +164,9 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         keep_tree: false,
         limits: default_limits(driver.speaks()),
     };
-    let kept = if launch.holds { Some(sealed(inner, &spec, &conversation)?) } else { None };
-    events.extend(kept.iter().map(|(_, digest)| RelaunchKept { digest: digest.clone() }.into()));
+    // why only those: what one without further prompts is told ends with its turn, so there is no time to compact it.
+    let kept = if launch.holds || (launch.resumes && request.keep_open) { Some(sealed(inner, &spec, &conversation)?) } else { None };
+    events.extend(kept.iter().map(|(_, digest)| RelaunchKept { digest: digest.clone(), holds: launch.holds }.into()));
     events.extend(assembled.events);
     events.extend(judged);
     for skipped in found.skipped {
@@ -221,7 +222,10 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     live.prompts = u64::from(request.prompt.is_some());
     live.moments.results = recipe.results;
     if let Some((_, digest)) = kept {
-        live.parking.ready(digest, conversation);
+        live.parking.ready(digest, launch.holds);
+    }
+    if let Some(named) = &launch.transcript {
+        live.parking.named(named);
     }
     let witnesses = Witnesses::new(launch.transcript.as_ref(), &session);
     spawn(inner, driver, session.clone(), live, shim, 0, assembled.config, assembled.chain, request.attach, witnesses);
@@ -428,7 +432,7 @@ fn sealed(inner: &Inner, spec: &LaunchSpec, conversation: &str) -> Result<(Vec<u
     })
 }
 
-fn uuid(inner: &Inner) -> String {
+pub(super) fn uuid(inner: &Inner) -> String {
     let mut b = [0u8; 16];
     inner.entropy.fill(&mut b);
     b[6] = (b[6] & 0x0f) | 0x40;

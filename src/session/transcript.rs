@@ -26,6 +26,8 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat
 
 use crate::model::TranscriptNamed;
 
+pub mod whole;
+
 /// How often a session at work is looked after, and one between turns.
 pub const LOOK: Duration = Duration::from_millis(200);
 pub const LOOK_IDLE: Duration = Duration::from_millis(800);
@@ -82,20 +84,25 @@ pub struct Transcript {
 
 impl Transcript {
     pub fn new(named: &TranscriptNamed, cwd: &str) -> Self {
-        let folder_name = cwd.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let known = (named.written > 0).then(|| (format!("{}.jsonl", named.conversation), named.written));
         Self {
             root: PathBuf::from(&named.root),
             conversation: named.conversation.clone(),
-            folder_name,
+            folder_name: folder_name(cwd),
             folder: None,
             files: Vec::new(),
-            resume: Vec::new(),
+            resume: known.into_iter().collect(),
             listed: None,
             looks: 0,
             seen: HashSet::new(),
             unread: 0,
             more: false,
         }
+    }
+
+    /// Whether this is the conversation that it follows.
+    pub fn is_of(&self, named: &TranscriptNamed) -> bool {
+        self.conversation == named.conversation
     }
 
     /// An earlier daemon read `source` up to here.
@@ -270,6 +277,11 @@ fn fresh(seen: &mut HashSet<u64>, line: &[u8]) -> bool {
     seen.insert(digest)
 }
 
+/// How the agent names the folder of a working directory's records.
+fn folder_name(cwd: &str) -> String {
+    cwd.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+}
+
 fn folder_at(at: &OwnedFd, name: &str) -> Option<OwnedFd> {
     if name.is_empty() || name.starts_with('.') || name.contains('/') {
         return None;
@@ -310,7 +322,7 @@ mod tests {
 
         fn transcript(&self) -> Transcript {
             let root = self.dir.path().join("projects").display().to_string();
-            Transcript::new(&TranscriptNamed { root, conversation: "c".into() }, "/w/a_b")
+            Transcript::new(&TranscriptNamed { root, conversation: "c".into(), written: 0 }, "/w/a_b")
         }
     }
 

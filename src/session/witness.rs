@@ -34,7 +34,7 @@ impl Witnesses {
     /// An earlier daemon read a transcript up to here.
     pub fn replay(&mut self, event: &Event, session: &Session) {
         match (event, &mut self.transcript) {
-            (Event::TranscriptNamed(n), t @ None) => *t = Some(Transcript::new(n, &session.cwd)),
+            (Event::TranscriptNamed(n), t) if t.as_ref().is_none_or(|t| !t.is_of(n)) => *t = Some(Transcript::new(n, &session.cwd)),
             (Event::EffectsObserved(o), Some(t)) => {
                 if let Some(upto) = o.upto {
                     t.resume(&o.source, upto);

@@ -12,6 +12,7 @@ mod claude;
 mod claude_codec;
 mod cli;
 mod client;
+mod compaction;
 mod contract;
 mod doctor;
 mod faults;

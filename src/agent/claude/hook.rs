@@ -49,7 +49,7 @@ fn transcript(v: &Map<String, Value>, conversation: &str) -> Option<TranscriptNa
     let path = text(v, "transcript_path").filter(|p| p.len() <= 4096 && !p.contains('\0')).map(PathBuf::from)?;
     let root = path.parent()?.parent().filter(|r| r.is_absolute())?;
     let fits = path.extension().is_some_and(|x| x == "jsonl") && path.file_stem().is_some_and(|s| s == conversation);
-    fits.then(|| Some(TranscriptNamed { root: root.to_str()?.to_owned(), conversation: conversation.to_owned() }))?
+    fits.then(|| Some(TranscriptNamed { root: root.to_str()?.to_owned(), conversation: conversation.to_owned(), written: 0 }))?
 }
 
 fn event(name: &str, v: &Map<String, Value>) -> Result<HookEvent, String> {
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn the_record_that_is_named_is_the_conversations_own() {
         let named = |path: &str| read(&payload("Stop", json!({ "transcript_path": path }))).expect("a hook").transcript;
-        let good = TranscriptNamed { root: "/u/.claude/projects".into(), conversation: "s-1".into() };
+        let good = TranscriptNamed { root: "/u/.claude/projects".into(), conversation: "s-1".into(), written: 0 };
         assert_eq!(named("/u/.claude/projects/-w/s-1.jsonl"), Some(good));
         for other in ["/u/.claude/projects/-w/s-2.jsonl", "/s-1.jsonl", "a/b/s-1.jsonl", "/u/p/-w/s-1.json", "", "/u/p/-w/s-1.jsonl\0"] {
             assert_eq!(named(other), None, "{other:?}");

@@ -221,7 +221,8 @@ pub fn launch(r: &LaunchRequest) -> Result<Launch, Error> {
     let (mediation, mediation_note) = super::lowered(&r.unsafe_args);
     let transcript = transcript(r);
     // why: without its own record there is nothing to resume from; a channel that was loosened is not built upon.
-    let holds = r.hold && transcript.is_some() && r.unsafe_args.is_empty();
+    let resumes = transcript.is_some() && r.unsafe_args.is_empty();
+    let holds = r.hold && resumes;
     args.extend(r.unsafe_args.iter().cloned());
     if let Some(long) = args.iter().find(|a| a.len() > ARGUMENT_MAX) {
         return Err(refused(name_of(long), "its value is longer than the 131,071 bytes that one argument may have"));
@@ -236,6 +237,7 @@ pub fn launch(r: &LaunchRequest) -> Result<Launch, Error> {
         keep_stdin: true,
         transcript,
         holds,
+        resumes,
     })
 }
 
@@ -247,7 +249,7 @@ fn transcript(r: &LaunchRequest) -> Option<TranscriptNamed> {
     let set = |name: &str| r.env.get(OsStr::new(name)).filter(|v| !v.is_empty()).map(PathBuf::from);
     let config = set("CLAUDE_CONFIG_DIR").or_else(|| set("HOME").map(|h| h.join(".claude")))?;
     let root = r.cwd.join(config).join("projects");
-    Some(TranscriptNamed { root: root.to_str()?.to_owned(), conversation: r.agent_session_id.clone() })
+    Some(TranscriptNamed { root: root.to_str()?.to_owned(), conversation: r.agent_session_id.clone(), written: 0 })
 }
 
 struct Arguments {

@@ -11,11 +11,11 @@ use hyper::{Response, header::HeaderMap};
 
 use super::super::types::{
     AccountDoc, AccountQuery, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttestationDoc, AttestationRequest,
-    AttestationsQuery, ComponentDoc, ENDED_HEADER, EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc, LogsQuery, NEXT_HEADER,
-    OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PluginActRequest, PluginAddRequest, PluginDoc, PluginLogDoc,
-    PluginLogsQuery, PluginLookDoc, PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc, RuleRequest, RulesQuery,
-    RunRequest, SendRequest, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc,
-    VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    AttestationsQuery, CompactDoc, CompactRequestDoc, ComponentDoc, ENDED_HEADER, EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc,
+    LogsQuery, NEXT_HEADER, OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PluginActRequest, PluginAddRequest,
+    PluginDoc, PluginLogDoc, PluginLogsQuery, PluginLookDoc, PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc,
+    RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest,
+    VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -53,6 +53,10 @@ impl Client {
 
     pub async fn send_prompt(&self, id: &str, prompt: &str) -> Result<SessionDoc> {
         self.post(&session_path(id, "/prompts"), &SendRequest { prompt: prompt.to_owned() }).await
+    }
+
+    pub async fn compact(&self, id: &str, request: &CompactRequestDoc) -> Result<CompactDoc> {
+        self.post(&session_path(id, "/compact"), request).await
     }
 
     pub async fn stop(&self, id: &str, request: StopRequest) -> Result<SessionDoc> {

@@ -32,6 +32,15 @@ pub struct TranscriptNamed {
     pub root: String,
     /// The agent's own id of this conversation, which names the files.
     pub conversation: String,
+    /// Bytes of its file that the host wrote itself: nothing in them is news.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub written: u64,
+}
+
+// why by reference: serde calls it so.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// What a witness reported since the last such event. Results in the stream are `tool_ended` events of their own.

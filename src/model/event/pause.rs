@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub struct RelaunchKept {
     /// BLAKE3 of the file, hex: what was changed since is not started.
     pub digest: String,
+    /// Calls are held before the gate, so that the agent can be ended at one.
+    #[serde(default = "yes")]
+    pub holds: bool,
 }
 
 /// The agent was told to end its turn at a call that waits for its decision, and to ask again when it is resumed.
@@ -45,4 +48,9 @@ pub struct SessionResumed {
     /// The call that its gate must ask about first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<u64>,
+}
+
+/// Of logs from before a session could be started anew without that.
+const fn yes() -> bool {
+    true
 }

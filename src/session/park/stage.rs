@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::agent::Output;
 use crate::model::account::Account;
-use crate::model::{By, Effect, Envelope, Event, ToolDecided};
+use crate::model::{By, CompactionBegan, Effect, Envelope, Event, ToolDecided, TranscriptNamed};
 use crate::session::live::Waiting;
 
 /// Decisions of held calls that may wait for their gate; the oldest is forgotten first, and its call is then asked about anew.
@@ -45,6 +45,8 @@ pub enum Stage {
     Expecting {
         call: u64,
     },
+    /// On the way out between turns, to go on with a shorter conversation.
+    Compacting(Box<CompactionBegan>),
 }
 
 /// A decision that the gate has not been told.
@@ -63,9 +65,13 @@ pub struct Decided {
 #[derive(Debug, Default)]
 pub struct Parking {
     pub stage: Stage,
-    /// Digest of what was kept for a relaunch; without it nothing is held.
+    /// Digest of what was kept for a relaunch.
     pub kept: Option<String>,
+    /// Calls are held before the gate.
+    pub holds: bool,
     pub conversation: String,
+    /// The folder of the agent's own records.
+    pub root: String,
     /// What the agent said it runs on.
     pub model: Option<String>,
     /// By call, oldest first.
@@ -86,8 +92,9 @@ impl Parking {
     /// Folds one event of the log, oldest first; `waiting` as it is before the event.
     pub fn replay(&mut self, e: &Envelope, waiting: &BTreeMap<u64, Waiting>) {
         match &e.event {
-            Event::RelaunchKept(k) => self.kept = Some(k.digest.clone()),
-            Event::TranscriptNamed(t) => self.conversation.clone_from(&t.conversation),
+            Event::RelaunchKept(k) => (self.kept, self.holds) = (Some(k.digest.clone()), k.holds),
+            Event::CompactionBegan(c) => self.stage = Stage::Compacting(Box::new(c.clone())),
+            Event::TranscriptNamed(t) => self.named(t),
             Event::AgentStarted(a) => self.started(a.model.as_deref()),
             Event::SubAgentInvoked(_) => self.sub_agents = true,
             Event::ToolDeferred(d) => {
@@ -112,8 +119,14 @@ impl Parking {
     }
 
     /// The session was started so that its agent can be started anew.
-    pub fn ready(&mut self, kept: String, conversation: String) {
-        (self.kept, self.conversation) = (Some(kept), conversation);
+    pub fn ready(&mut self, kept: String, holds: bool) {
+        (self.kept, self.holds) = (Some(kept), holds);
+    }
+
+    /// The conversation that the agent goes on with.
+    pub fn named(&mut self, t: &TranscriptNamed) {
+        self.conversation.clone_from(&t.conversation);
+        self.root.clone_from(&t.root);
     }
 
     pub fn started(&mut self, model: Option<&str>) {
@@ -201,7 +214,32 @@ impl Parking {
 
     /// On the way out, or not yet back at its call: an end now is not an end of the agent's own work.
     pub fn between(&self) -> bool {
-        matches!(self.stage, Stage::Deferring { .. } | Stage::Expecting { .. })
+        matches!(self.stage, Stage::Deferring { .. } | Stage::Expecting { .. } | Stage::Compacting(_))
+    }
+
+    /// On its way out, to be started anew: what ends now does not end the session.
+    pub fn leaving(&self) -> bool {
+        matches!(self.stage, Stage::Deferring { .. } | Stage::Compacting(_))
+    }
+
+    /// What the agent is ended for between turns.
+    pub fn compacting(&self) -> Option<&CompactionBegan> {
+        if let Stage::Compacting(began) = &self.stage { Some(began) } else { None }
+    }
+
+    /// No prompt reaches the agent now, and one that is kept reaches it soon.
+    pub fn turns_over(&self) -> bool {
+        matches!(self.stage, Stage::Compacting(_) | Stage::Paused { call: None } | Stage::Resuming { call: None })
+    }
+
+    /// A sub-agent was started in this attempt; whether it has ended is not known.
+    pub fn had_sub_agents(&self) -> bool {
+        self.sub_agents
+    }
+
+    /// Calls of the model have no result yet.
+    pub fn has_open(&self) -> bool {
+        !self.open.is_empty()
     }
 
     /// The call at which the agent is put away, or on its way out.
@@ -209,7 +247,7 @@ impl Parking {
         match self.stage {
             Stage::Deferring { call, .. } => Some(call),
             Stage::Paused { call } | Stage::Resuming { call } => Some(call.unwrap_or_default()),
-            Stage::Running | Stage::Expecting { .. } => None,
+            Stage::Running | Stage::Expecting { .. } | Stage::Compacting(_) => None,
         }
     }
 
@@ -262,7 +300,7 @@ impl Parking {
     pub fn due(&self) -> Option<Instant> {
         match self.stage {
             Stage::Running => self.park_at,
-            Stage::Deferring { .. } | Stage::Expecting { .. } => self.give_up,
+            Stage::Deferring { .. } | Stage::Expecting { .. } | Stage::Compacting(_) => self.give_up,
             _ => None,
         }
     }
@@ -270,7 +308,7 @@ impl Parking {
     /// A task takes the session up: what is under way gets its time.
     pub fn arm(&mut self, now: Instant) {
         self.give_up = match self.stage {
-            Stage::Deferring { .. } => Some(now + LEAVE_WITHIN),
+            Stage::Deferring { .. } | Stage::Compacting(_) => Some(now + LEAVE_WITHIN),
             Stage::Expecting { .. } => Some(now + ASK_WITHIN),
             _ => None,
         };
@@ -318,7 +356,7 @@ mod tests {
     fn out_and_back_in() {
         let mut p = Parking::default();
         let w = waiting(5, "t", true);
-        p.replay(&at(1, RelaunchKept { digest: "d".into() }), &w);
+        p.replay(&at(1, RelaunchKept { digest: "d".into(), holds: true }), &w);
         p.replay(&at(2, started()), &w);
         assert_eq!((p.stage.clone(), p.began), (Stage::Running, 0), "a first start is no return");
         p.replay(&at(7, ToolDeferred { call: 5, frame: 3 }), &w);

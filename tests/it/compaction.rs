@@ -1,0 +1,358 @@
+//! Compaction on the real Claude Code: what the next model request holds, and that a conversation is never lost on the way.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::claude::{host as claude_host, run};
+use crate::support::{Model, TestHost, bash, lines_of, rules, until};
+
+/// A strategy that gives calls another text, too.
+const STRATEGY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/moments_strategy.wasm"));
+
+fn host(test: &str) -> Option<(TestHost, PathBuf)> {
+    let (host, program) = claude_host(&format!("compaction: {test}"))?;
+    configure(&host, "");
+    Some((host, program))
+}
+
+fn configure(host: &TestHost, more: &str) {
+    host.config(&format!("{more}\n{}", rules(&["Bash(echo:*)", "Bash(seq:*)", "Read(./**)", "Edit(./**)"], &[], &[])));
+}
+
+/// Two turns of calls with results of some size, a third of one call.
+fn turns() -> Model {
+    Model::start(&json!({ "steps": [
+        bash("seq 10001 10400"), bash("seq 20001 20400"), { "text": "first turn done" },
+        bash("seq 30001 30400"), { "text": "second turn done" },
+        bash("echo three >> out.txt"), { "text": "third turn done" },
+        bash("echo four >> out.txt"), { "text": "fourth turn done" },
+    ]}))
+}
+
+fn turn_ends(host: &TestHost, id: &str, n: u64) {
+    until(&format!("turn {n} has ended"), || {
+        let s = host.show(id);
+        assert_ne!(s["status"], "ended", "{s:#} {:#?}", host.events(id));
+        (s["turn_count"] == n).then_some(())
+    });
+}
+
+fn two_turns(host: &mut TestHost, program: &Path, model: &Model) -> String {
+    let id = run(host, program, model, &["--keep"]);
+    turn_ends(host, &id, 1);
+    host.beadle(["--json", "send", &id, "the second prompt"]).ok();
+    turn_ends(host, &id, 2);
+    id
+}
+
+/// Messages of the newest model request that has tools: the main agent's.
+fn newest(model: &Model) -> Vec<Value> {
+    let all = model.requests();
+    let main = all.iter().rev().find_map(|r| {
+        let body = if r["messages"].is_array() { r } else { &r["body"] };
+        body["tools"].as_array().filter(|t| !t.is_empty())?;
+        body["messages"].as_array().cloned()
+    });
+    main.unwrap_or_else(|| panic!("no request with messages: {}", all.last().cloned().unwrap_or_default()))
+}
+
+fn blocks<'a>(messages: &'a [Value], kind: &str, key: &str) -> Vec<&'a str> {
+    let all = messages.iter().flat_map(|m| m["content"].as_array().into_iter().flatten());
+    all.filter(|b| b["type"] == kind).filter_map(|b| b[key].as_str()).collect()
+}
+
+/// Every call has its result and the other way round.
+fn no_dangling(messages: &[Value]) {
+    let (calls, results) = (blocks(messages, "tool_use", "id"), blocks(messages, "tool_result", "tool_use_id"));
+    assert_eq!(calls, results, "{messages:#?}");
+}
+
+/// The agent's records, by conversation, oldest first.
+fn records(host: &TestHost, id: &str) -> Vec<(String, String)> {
+    let root = host.home().join("claude/projects");
+    let named = host.events_of(id, "transcript_named");
+    named
+        .iter()
+        .map(|e| {
+            let conversation = e["body"]["conversation"].as_str().expect("a conversation").to_owned();
+            let folders = std::fs::read_dir(&root).expect("records").flatten();
+            let file = folders.map(|f| f.path().join(format!("{conversation}.jsonl"))).find(|p| p.exists());
+            let text = file.map(|f| std::fs::read_to_string(f).expect("a record")).unwrap_or_default();
+            (conversation, text)
+        })
+        .collect()
+}
+
+#[test]
+fn the_next_request_holds_the_compacted_messages() {
+    let Some((mut host, program)) = host("the_next_request_holds_the_compacted_messages") else { return };
+    let model = turns();
+    let id = two_turns(&mut host, &program, &model);
+    let old = records(&host, &id);
+    let dry = host.beadle([
+        "--json",
+        "compact",
+        &id,
+        "--strategy",
+        "mask-observations",
+        "--config",
+        r#"{"keep":1}"#,
+        "--target",
+        "1",
+        "--dry-run",
+    ]);
+    let dry = dry.ok().json();
+    assert_eq!(
+        (dry["changed_count"].as_u64(), dry["dropped_count"].as_u64(), dry["dry_run"].as_bool()),
+        (Some(2), Some(0), Some(true)),
+        "{dry:#}"
+    );
+    assert_eq!(host.events_of(&id, "compaction_began").len(), 0, "a dry run does nothing");
+    let done = host.beadle(["--json", "compact", &id, "--config", r#"{"keep":1}"#, "--target", "1"]).ok().json();
+    assert_eq!(done["tokens_after"], dry["tokens_after"], "{done:#}");
+    host.beadle(["--json", "send", &id, "the third prompt"]).ok();
+    turn_ends(&host, &id, 3);
+    let messages = newest(&model);
+    let text = json!(messages).to_string();
+    no_dangling(&messages);
+    assert_eq!(blocks(&messages, "tool_use", "id").len(), 4, "the calls stay");
+    for (there, what) in [
+        (false, "10200"),
+        (false, "20200"),
+        (true, "30200"),
+        (true, "result of Bash left out"),
+        (true, "second prompt"),
+        (true, "third prompt"),
+        (true, "first turn done"),
+    ] {
+        assert_eq!(text.contains(what), there, "{what}: {text}");
+    }
+    let s = host.show(&id);
+    assert_eq!((s["status"].as_str(), s["attempt"].as_u64(), s["breach_count"].as_u64()), (Some("running"), Some(2), Some(0)), "{s:#}");
+    let event = &host.events_of(&id, "context_compacted")[0]["body"];
+    assert_eq!(
+        (event["trigger"].as_str(), event["host"]["estimator"].as_str(), event["host"]["changed"].as_u64()),
+        (Some("manual"), Some("bytes/3"), Some(2)),
+        "{event:#}"
+    );
+    let now = records(&host, &id);
+    assert!(now.len() == 2 && now[0].1.starts_with(&old[0].1), "the old record is as the agent left it");
+    assert_eq!(event["host"]["original_digest"].as_str(), Some(blake3_of(&now[0].1).as_str()));
+    assert!(
+        now[1].1.contains(&format!("\"sessionId\":\"{}\"", now[1].0)) && !now[1].1.contains(&now[0].0),
+        "the new one names only itself"
+    );
+    assert_eq!(lines_of(&host.work().join("out.txt")), ["three"]);
+    host.beadle(["stop", &id]).ok();
+    host.ended(&id);
+    host.assert_accounted(&id);
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}
+
+fn blake3_of(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex().to_string()
+}
+
+#[test]
+fn the_daemon_is_killed_at_each_step() {
+    let Some((mut host, program)) = host("the_daemon_is_killed_at_each_step") else { return };
+    let points =
+        ["compacting", "compaction_began", "compaction_left", "compaction_written", "compacted", "resuming", "resumed", "relaunched"];
+    for point in points {
+        let _ = std::fs::remove_file(host.work().join("out.txt"));
+        host.beadle(["host", "stop"]);
+        let model = turns();
+        let mut daemon = host.daemon_with("BEADLE_FAILPOINT", point);
+        let id = two_turns(&mut host, &program, &model);
+        // why not ok: the daemon dies under it.
+        host.beadle(["compact", &id, "--config", r#"{"keep":1}"#, "--target", "1"]);
+        until(&format!("the daemon has died at {point}"), || daemon.try_wait().ok().flatten());
+        until(&format!("the prompt is taken after {point}"), || {
+            (host.beadle(["--json", "send", &id, "the third prompt"]).code == 0).then_some(())
+        });
+        turn_ends(&host, &id, 3);
+        let messages = newest(&model);
+        no_dangling(&messages);
+        let text = json!(messages).to_string();
+        let is_old = point == "compacting";
+        for (there, what) in [(is_old, "10200"), (!is_old, "result of Bash left out"), (true, "second prompt"), (true, "third prompt")] {
+            assert_eq!(text.contains(what), there, "{point}: {what}");
+        }
+        let s = host.show(&id);
+        assert_eq!((s["status"].as_str(), s["breach_count"].as_u64()), (Some("running"), Some(0)), "{point}: {s:#}");
+        assert_eq!(host.events_of(&id, "context_compacted").len(), usize::from(!is_old), "{point}");
+        assert_eq!(lines_of(&host.work().join("out.txt")), ["three"], "{point}: it ran once");
+        host.beadle(["kill", &id]).ok();
+        host.ended(&id);
+        assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true, "{point}");
+    }
+}
+
+#[test]
+fn a_session_in_a_turn_or_at_an_open_question_is_not_compacted() {
+    let Some((mut host, program)) = host("a_session_in_a_turn_or_at_an_open_question_is_not_compacted") else { return };
+    host.config(&rules(&["Bash(sleep:*)"], &["Bash(echo:*)"], &[]));
+    for (command, says) in [("sleep 300", "in a turn"), ("echo one", "waits for an answer")] {
+        let model = Model::start(&json!({ "steps": [bash(command), { "text": "done" }] }));
+        let id = run(&mut host, &program, &model, &["--keep"]);
+        let kind = if says == "in a turn" { "tool_started" } else { "approval_requested" };
+        until("the call is there", || (!host.events_of(&id, kind).is_empty()).then_some(()));
+        let said = host.beadle(["--json", "compact", &id]);
+        assert!(said.code == 1 && said.err.contains("BDL-SESSION-041") && said.err.contains(says), "{said:?}");
+        assert_eq!(host.events_of(&id, "compaction_began").len(), 0);
+        host.beadle(["kill", &id]).ok();
+        host.ended(&id);
+        let said = host.beadle(["--json", "compact", &id]);
+        assert!(said.code == 1 && said.err.contains("BDL-SESSION-004"), "{said:?}");
+    }
+}
+
+#[test]
+fn each_standard_strategy_leaves_a_conversation_that_the_agent_goes_on_with() {
+    let Some((mut host, program)) = host("each_standard_strategy_leaves_a_conversation_that_the_agent_goes_on_with") else { return };
+    let settings = [
+        ("drop-oldest", r#"{"keep_turns":1,"keep_steps":1}"#, "first turn done", false),
+        ("structured-summary", r#"{"keep_steps":1,"max_tokens":300}"#, "made by the session host from their own words", true),
+    ];
+    for (strategy, config, what, there) in settings {
+        let model = turns();
+        let id = two_turns(&mut host, &program, &model);
+        let done = host.beadle(["--json", "compact", &id, "--strategy", strategy, "--config", config, "--target", "1"]).ok().json();
+        assert!(done["dropped_count"].as_u64().is_some_and(|n| n >= 4), "{done:#}");
+        host.beadle(["--json", "send", &id, "the third prompt"]).ok();
+        turn_ends(&host, &id, 3);
+        let messages = newest(&model);
+        no_dangling(&messages);
+        let text = json!(messages).to_string();
+        assert!(text.contains(what) == there && !text.contains("10200") && text.contains("second prompt"), "{strategy}: {text}");
+        assert!(text.contains("\"go"), "{strategy}: the user's own words stay: {text}");
+        // A second time, from the record that the host wrote.
+        let all = r#"{"keep_turns":0,"keep_steps":1}"#;
+        host.beadle(["compact", &id, "--strategy", "drop-oldest", "--config", all, "--target", "1"]).ok();
+        host.beadle(["--json", "send", &id, "the fourth prompt"]).ok();
+        turn_ends(&host, &id, 4);
+        no_dangling(&newest(&model));
+        assert_eq!(host.show(&id)["breach_count"], 0);
+        host.beadle(["kill", &id]).ok();
+        host.ended(&id);
+    }
+}
+
+#[test]
+fn a_context_over_its_threshold_is_compacted_at_the_end_of_the_turn() {
+    let Some((mut host, program)) = host("a_context_over_its_threshold_is_compacted_at_the_end_of_the_turn") else { return };
+    configure(&host, "compaction.threshold_percent = 1\ncompaction.config = '{\"keep\":0}'\n");
+    let usage = json!({ "in": 900_000, "out": 34 });
+    let model = Model::start(&json!({ "steps": [
+        { "tool": "Bash", "input": { "command": "seq 10001 10400", "description": "test" } },
+        { "text": "first turn done", "usage": usage },
+        { "text": "second turn done" },
+    ] }));
+    let id = run(&mut host, &program, &model, &["--keep"]);
+    let event = until("the conversation is compacted", || host.events_of(&id, "context_compacted").first().cloned());
+    assert_eq!((event["body"]["trigger"].as_str(), event["body"]["host"]["changed"].as_u64()), (Some("auto"), Some(1)), "{event:#}");
+    host.beadle(["--json", "send", &id, "the second prompt"]).ok();
+    turn_ends(&host, &id, 2);
+    let messages = newest(&model);
+    no_dangling(&messages);
+    let text = json!(messages).to_string();
+    assert!(!text.contains("10200") && text.contains("result of Bash left out"), "{text}");
+    assert_eq!(host.events_of(&id, "context_compacted").len(), 1, "once");
+}
+
+#[test]
+fn a_plan_against_the_laws_is_refused_and_nothing_happens() {
+    let Some((mut host, program)) = host("a_plan_against_the_laws_is_refused_and_nothing_happens") else { return };
+    let guest = host.home().join("strategy.wasm");
+    std::fs::write(&guest, STRATEGY).expect("a component");
+    let model = turns();
+    let id = two_turns(&mut host, &program, &model);
+    let guest = guest.display().to_string();
+    // It gives calls another text, too.
+    let said = host.beadle(["--json", "compact", &id, "--strategy", &guest, "--target", "1"]);
+    assert!(said.code == 1 && said.err.contains("BDL-COMPACTION-006"), "{said:?}");
+    let said = host.beadle(["--json", "compact", &id, "--strategy", "nobody"]);
+    assert!(said.code == 1 && said.err.contains("structured-summary"), "{said:?}");
+    let said = host.beadle(["--json", "compact", &id, "--target", "1000000"]);
+    assert!(said.code == 1 && said.err.contains("nothing that saves tokens"), "{said:?}");
+    let s = host.show(&id);
+    assert_eq!((s["status"].as_str(), s["attempt"].as_u64()), (Some("running"), Some(1)), "{s:#}");
+}
+
+/// A record of `calls` calls, with a fact in an early result and another in a reply.
+fn recorded(dir: &Path, name: &str, calls: usize) {
+    let mut lines = Vec::new();
+    let mut parent = Value::Null;
+    let mut put = |role: &str, message: Value| {
+        let uuid = format!("{name}-{}", lines.len());
+        lines.push(json!({ "uuid": uuid, "parentUuid": parent, "type": role, "isSidechain": false, "message": message }).to_string());
+        parent = json!(uuid);
+    };
+    put("user", json!({ "role": "user", "content": "Mend the parser. Never touch LICENSE." }));
+    for n in 0..calls {
+        let input = json!({ "file_path": format!("/w/src/f{n}.rs") });
+        let call = json!([{ "type": "tool_use", "id": format!("t{n}"), "name": "Read", "input": input }]);
+        put("assistant", json!({ "role": "assistant", "id": format!("m{n}"), "content": call }));
+        let text = if n == 3 { "error[E0308]: mismatched types in f3".to_owned() } else { format!("port {n} {}", "line\n".repeat(200)) };
+        let result = json!([{ "type": "tool_result", "tool_use_id": format!("t{n}"), "content": text, "is_error": n == 3 }]);
+        put("user", json!({ "role": "user", "content": result }));
+    }
+    put("assistant", json!({ "role": "assistant", "id": "last", "content": [{ "type": "text", "text": "done" }] }));
+    std::fs::write(dir.join(format!("{name}.jsonl")), lines.join("\n")).expect("a record");
+    let probes = json!({ "label": "replayed", "facts": ["port 5 "], "constraints": ["Never touch LICENSE."] });
+    std::fs::write(dir.join(format!("{name}.probes.json")), probes.to_string()).expect("probes");
+}
+
+#[test]
+fn the_scoreboard_counts_what_each_strategy_saves_and_loses() {
+    let host = TestHost::new();
+    let dir = host.work().join("corpus");
+    std::fs::create_dir(&dir).expect("a folder");
+    recorded(&dir, "a", 40);
+    recorded(&dir, "b", 60);
+    let rows = host.beadle(["--json", "compact", "bench", "corpus"]).ok().lines();
+    assert_eq!(rows.len(), 6, "three strategies, two records");
+    for r in &rows {
+        let (before, after) = (r["tokens_before"].as_u64().expect("tokens"), r["tokens_after"].as_u64().expect("tokens"));
+        assert!(after < before && r["dangling"] == 0 && r["label"] == "replayed" && r["refused"].is_null(), "{r:#}");
+        assert_eq!(
+            (r["constraints"]["kept"].as_u64(), r["constraints"]["of"].as_u64()),
+            (Some(1), Some(1)),
+            "the user's own words stay: {r:#}"
+        );
+        assert_eq!(r["reached"], after <= before / 2, "{r:#}");
+    }
+    let of = |strategy: &str| rows.iter().find(|r| r["strategy"] == strategy).cloned().expect("a row");
+    let (mask, drop, summary) = (of("mask-observations"), of("drop-oldest"), of("structured-summary"));
+    assert_eq!(
+        (mask["paths"]["kept"].as_u64(), mask["errors"]["kept"].as_u64(), mask["facts"]["kept"].as_u64()),
+        (Some(40), Some(1), Some(0))
+    );
+    assert!(drop["paths"]["kept"].as_u64() < Some(40) && drop["errors"]["kept"] == 0, "{drop:#}");
+    assert!(summary["errors"]["kept"] == 1 && summary["paths"]["kept"].as_u64() > drop["paths"]["kept"].as_u64(), "{summary:#}");
+    let said = host.beadle(["compact", "bench", "corpus", "--strategy", "drop-oldest"]).ok();
+    assert!(said.out.contains("STRATEGY") && said.out.contains("drop-oldest") && !said.out.contains("mask"), "{}", said.out);
+    let said = host.beadle(["compact", "bench", "nowhere"]);
+    assert!(said.code == 2 && said.err.contains("nowhere"), "{said:?}");
+}
+
+/// Where crates.io, cargo's cache or Python are out of reach it is skipped; CI has them.
+#[test]
+fn the_generator_makes_what_its_manifest_pins() {
+    let host = TestHost::new();
+    let make = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/make.py");
+    let out = host.work().join("corpus");
+    let made = std::process::Command::new("python3").arg(make).arg(&out).args(["--only", "toml_datetime"]).output();
+    if !made.as_ref().is_ok_and(|m| m.status.success()) {
+        #[allow(clippy::print_stderr)] // why: a test that cannot run must say so.
+        {
+            eprintln!("skipped compaction::the_generator_makes_what_its_manifest_pins: {made:?}");
+        }
+        assert!(std::env::var_os("CI").is_none(), "CI must be able to make the corpus: {made:?}");
+        return;
+    }
+    let rows = host.beadle(["--json", "compact", "bench", "corpus", "--strategy", "mask-observations"]).ok().lines();
+    assert!(rows.len() == 1 && rows[0]["call_count"].as_u64().is_some_and(|n| n >= 30), "{rows:#?}");
+    assert_eq!((rows[0]["label"].as_str(), rows[0]["dangling"].as_u64()), (Some("replayed"), Some(0)));
+}
