@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::command::Command;
+use super::live::Live;
 use super::park::stage::Stage;
 use super::relaunch::Kept;
 use super::run::{CLOSE_INPUT, Runner};
@@ -33,7 +34,7 @@ use crate::agent::{self, Driver};
 use crate::compaction::{Checked, ESTIMATOR, Folded, Unpinned, check};
 use crate::config::Config;
 use crate::model::{
-    Actor, CompactionBegan, ContextCompacted, Edit, Event, HostCompaction, Note, Outcome, Session, SessionId, SessionPaused,
+    Actor, CompactionBegan, ContextCompacted, Edit, Event, HostCompaction, Note, Outcome, Session, SessionId, SessionPaused, Status,
     TranscriptNamed,
 };
 use crate::plugin::{PlanQuestion, Plugin};
@@ -148,7 +149,11 @@ pub(super) async fn preview(inner: &Arc<Inner>, session: &Session, request: Comp
     let config = inner.config_of(std::path::Path::new(&session.cwd));
     let wanted = wanted(request, &config);
     let named = (live.parking.root.as_str(), live.parking.conversation.as_str());
-    Ok(plan(inner, agent::driver(&session.agent)?, session, named, &wanted, &config).await?.report())
+    let driver = agent::driver(&session.agent)?;
+    if session.status == Status::Running && live.prompts <= live.turns {
+        record_follows(driver, session, &live).await;
+    }
+    Ok(plan(inner, driver, session, named, &wanted, &config).await?.report())
 }
 
 fn wanted(mut r: CompactRequest, config: &Config) -> CompactRequest {
@@ -189,6 +194,21 @@ async fn plan(
     let checked = tokio::task::block_in_place(|| check(&folded, &edits))
         .map_err(|e| cannot(format!("the plan of strategy {name} is refused, and nothing of it is done: {e} [{}]", e.code())))?;
     Ok(Planned { plugin, whole, edits, checked, target })
+}
+
+/// Waits until the agent has written what it said last.
+async fn record_follows(driver: &dyn Driver, session: &Session, live: &Live) {
+    let words = live.moments.last_words.trim_end_matches('…');
+    let follows = || -> Option<bool> {
+        let whole = whole::read(&live.parking.root, &live.parking.conversation, &session.cwd).ok()?;
+        Some(driver.conversation(&whole.bytes).ok()?.last()?.text.starts_with(words))
+    };
+    for _ in 0..RECORD_LOOKS {
+        if words.is_empty() || tokio::task::block_in_place(follows) == Some(true) {
+            return;
+        }
+        tokio::time::sleep(RECORD_LOOK).await;
+    }
 }
 
 /// The configured share of the window, less what the agent adds to the conversation; of the conversation itself where that asks for nothing.
@@ -277,20 +297,8 @@ impl Runner {
         (self.compaction.due, self.compaction.looks) = (self.session.keep_open, 0);
     }
 
-    /// Waits until the agent has written what it said last.
     async fn record_follows(&self) {
-        let words = self.live.moments.last_words.trim_end_matches('…');
-        let (root, conversation) = (&self.live.parking.root, &self.live.parking.conversation);
-        let follows = || -> Option<bool> {
-            let whole = whole::read(root, conversation, &self.session.cwd).ok()?;
-            Some(self.driver.conversation(&whole.bytes).ok()?.last()?.text.starts_with(words))
-        };
-        for _ in 0..RECORD_LOOKS {
-            if words.is_empty() || tokio::task::block_in_place(follows) == Some(true) {
-                return;
-            }
-            tokio::time::sleep(RECORD_LOOK).await;
-        }
+        record_follows(self.driver, &self.session, &self.live).await;
     }
 
     async fn plan(&self, wanted: &CompactRequest) -> Result<Planned, Error> {
