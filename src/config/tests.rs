@@ -144,7 +144,7 @@ fn errors_name_file_line_key_and_what_was_expected() {
     let table = [
         (
             "x = 1",
-            "BDL-CONFIG-002 user.toml:1: unknown key x; known here: default, host, session, approvals, hooks, results, attempts, operator, notify, limits, usage, rules, policy",
+            "BDL-CONFIG-002 user.toml:1: unknown key x; known here: default, host, session, approvals, hooks, results, attempts, compaction, operator, notify, limits, usage, rules, policy, sink, sink_group",
         ),
         ("[host]\n\nlogg = 1", "BDL-CONFIG-002 user.toml:3: unknown key host.logg; known here: log, linger_ms"),
         (

@@ -83,6 +83,9 @@ pub struct CompactReport {
     pub began: Option<u64>,
 }
 
+/// A prompt that came meanwhile, who gave it, and where its answer goes.
+type Prompt = (String, Actor, oneshot::Sender<Result<Session, Error>>);
+
 /// What a session's task remembers of compaction. Nothing of it is needed by a later daemon.
 #[derive(Default)]
 pub(super) struct Compaction {
@@ -92,7 +95,7 @@ pub(super) struct Compaction {
     looks: u32,
     /// The context's size at the newest automatic try.
     tried: u64,
-    prompts: Vec<(String, Actor, oneshot::Sender<Result<Session, Error>>)>,
+    prompts: Vec<Prompt>,
 }
 
 /// A good plan, and the record that it is for.

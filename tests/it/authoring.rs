@@ -247,7 +247,8 @@ fn recorded_calls_are_what_agents_really_sent() {
             };
             let mut seen = Vec::new();
             whole.iter().for_each(|v| crate::captures::calls(v, "/CWD", &mut seen));
-            let found = seen.iter().any(|s| placed(&s.tool) == call["tool"] && placed(&s.input.to_string()) == call["input"].to_string());
+            let input = call["input"].to_string();
+            let found = seen.iter().any(|s| placed(&s.tool) == call["tool"] && placed(&s.input.to_string()) == input);
             assert!(
                 found,
                 "{} is not in its recording: {seen_tools:?}",

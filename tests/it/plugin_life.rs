@@ -402,6 +402,7 @@ fn a_new_version_that_fails_again_and_again_is_rolled_back() {
 
 /// Two policies on one installed plugin: every decision is by one version alone, and none is lost, while versions are swapped.
 #[test]
+#[allow(clippy::print_stdout)] // why: what was measured belongs into the test's output.
 fn no_decision_is_mixed_or_lost_while_versions_are_swapped() {
     let mut host = host();
     let (one, two) = (put(&host, "1.wasm", ALLOWS), put(&host, "2.wasm", DENIES));
@@ -438,7 +439,7 @@ fn no_decision_is_mixed_or_lost_while_versions_are_swapped() {
             *seen.entry(wanted).or_insert(0) += 1;
         }
     }
-    eprintln!("{swaps} swaps during {} decisions: {seen:?}", SESSIONS * CALLS);
+    println!("{swaps} swaps during {} decisions: {seen:?}", SESSIONS * CALLS);
     assert!(swaps > 1, "{seen:?}");
 }
 
@@ -504,6 +505,7 @@ mod chains {
     }
 
     #[test]
+    #[allow(clippy::print_stdout)] // why: what was measured belongs into the test's output.
     fn a_thousand_decisions_a_second_are_each_of_one_version() {
         let dir = tempfile::tempdir().expect("a folder");
         let f = folders(dir.path());
@@ -555,12 +557,13 @@ mod chains {
                 seen = [seen[0] + s[0], seen[1] + s[1]];
             }
             let rate = (seen[0] + seen[1]) as f64 / took.as_secs_f64();
-            eprintln!("{swaps} swaps in {took:?}; {} + {} decisions, {rate:.0} a second", seen[0], seen[1]);
+            println!("{swaps} swaps in {took:?}; {} + {} decisions, {rate:.0} a second", seen[0], seen[1]);
             assert!(swaps > 10 && seen[0] > 0 && seen[1] > 0, "{swaps} {seen:?}");
         });
     }
 
     #[test]
+    #[allow(clippy::print_stdout)] // why: what was measured belongs into the test's output.
     fn fifty_cached_plugins_are_loaded_at_once() {
         let dir = tempfile::tempdir().expect("a folder");
         let f = folders(dir.path());
@@ -593,7 +596,7 @@ mod chains {
                 load(&c)
             })
             .collect();
-        eprintln!("50 plugins: compiled {cold:?}, from the cache {warm:?}");
+        println!("50 plugins: compiled {cold:?}, from the cache {warm:?}");
         let best = warm.iter().min().expect("five");
         assert!(*best < cold && *best < Duration::from_millis(100), "{warm:?}");
     }

@@ -14,7 +14,7 @@
 //! assert_eq!((nth(), nth()), (Ok(1), Ok(2)));
 //! ```
 //!
-//! Natively, in unit tests, [`kv`] is a map of the test's own thread, [`clock`] and [`env`] are those of the process, and the others answer
+//! Natively, in unit tests, [`kv`] is a map of the test's own thread, [`clock`] and [`mod@env`] are those of the process, and the others answer
 //! [`Error::Unavailable`].
 
 use std::fmt;

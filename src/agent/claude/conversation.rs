@@ -101,7 +101,7 @@ fn road(record: &[u8]) -> Result<Vec<Object>, String> {
 }
 
 /// Puts the lines of one model message side by side: results that came before its last call follow it, as the agent sends them.
-fn gather(lines: &mut Vec<Object>) {
+fn gather(lines: &mut [Object]) {
     let mut i = 0;
     while i < lines.len() {
         if let Some(m) = message_id(&lines[i]) {

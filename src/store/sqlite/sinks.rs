@@ -129,7 +129,7 @@ pub fn page(conn: &Connection, after: SinkPlace, limit: usize, max_bytes: usize)
     })?;
     let left = limit.saturating_sub(out.len());
     let mut rows_read = 0;
-    let mut known: HashMap<i64, Option<(String, BTreeMap<String, String>)>> = HashMap::new();
+    let mut known: HashMap<i64, Option<Named>> = HashMap::new();
     let mut stmt = tx.prepare(SQL).doing(READING)?;
     let mut rows = stmt.query((int(after.row), int(left as u64))).doing(READING)?;
     while bytes < max_bytes
@@ -166,7 +166,10 @@ pub fn page(conn: &Connection, after: SinkPlace, limit: usize, max_bytes: usize)
     Ok(SinkPage { more: bytes >= max_bytes || rows_read >= left, items: out, end: place })
 }
 
-fn session(conn: &Connection, no: i64) -> Result<Option<(String, BTreeMap<String, String>)>> {
+/// A session's id and labels.
+type Named = (String, BTreeMap<String, String>);
+
+fn session(conn: &Connection, no: i64) -> Result<Option<Named>> {
     let found =
         conn.query_row("SELECT id, doc FROM sessions WHERE no = ?1", [no], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)));
     let Some((id, doc)) = found.optional().doing(READING)? else { return Ok(None) };
