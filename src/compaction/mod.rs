@@ -1,7 +1,7 @@
 //! Compaction: a conversation as strategies read it, and what becomes of the edits that they plan. Pure code, no I/O.
 //!
 //! The way of a plan: the agent's codec reads its record into [`Piece`](crate::model::Piece)s; [`Folded`] counts them, pins what must stay
-//! and is lent to the strategy; [`check`] refuses the plan or gives a [`Checked`] one; the codec writes the record of the new conversation.
+//! and is lent to the strategy; [`check()`] refuses the plan or gives a [`Checked`] one; the codec writes the record of the new conversation.
 //!
 //! Invariants, whatever a strategy answers (each is a property test):
 //! - a plan is refused, or its result is a conversation in which every call has its result and every result its call;

@@ -157,7 +157,7 @@ pub fn print(lock: &PluginLock) -> Result<String> {
     Ok(text)
 }
 
-/// Reads what [`print`] wrote. Errors: another format, a pin without its version, names out of order or given twice.
+/// Reads what [`print()`] wrote. Errors: another format, a pin without its version, names out of order or given twice.
 pub fn parse(text: &str) -> Result<PluginLock> {
     let bad = |why: String| Error::Lock { why };
     let lock: PluginLock = toml::from_str(text).map_err(|e| bad(e.to_string()))?;

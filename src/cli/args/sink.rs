@@ -33,7 +33,7 @@ pub struct SinkRetryArgs {
 #[derive(Debug, Args)]
 pub struct SinkSkipArgs {
     pub name: String,
-    /// So many events from the front (at most 1,000), or the next one as <session>:<seq>
+    /// So many events from the front (at most 1,000), or the next one as SESSION:SEQ
     #[arg(value_name = "N|EVENT")]
     pub what: String,
 }

@@ -205,6 +205,6 @@ pub fn execute(c: Cell, what: &str) {
         other => panic!("{other}"),
     }
     let second = outcome(&again);
-    assert_eq!(second, "allow", "{what}: the client that asks again gets the decision");
+    assert_eq!(second, "allow", "{what}: the client that asks again gets the decision, and said {}", again.end().err);
     h.prove(&[(0, first), (0, second)], what);
 }
