@@ -61,6 +61,8 @@ enum Answer {
     Told(u8, Vec<u8>),
     /// A person is asked: ask again.
     Wait,
+    /// This daemon gives none now, and why.
+    Away(String),
 }
 
 /// Asks the daemon and repeats its answer with its exit code: on stdout when that is 0, else on stderr.
@@ -149,14 +151,14 @@ fn ask(agent: &OsStr, options: &Options) -> Result<(u8, Vec<u8>)> {
                 taken = true;
                 until = sys::boot_ms().saturating_add(deadline);
             }
-            Err(Failed::Broken(_)) if options.wait_ms > 0 && sys::boot_ms() < until => {
+            Ok(Answer::Away(_)) | Err(Failed::Broken(_)) if options.wait_ms > 0 && sys::boot_ms() < until => {
                 taken = true;
                 let _ = sys::poll(&mut [], AGAIN_MS);
             }
             Err(Failed::Other(_)) if taken && sys::boot_ms() < until => {
                 let _ = sys::poll(&mut [], AGAIN_MS);
             }
-            Err(Failed::Broken(why) | Failed::Other(why)) => return Err(why),
+            Ok(Answer::Away(why)) | Err(Failed::Broken(why) | Failed::Other(why)) => return Err(why),
         }
     }
 }
@@ -276,6 +278,10 @@ fn parse(got: &[u8]) -> Result<Option<Answer>> {
     };
     if status == "202" || status.starts_with("202 ") {
         return Ok(Some(Answer::Wait));
+    }
+    // The daemon stops or is overrun: who waits may ask its successor.
+    if status == "503" || status.starts_with("503 ") {
+        return Ok(Some(Answer::Away(format!("the daemon answered {status}"))));
     }
     if !status.starts_with("200") || status.as_bytes().get(3).is_some_and(u8::is_ascii_digit) {
         return Err(format!("the daemon answered {status}"));
