@@ -48,6 +48,7 @@ pub mod operator;
 pub mod outbound;
 pub mod plugin;
 pub mod policy;
+pub mod private;
 pub mod process;
 pub mod registry;
 pub mod session;

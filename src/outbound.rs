@@ -4,7 +4,7 @@
 //! A redirect is never followed. Called by `notify` and `sink`.
 
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -191,7 +191,7 @@ fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     let fail = |why: String| Error::Secret { from: path.display().to_string(), why };
     let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| fail(e.to_string()))?;
     let meta = file.metadata().map_err(|e| fail(e.to_string()))?;
-    if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+    if !crate::private::is_private(&meta) {
         return Err(fail("it must be a file of your own that nobody else can read (chmod 600)".to_owned()));
     }
     let mut all = Zeroizing::new(Vec::new());

@@ -6,10 +6,11 @@
 //! Called by the plugin engine, when a plugin with such a grant is loaded and at each use.
 
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::plugin::Secrets;
+use crate::private::is_private;
 use crate::session::mask;
 
 /// Longest value, in bytes.
@@ -64,7 +65,7 @@ impl Secrets for Keeper {
 
 fn of_file(file: std::fs::File) -> Result<String, String> {
     let meta = file.metadata().map_err(|e| e.to_string())?;
-    if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+    if !is_private(&meta) {
         return Err("it must be a file of your own that nobody else can read (chmod 600)".to_owned());
     }
     let mut text = String::new();

@@ -265,7 +265,9 @@ impl Runner {
                        deny it, and the agent can ask again";
             return Err(Error::Refused { what: format!("call {} of session {}", r.call, self.id), why: why.to_owned() });
         }
-        if let Some(held) = Some(r.effect).filter(|e| *e == Effect::Allow).and_then(|_| self.inner.held(&self.session.labels)) {
+        if r.effect == Effect::Allow
+            && let Some(held) = self.inner.held(&self.session.labels)
+        {
             let why = format!("cannot be allowed now: {}; answer again when they have caught up", held.reason());
             return Err(Error::Refused { what: format!("call {} of session {}", r.call, self.id), why });
         }

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ impl Kept {
         let file = std::fs::File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
         let file = file.map_err(|e| said(format!("cannot be opened ({})", e.kind())))?;
         let meta = file.metadata().map_err(|e| said(format!("cannot be read ({})", e.kind())))?;
-        if !meta.is_file() || meta.uid() != rustix::process::getuid().as_raw() || meta.mode() & 0o077 != 0 {
+        if !crate::private::is_private(&meta) {
             return Err(said("is not a file of the host's own that only it may read".to_owned()));
         }
         let mut bytes = Vec::new();

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::JsonlConfig;
 use crate::model::{Delivery, SinkEvent};
+use crate::private::is_private;
 
 use super::form;
 use super::line::Answer;
@@ -146,7 +147,7 @@ fn open(path: &Path) -> std::io::Result<Open> {
         found => (found?, false),
     };
     let meta = file.metadata()?;
-    if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+    if !is_private(&meta) {
         return Err(std::io::Error::other("it must be a regular file of your own that nobody else can read (chmod 600)"));
     }
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)

@@ -14,6 +14,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto::ring};
 
+use crate::support::collector::head;
 use crate::support::{Model, TestHost, bash, lines_of, rules, runtime, until};
 
 /// What a receiver does with one request.
@@ -93,17 +94,8 @@ impl Receiver {
 }
 
 fn read(reader: &mut impl BufRead) -> Option<Got> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let path = line.split(' ').nth(1)?.to_owned();
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((k, v)) = line.trim().split_once(": ") else { break };
-        headers.push((k.to_ascii_lowercase(), v.to_owned()));
-    }
-    let len = headers.iter().find(|(k, _)| k == "content-length")?.1.parse().ok()?;
+    let (first, headers, len) = head(reader)?;
+    let path = first.split(' ').nth(1)?.to_owned();
     let mut body = vec![0; len];
     reader.read_exact(&mut body).ok()?;
     let text = String::from_utf8(body).ok()?;

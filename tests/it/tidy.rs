@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("process", &["model", "wire"]),
     ("shell", &["model"]),
     ("agent", &["model"]),
+    ("private", &[]),
     ("tls", &[]),
     ("plugin", &["model", "tls"]),
     ("metrics", &["model"]),
@@ -24,14 +25,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("gateway", &["model", "store"]),
     ("demo", &[]),
     ("policy", &["model", "shell", "agent", "plugin", "config", "registry"]),
-    ("session", &["model", "metrics", "store", "process", "agent", "shell", "policy", "plugin", "config", "registry", "compaction"]),
+    (
+        "session",
+        &["model", "metrics", "store", "process", "agent", "shell", "policy", "plugin", "config", "registry", "compaction", "private"],
+    ),
     // why not `session`: who may loosen something is judged before any session is asked.
     ("operator", &["model", "store", "process", "config"]),
     // why not `session`: it is handed what changes, and can hold nothing up.
-    ("outbound", &["tls"]),
+    ("outbound", &["tls", "private"]),
     ("notify", &["model", "config", "outbound"]),
     // why not `session`: what waits for a sink asks it through a trait of `model`.
-    ("sink", &["model", "store", "plugin", "config", "metrics", "outbound"]),
+    ("sink", &["model", "store", "plugin", "config", "metrics", "outbound", "private"]),
     ("api", &["model", "metrics", "session", "store", "config", "process", "operator", "notify", "registry", "sink"]),
     ("api/types", &["model"]),
     ("api/client", &["model", "config"]),

@@ -85,7 +85,7 @@ impl Collector {
 
 fn serve(mut stream: TcpStream, requests: &Mutex<Vec<Request>>, taken: &Mutex<Vec<Value>>, plan: &Mutex<Plan>, held: &mut Vec<TcpStream>) {
     let mut reader = BufReader::new(stream.try_clone().expect("a copy"));
-    let Some((headers, len)) = head(&mut reader) else { return };
+    let Some((_, headers, len)) = head(&mut reader) else { return };
     let number = requests.lock().expect("no panic holds it").len();
     let blank = Request { headers: headers.clone(), text: String::new(), events: vec![] };
     // why asked twice: this one closes before there is a body to show.
@@ -133,9 +133,12 @@ fn serve(mut stream: TcpStream, requests: &Mutex<Vec<Request>>, taken: &Mutex<Ve
     }
 }
 
-fn head(reader: &mut impl BufRead) -> Option<(Vec<(String, String)>, usize)> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+/// A request's first line, its headers with small names, and the length of its body.
+type Head = (String, Vec<(String, String)>, usize);
+
+pub fn head(reader: &mut impl BufRead) -> Option<Head> {
+    let mut first = String::new();
+    reader.read_line(&mut first).ok().filter(|n| *n > 0)?;
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
@@ -144,7 +147,7 @@ fn head(reader: &mut impl BufRead) -> Option<(Vec<(String, String)>, usize)> {
         headers.push((k.to_ascii_lowercase(), v.to_owned()));
     }
     let len = headers.iter().find(|(k, _)| k == "content-length")?.1.parse().ok()?;
-    Some((headers, len))
+    Some((first, headers, len))
 }
 
 /// Of events as they came: the first time of each, by session, in the order in which they came. Panics where a repeated one differs.
