@@ -19,11 +19,12 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// Package, its module as cargo names it, and the file that `src/plugin/standard.rs` and the tests embed.
-const GUESTS: [(&str, &str, &str); 24] = [
+const GUESTS: [(&str, &str, &str); 26] = [
     ("policy-rules", "policy_rules.wasm", "rules.wasm"),
     ("policy-paths", "policy_paths.wasm", "paths.wasm"),
     ("policy-budget", "policy_budget.wasm", "budget.wasm"),
     ("policy-egress", "policy_egress.wasm", "egress.wasm"),
+    ("policy-cedar", "examples/cedar.wasm", "cedar.wasm"),
     ("hello-policy", "hello_policy.wasm", "hello.wasm"),
     ("strategies", "examples/mask_observations.wasm", "mask_observations.wasm"),
     ("strategies", "examples/drop_oldest.wasm", "drop_oldest.wasm"),
@@ -44,6 +45,7 @@ const GUESTS: [(&str, &str, &str); 24] = [
     ("moment-guests", "examples/moments_sink.wasm", "moments_sink.wasm"),
     ("capable-guests", "examples/capable_wanting.wasm", "capable_wanting.wasm"),
     ("capable-guests", "examples/capable_modest.wasm", "capable_modest.wasm"),
+    ("capable-guests", "examples/capable_sink.wasm", "capable_sink.wasm"),
 ];
 
 /// What the results depend on; folders are watched whole.
@@ -239,9 +241,12 @@ fn add_target(triple: &str) -> Result<bool> {
     Ok(added.is_ok_and(|s| s.success()) && has_target(triple)?)
 }
 
-/// The outer target folder: the nearest one above `OUT_DIR` that cargo marked as a cache, else `OUT_DIR` itself.
+/// The outer target folder: the nearest one above `OUT_DIR` that cargo marked as a cache. Cargo marks only a folder that it made itself, so where
+/// something else made it first: the one that holds the profile's folder, in which `build` lies.
 fn target_dir(out: &Path) -> PathBuf {
-    out.ancestors().find(|d| d.join("CACHEDIR.TAG").exists()).unwrap_or(out).to_owned()
+    let marked = out.ancestors().find(|d| d.join("CACHEDIR.TAG").exists());
+    let by_name = || out.ancestors().find(|d| d.file_name().is_some_and(|n| n == "build"))?.ancestors().nth(2);
+    marked.or_else(by_name).unwrap_or(out).to_owned()
 }
 
 fn var(name: &str) -> Result<String> {

@@ -21,6 +21,7 @@
 //! | [`operator`] | what must prove that a person loosens something: terminals, keys |
 //! | [`notify`] | tells people of calls that wait: webhook, desktop |
 //! | [`sink`] | delivers events from the store to audit sinks |
+//! | [`otlp`] | what the log means as OpenTelemetry spans and metrics |
 //! | [`outbound`] | one POST to a receiver elsewhere, signed |
 //! | [`api`] | HTTP over a unix socket |
 //! | [`cli`] | the command line |
@@ -45,6 +46,7 @@ pub mod metrics;
 pub mod model;
 pub mod notify;
 pub mod operator;
+pub mod otlp;
 pub mod outbound;
 pub mod plugin;
 pub mod policy;

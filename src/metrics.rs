@@ -20,6 +20,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+mod queue;
+
+pub use queue::QueueNumbers;
+
 use crate::model::{Answer, By, Effect, Event, FailureCause, Nanousd, Status, Usage};
 
 /// Most policies with a label of their own.
@@ -98,10 +102,12 @@ pub struct Metrics {
     models: RwLock<HashMap<String, OfModel>>,
     cost: Counter<f64, AtomicU64>,
     unpriced: Counter,
+    writes_lost: Counter,
     sessions: [Gauge; 6],
     waiting: Gauge,
     memory: Gauge,
     sinks: OfSinks,
+    lanes: queue::OfLanes,
 }
 
 /// What is only known by looking: handed in when the numbers are read.
@@ -112,6 +118,7 @@ pub struct Looked {
     pub waiting: u64,
     pub resident_bytes: u64,
     pub sinks: Vec<SinkNumbers>,
+    pub lanes: Vec<QueueNumbers>,
 }
 
 /// One audit sink.
@@ -212,13 +219,17 @@ impl Metrics {
         r.register("cost_usd", "Cost of responses with a known price, in US dollars", cost.clone());
         let unpriced = Counter::default();
         r.register("responses_without_price", "Model responses whose cost is unknown", unpriced.clone());
+        let writes_lost = Counter::default();
+        r.register("writes_lost", "Writes of other programs that their emitters gave up", writes_lost.clone());
         let by_status = Family::<Label, Gauge>::default();
         r.register("sessions", "Sessions by status", by_status.clone());
         let waiting = Gauge::default();
         r.register("approvals_waiting", "Questions that wait for a person", waiting.clone());
         let sinks = OfSinks::register(r);
+        let lanes = queue::OfLanes::register(r);
         Self {
             sinks,
+            lanes,
             decisions: std::array::from_fn(|e| counters(|b| of(e, b))),
             answers,
             failures,
@@ -233,6 +244,7 @@ impl Metrics {
             models: RwLock::default(),
             cost,
             unpriced,
+            writes_lost,
             sessions: std::array::from_fn(|i| by_status.get_or_create(&[("status", STATUSES[i].as_str().to_owned())]).clone()),
             waiting,
             memory,
@@ -286,6 +298,11 @@ impl Metrics {
         self.hook.observe(took.as_secs_f64());
     }
 
+    /// So many writes of other programs are in no log.
+    pub fn writes_lost(&self, count: u64) {
+        self.writes_lost.inc_by(count);
+    }
+
     fn responded(&self, model: &str, usage: Usage, cost: Option<Nanousd>) {
         let record = |m: &OfModel| {
             m.input.inc_by(usage.input);
@@ -309,6 +326,7 @@ impl Metrics {
         }
         self.waiting.set(gauge(looked.waiting));
         self.memory.set(gauge(looked.resident_bytes));
+        self.lanes.set(&looked.lanes);
         self.sinks.set(&looked.sinks);
         let mut out = String::new();
         // why ignore: writing to a string cannot fail.
@@ -365,7 +383,7 @@ mod tests {
         m.recorded(&[crate::model::MediationBreached { what: "w".into(), detail: "d".into(), call: None, action: "stop".into() }.into()]);
         m.responded(
             "claude-opus-4-8",
-            Usage { input: 5, output: 7, cache_read: 11, cache_write: 13, reasoning: None },
+            Usage { input: 5, output: 7, cache_read: 11, cache_write: 13, ..Usage::default() },
             Some(1_500_000_000),
         );
         m.responded("claude-opus-4-8", Usage::default(), None);
@@ -374,6 +392,7 @@ mod tests {
             waiting: 2,
             resident_bytes: 4096,
             sinks: vec![SinkNumbers { name: "siem".into(), lag_ms: 1500, delivered: 7, ..SinkNumbers::default() }],
+            lanes: vec![QueueNumbers { lane: "wide".into(), depth: 4, wait_p99_ms: Some(250), ended: 9, ..QueueNumbers::default() }],
         });
         for line in [
             "beadle_decisions_total{effect=\"allow\",by=\"policy\"} 1",
@@ -396,6 +415,9 @@ mod tests {
             "process_resident_memory_bytes 4096",
             "beadle_sink_delivered_total{sink=\"siem\"} 7",
             "beadle_sink_lag_seconds{sink=\"siem\"} 1.5",
+            "beadle_queue_sessions{lane=\"wide\",state=\"waiting\"} 4",
+            "beadle_queue_wait_seconds{lane=\"wide\",quantile=\"0.99\"} 0.25",
+            "beadle_queue_ended_total{lane=\"wide\"} 9",
             "process_start_time_seconds 1767225600.0",
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line:?} in\n{text}");

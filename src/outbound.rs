@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use sha2::Sha256;
@@ -22,6 +22,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use url::Url;
 use zeroize::Zeroizing;
 
+/// Most headers in a file of them.
+const HEADERS_MAX: usize = 16;
 /// Longest secret in bytes.
 const SECRET_MAX: u64 = 4096;
 
@@ -76,11 +78,12 @@ pub struct Message {
     pub body: Bytes,
 }
 
-/// What came back: its status line and headers; the rest is not read.
+/// What came back: its status line and headers; the rest is read only by a receiver that is [`Receiver::hearing`].
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 /// One receiver.
@@ -90,6 +93,8 @@ pub struct Receiver {
     bearer: Option<Zeroizing<Vec<u8>>>,
     timeout: Duration,
     tls: Option<TlsConnector>,
+    headers: HeaderMap,
+    hears: usize,
 }
 
 impl Receiver {
@@ -97,7 +102,19 @@ impl Receiver {
     pub fn new(url: Url, secret: &Kept<'_>, bearer: &Kept<'_>, timeout: Duration) -> Result<Self, Error> {
         let (secret, bearer) = (secret.read()?, bearer.read()?);
         let tls = if url.scheme() == "https" { Some(crate::tls::connector().map_err(Error::Roots)?) } else { None };
-        Ok(Self { url, secret, bearer, timeout, tls })
+        Ok(Self { url, secret, bearer, timeout, tls, headers: HeaderMap::new(), hears: 0 })
+    }
+
+    /// Sends these headers with every message.
+    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Reads so many bytes of an answer; one that is longer is as if it were empty.
+    pub const fn hearing(mut self, bytes: usize) -> Self {
+        self.hears = bytes;
+        self
     }
 
     /// One try, within the deadline.
@@ -153,6 +170,9 @@ impl Receiver {
             let value = Zeroizing::new([b"Bearer ", token.as_slice()].concat());
             request = request.header(AUTHORIZATION, value.as_slice());
         }
+        if let Some(all) = request.headers_mut() {
+            all.extend(self.headers.clone());
+        }
         let request = request
             .body(Full::new(message.body))
             .map_err(|e| Failure { why: format!("a request that HTTP cannot carry: {e}"), again: false })?;
@@ -160,9 +180,13 @@ impl Receiver {
         // why: a connection whose request was given up must not stay.
         let _link = Linked(tokio::spawn(link));
         let answered = sender.send_request(request).await.map_err(again);
-        // why not the body: what the receiver says beyond its headers is of no interest, however long it goes on.
-        let (parts, _) = answered?.into_parts();
-        Ok(Reply { status: parts.status, headers: parts.headers })
+        let (parts, said) = answered?.into_parts();
+        // why mostly not the body: what a receiver says beyond its headers is of no interest, however long it goes on.
+        let body = match self.hears {
+            0 => Bytes::new(),
+            max => Limited::new(said, max).collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
+        };
+        Ok(Reply { status: parts.status, headers: parts.headers, body })
     }
 }
 
@@ -186,8 +210,8 @@ fn signature(secret: &[u8], at: &str, body: &[u8]) -> String {
     format!("v1={hex}")
 }
 
-/// The first line of a file that only its owner can read.
-fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+/// A file that only its owner can read.
+fn whole(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     let fail = |why: String| Error::Secret { from: path.display().to_string(), why };
     let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| fail(e.to_string()))?;
     let meta = file.metadata().map_err(|e| fail(e.to_string()))?;
@@ -196,8 +220,38 @@ fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     }
     let mut all = Zeroizing::new(Vec::new());
     file.take(SECRET_MAX).read_to_end(&mut all).map_err(|e| fail(e.to_string()))?;
+    Ok(all)
+}
+
+/// The first line of such a file.
+fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let all = whole(path)?;
     let line = all.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii().to_vec();
-    if line.is_empty() { Err(fail("it is empty".to_owned())) } else { Ok(Zeroizing::new(line)) }
+    if line.is_empty() {
+        Err(Error::Secret { from: path.display().to_string(), why: "it is empty".to_owned() })
+    } else {
+        Ok(Zeroizing::new(line))
+    }
+}
+
+/// Headers from a private file, one `name: value` a line. What the message itself says is not theirs to say.
+pub fn headers_of(path: &Path) -> Result<HeaderMap, Error> {
+    let fail = |why: &str| Error::Secret { from: path.display().to_string(), why: why.to_owned() };
+    let text = whole(path)?;
+    let mut out = HeaderMap::new();
+    for line in text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|l| !l.is_empty()) {
+        // why not the line: it may hold a key.
+        let bad = || fail("each line must be a header as `name: value`, and not one of the connection or the content");
+        let colon = line.iter().position(|b| *b == b':').ok_or_else(bad)?;
+        let name = HeaderName::from_bytes(line[..colon].trim_ascii()).map_err(|_| bad())?;
+        if ["connection", "content-length", "content-type", "host", "transfer-encoding"].contains(&name.as_str()) {
+            return Err(bad());
+        }
+        let mut value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).map_err(|_| bad())?;
+        value.set_sensitive(true);
+        out.insert(name, value);
+    }
+    if out.is_empty() || out.len() > HEADERS_MAX { Err(fail("it must have 1 to 16 headers")) } else { Ok(out) }
 }
 
 fn from_variable(name: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
@@ -226,6 +280,13 @@ mod tests {
         assert!(from_file(&path).is_err());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(from_file(&path).unwrap().as_slice(), b"top");
+        std::fs::write(&path, "x-scope-orgid: team\n\nAuthorization: Basic a:b\n").unwrap();
+        let headers = headers_of(&path).unwrap();
+        assert_eq!((headers["x-scope-orgid"].as_bytes(), headers["authorization"].as_bytes()), (&b"team"[..], &b"Basic a:b"[..]));
+        for bad in ["", "no colon", "content-length: 4", "a b: c"] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(headers_of(&path).is_err(), "{bad}");
+        }
         assert!(from_file(dir.path()).is_err() && from_variable("BEADLE_NO_SUCH_VARIABLE").is_err());
     }
 }

@@ -6,14 +6,17 @@
 //! - every length is checked against a cap before memory is taken;
 //! - environment values travel in the spec over a socketpair only: never in argv, never on disk.
 //!
-//! Called by `process` (daemon side) and by the `beadle-shim` package. (`#[path]` on `record`, so that both find the same file.)
+//! Called by `process` (daemon side) and by the `beadle-shim` package. (`#[path]` on the modules below, so that both find the same file.)
 
 #[path = "wire/record.rs"]
 mod record;
+#[path = "wire/stat.rs"]
+mod stat;
 
 use std::fmt;
 
 pub use record::{EndedBy, ExitRecord};
+pub use stat::Stat;
 
 /// Version of spec and frames; a spec of another version is refused, frames grow compatibly.
 pub const VERSION: u8 = 1;
@@ -151,6 +154,10 @@ pub enum ToShim {
     Status,
     /// The exit record is stored: the shim may go.
     AckExit,
+    /// STOP to the whole tree; only to shims whose status says that they know how.
+    Freeze,
+    /// CONT to whatever `Freeze` stopped.
+    Thaw,
 }
 
 /// What a shim tells the daemon.
@@ -200,6 +207,20 @@ pub struct Status {
     pub blocked: i32,
     /// The agent has ended; the exit record follows or was sent.
     pub ended: bool,
+    pub frozen: Frozen,
+}
+
+/// Whether a tree is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Frozen {
+    /// The shim is older than this question.
+    #[default]
+    Unknown = 0,
+    No = 1,
+    Yes = 2,
+    /// Some process did not stop in time.
+    Partly = 3,
 }
 
 /// A process that cannot be mistaken for a later one with the same number.
@@ -273,6 +294,8 @@ impl ToShim {
             Self::Kill => 5,
             Self::Status => 6,
             Self::AckExit => 7,
+            Self::Freeze => 8,
+            Self::Thaw => 9,
         });
         match self {
             Self::Input { no, bytes } => {
@@ -280,7 +303,7 @@ impl ToShim {
                 w.extend_from_slice(bytes);
             }
             Self::CloseInput { no: n } | Self::Ack { offset: n } | Self::Stop { grace_ms: n } => put_u64(&mut w, *n),
-            Self::Kill | Self::Status | Self::AckExit => {}
+            Self::Kill | Self::Status | Self::AckExit | Self::Freeze | Self::Thaw => {}
         }
         finish(w)
     }
@@ -296,6 +319,8 @@ impl ToShim {
             5 => Self::Kill,
             6 => Self::Status,
             7 => Self::AckExit,
+            8 => Self::Freeze,
+            9 => Self::Thaw,
             _ => return Err(Malformed("kind of a frame to the shim")),
         })
     }
@@ -316,7 +341,7 @@ impl FromShim {
                     put_u64(&mut w, n);
                 }
                 put_u32(&mut w, s.blocked as u32);
-                w.push(u8::from(s.ended));
+                w.extend([u8::from(s.ended), s.frozen as u8]);
             }
             Self::Failed(f) => {
                 w = frame(2);
@@ -366,6 +391,13 @@ impl FromShim {
                 acked: r.u64()?,
                 blocked: r.u32()? as i32,
                 ended: r.u8()? != 0,
+                // why no error: shims of earlier versions end here.
+                frozen: match r.u8() {
+                    Ok(1) => Frozen::No,
+                    Ok(2) => Frozen::Yes,
+                    Ok(3) => Frozen::Partly,
+                    _ => Frozen::Unknown,
+                },
             }),
             2 => Self::Failed(Failure { stage: Stage::from_u8(r.u8()?), errno: r.u32()? as i32 }),
             3 => Self::Written { out: r.u64()?, err: r.u64()? },
@@ -386,47 +418,6 @@ pub fn frame_len(buf: &[u8]) -> Result<Option<usize>, Malformed> {
         0 => Err(Malformed("frame: empty")),
         n if n > MAX_FRAME => Err(Malformed("frame: over the length cap")),
         n => Ok(Some(n)),
-    }
-}
-
-/// One line of `/proc/<pid>/stat`, as far as it is used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stat {
-    pub id: ProcessId,
-    pub comm: String,
-    pub state: u8,
-    pub ppid: u32,
-    /// CPU time, in clock ticks.
-    pub user_ticks: u64,
-    pub system_ticks: u64,
-    pub rss_pages: u64,
-}
-
-impl Stat {
-    /// The name stands in parentheses and may itself hold spaces and parentheses, so fields count from the last one.
-    pub fn parse(line: &[u8]) -> Option<Self> {
-        let open = line.iter().position(|b| *b == b'(')?;
-        let close = line.iter().rposition(|b| *b == b')')?;
-        let pid = std::str::from_utf8(line.get(..open)?).ok()?.trim().parse().ok()?;
-        let comm = String::from_utf8_lossy(line.get(open + 1..close)?).into_owned();
-        let rest = std::str::from_utf8(line.get(close + 1..)?).ok()?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().take(22).collect();
-        // `fields[0]` is field 3 of proc(5), the state.
-        let num = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        Some(Self {
-            id: ProcessId { pid, start: num(22)? },
-            comm,
-            state: *fields.first()?.as_bytes().first()?,
-            ppid: u32::try_from(num(4)?).ok()?,
-            user_ticks: num(14)?,
-            system_ticks: num(15)?,
-            rss_pages: num(24)?,
-        })
-    }
-
-    /// Dead but not yet waited for: it runs nothing any more.
-    pub fn is_zombie(&self) -> bool {
-        matches!(self.state, b'Z' | b'X')
     }
 }
 
@@ -541,6 +532,13 @@ mod tests {
     }
 
     #[test]
+    fn a_shim_of_before_says_nothing_of_freezing() {
+        let mut bytes = FromShim::Status(Status { frozen: Frozen::Yes, ..Status::default() }).encode();
+        bytes.pop();
+        assert_eq!(FromShim::decode(&bytes[4..]), Ok(FromShim::Status(Status::default())));
+    }
+
+    #[test]
     fn frames_round_trip() {
         let to = [
             ToShim::Input { no: u64::MAX, bytes: vec![0, 255] },
@@ -550,6 +548,8 @@ mod tests {
             ToShim::Kill,
             ToShim::Status,
             ToShim::AckExit,
+            ToShim::Freeze,
+            ToShim::Thaw,
         ];
         for f in to {
             let bytes = f.encode();
@@ -557,7 +557,7 @@ mod tests {
             assert_eq!(ToShim::decode(&bytes[4..]), Ok(f));
         }
         let from = [
-            FromShim::Status(Status { taken: 4, blocked: 28, ended: true, ..Status::default() }),
+            FromShim::Status(Status { taken: 4, blocked: 28, ended: true, frozen: Frozen::Partly, ..Status::default() }),
             FromShim::Failed(Failure { stage: Stage::Exec, errno: 2 }),
             FromShim::Written { out: 1, err: 2 },
             FromShim::Taken { last: 1 },

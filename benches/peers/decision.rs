@@ -72,6 +72,24 @@ fn main() {
         assert_eq!((cedar.decide(i), rego.decide(i)), (want.as_str(), want.as_str()), "call {i}");
     }
 
+    // The standard policy `cedar` makes its requests from the call by itself; natively and as the component it must say the same.
+    let texts = json!({ "policies": peers::standard_cedar(&config) }).to_string();
+    let own_cedar = policy_cedar::Cedar::read(&texts).expect("the sample in Cedar");
+    let spec = LoadSpec {
+        name: "cedar".to_owned(),
+        wasm: standard::CEDAR.into(),
+        config: texts,
+        limits: Limits::default(),
+        grants: Default::default(),
+    };
+    let begun = Instant::now();
+    let cedar_guest = host.load(spec).expect("the plugin loads");
+    println!("the component cedar: loaded in {} ms, engine {:?}, {}", begun.elapsed().as_millis(), cedar_guest.engine().0, cedar_guest.snapshotted());
+    for (call, question) in calls.iter().zip(&questions) {
+        let (own, guest) = (own_cedar.judge(&session, call), cedar_guest.decide_here(question, DEADLINE).expect("a decision"));
+        assert_eq!((format!("{:?}", own.effect), own.rule), (format!("Effect::{:?}", guest.effect), guest.rule));
+    }
+
     let commands: Vec<String> = model_calls.iter().filter_map(|c| c.input["command"].as_str()).map(str::to_owned).collect();
     let mut rows = vec![
         Row::new("native rules", |i| drop(black_box(native.decide(&session, &calls[i % calls.len()])))),
@@ -81,6 +99,9 @@ fn main() {
         Row::split("guest imports inert WASI, made ahead", |i| answer(&wasi, &questions[i % questions.len()])),
         Row::new("guest imports inert WASI, whole", |i| ask(&wasi, &questions[i % questions.len()])),
         Row::new("Cedar, in process, no sandbox", |i| drop(black_box(cedar.decide(i)))),
+        Row::new("standard policy cedar, native", |i| drop(black_box(own_cedar.judge(&session, &calls[i % calls.len()])))),
+        Row::split("standard policy cedar, made ahead", |i| answer(&cedar_guest, &questions[i % questions.len()])),
+        Row::new("standard policy cedar, whole", |i| ask(&cedar_guest, &questions[i % questions.len()])),
         Row::new("Regorus, in process, no sandbox", |i| drop(black_box(rego.decide(i)))),
         Row::new("host: shell parser", |i| drop(black_box(beadle::shell::parse(&commands[i % commands.len()])))),
         Row::new("host: call record to WIT", |i| {

@@ -85,6 +85,34 @@ fn rules(config: &str) -> Vec<Plain> {
     ["deny", "ask", "allow"].into_iter().flat_map(list).collect()
 }
 
+/// The same rules for the standard policy `cedar`: over its own schema, with the annotation that makes a forbid ask.
+pub fn standard_cedar(config: &str) -> String {
+    let mut out = String::new();
+    for (n, r) in rules(config).iter().enumerate() {
+        let (action, attribute) = match r.what {
+            What::Bash => ("run", "text"),
+            What::Read => ("read_path", "resolved"),
+            What::Edit => ("write_path", "resolved"),
+            What::Fetch => ("connect", "host"),
+        };
+        let quote = |s: &str| serde_json::Value::from(s).to_string();
+        let like = |s: &str| s.replace('*', "\\*");
+        let glob = format!("resource.{attribute} like {}", quote(&format!("{}*{}", like(&r.head), like(&r.tail))).replace("\\\\*", "\\*"));
+        let test = match &r.exact {
+            Some(line) => format!("resource.{attribute} == {} || {glob}", quote(line)),
+            None if r.what == What::Fetch => format!("resource.{attribute} == {}", quote(&r.head)),
+            None => glob,
+        };
+        let (verb, asks) = match r.effect {
+            "allow" => ("permit", ""),
+            "ask" => ("forbid", "@effect(\"ask\") "),
+            _ => ("forbid", ""),
+        };
+        out += &format!("@id(\"{}-{n}\") {asks}{verb}(principal, action == Action::\"{action}\", resource) when {{ {test} }};\n", r.effect);
+    }
+    out
+}
+
 /// The parts of a call that are judged one by one.
 fn parts(call: &Call) -> Vec<(What, String)> {
     let mut out: Vec<(What, String)> = call

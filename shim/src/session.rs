@@ -9,6 +9,7 @@
 //!
 //! Called by `main`.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, RawFd};
 use std::process::ExitCode;
 
@@ -18,7 +19,7 @@ use crate::setup::{self, Running};
 use crate::stream::Stream;
 use crate::sys::{self, Scratch};
 use crate::tree;
-use crate::wire::{EndedBy, ExitRecord, FromShim, Status, ToShim};
+use crate::wire::{EndedBy, ExitRecord, FromShim, Frozen, ProcessId, Status, ToShim};
 
 /// How long descendants that hold the dead agent's output may go on, in milliseconds.
 const DRAIN_MS: u64 = 200;
@@ -28,6 +29,8 @@ const RETRY_MS: u64 = 250;
 const SHUTDOWN_GRACE_MS: u64 = 5_000;
 /// Quiet time after which the read buffer's pages are given back, in milliseconds.
 const QUIET_MS: u64 = 200;
+/// Between two looks whether the run folder is still there while no daemon listens and nothing is said, in milliseconds.
+const LOOK_MS: u64 = 5_000;
 /// Tries at killing the tree of a dead agent before its rest is reported as left.
 const KILL_TRIES: u32 = 3;
 /// Reads of one stream before the others get their turn.
@@ -54,6 +57,9 @@ struct Session {
     /// wait4 said that no child is left.
     childless: bool,
     ended_by: EndedBy,
+    /// Whether the tree was told to stop, and did; with those that we stopped.
+    frozen: Frozen,
+    stopped: BTreeSet<ProcessId>,
     /// When the tree is killed, on the boot clock.
     kill_at: Option<u64>,
     kill_tries: u32,
@@ -97,6 +103,8 @@ impl Session {
             dead: None,
             childless: false,
             ended_by: EndedBy::Itself,
+            frozen: Frozen::No,
+            stopped: BTreeSet::new(),
             kill_at: None,
             kill_tries: 0,
             settled: false,
@@ -142,6 +150,11 @@ impl Session {
         ];
         if sys::poll(&mut fds, self.timeout()) == 0 {
             self.scratch.release();
+            // why only without a daemon: it would have removed the folder itself, after the end.
+            if self.link.is_none() && sys::is_removed(&self.run.dir) {
+                self.abandon();
+                return;
+            }
         }
         let [signals, listener, link, out, err, input] = fds.map(|f| f.revents != 0);
         if signals {
@@ -177,6 +190,7 @@ impl Session {
             self.retry_at,
             self.record.map(|_| self.linger_until),
             self.scratch.is_used().then_some(now + QUIET_MS),
+            self.link.is_none().then_some(now + LOOK_MS),
         ];
         let next = due.into_iter().flatten().min();
         next.map_or(-1, |at| libc::c_int::try_from(at.saturating_sub(now)).unwrap_or(libc::c_int::MAX))
@@ -230,6 +244,7 @@ impl Session {
             acked: self.acked,
             blocked: self.blocked(),
             ended: self.dead.is_some(),
+            frozen: self.frozen,
         }
     }
 
@@ -278,7 +293,21 @@ impl Session {
             ToShim::Kill => self.kill(),
             ToShim::Status => self.send(&FromShim::Status(self.status())),
             ToShim::AckExit => self.record_acked = self.record.is_some(),
+            ToShim::Freeze => self.freeze(),
+            ToShim::Thaw => self.thaw(),
         }
+    }
+
+    /// Also when it is frozen already: somebody else may have let a process go on.
+    fn freeze(&mut self) {
+        if !self.settled && self.kill_at.is_none() {
+            self.frozen = if tree::freeze(&mut self.stopped) { Frozen::Yes } else { Frozen::Partly };
+        }
+    }
+
+    fn thaw(&mut self) {
+        tree::thaw(&mut self.stopped);
+        self.frozen = Frozen::No;
     }
 
     fn stop(&mut self, grace_ms: u64) {
@@ -289,7 +318,9 @@ impl Session {
         if self.dead.is_none() && self.ended_by == EndedBy::Itself {
             self.ended_by = EndedBy::Stop;
         }
+        // TERM goes with CONT.
         tree::terminate();
+        (self.frozen, self.stopped) = (Frozen::No, BTreeSet::new());
         let at = sys::boot_ms().saturating_add(grace_ms);
         self.kill_at = Some(self.kill_at.map_or(at, |k| k.min(at)));
     }

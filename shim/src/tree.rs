@@ -16,6 +16,8 @@ use crate::wire::{ProcessId, Stat};
 
 /// Rounds of stopping before killing starts anyway: a tree that forks faster than we scan cannot hold us up.
 const FREEZE_ROUNDS: usize = 64;
+/// How long one freezing waits for processes that do not stop (uninterruptible), in milliseconds.
+const FREEZE_FOR_MS: u64 = 2_000;
 /// How long one killing waits for processes that do not die (uninterruptible), in milliseconds.
 const KILL_FOR_MS: u64 = 5_000;
 
@@ -57,6 +59,37 @@ pub fn signal(id: ProcessId, signal: libc::c_int) {
             unsafe { libc::kill(id.pid as libc::pid_t, signal) };
         }
         Err(_) => {}
+    }
+}
+
+/// Stops all who are not stopped yet and adds them to `stopped`, until two scans find everyone stopped: who was born between them came from
+/// a process that ran. False where somebody does not stop in time.
+pub fn freeze(stopped: &mut BTreeSet<ProcessId>) -> bool {
+    let give_up = sys::boot_ms() + FREEZE_FOR_MS;
+    let mut still_scans = 0;
+    loop {
+        // why: one that waits in the kernel (for a child that it vforked and that is stopped, say) stops before it runs on.
+        let will_stop = |s: &Stat| s.is_stopped() || (s.is_waiting() && stopped.contains(&s.id));
+        let running: Vec<_> = descendants().into_iter().filter(|id| stat(id.pid).is_some_and(|s| s.id == *id && !will_stop(&s))).collect();
+        for id in &running {
+            signal(*id, libc::SIGSTOP);
+            stopped.insert(*id);
+        }
+        still_scans = if running.is_empty() { still_scans + 1 } else { 0 };
+        if still_scans >= 2 {
+            return true;
+        }
+        if sys::boot_ms() >= give_up {
+            return false;
+        }
+        sys::poll(&mut [], 1);
+    }
+}
+
+/// CONT to those that were stopped by us; what the agent stopped itself stays so.
+pub fn thaw(stopped: &mut BTreeSet<ProcessId>) {
+    for id in std::mem::take(stopped) {
+        signal(id, libc::SIGCONT);
     }
 }
 

@@ -22,7 +22,7 @@ pub mod settings;
 use std::ffi::OsString;
 
 use super::hook::{Hook, HookAnswer, HookReply};
-use super::{Answer, Callbacks, Driver, Error, Launch, LaunchRequest, Output, ReadState, Resume};
+use super::{Answer, Callbacks, Cut, Driver, Error, Launch, LaunchRequest, Output, Reached, ReadState, Resume};
 use serde_json::Value;
 
 use crate::model::{Mediation, Piece, PromptContext, Rewrite};
@@ -95,8 +95,20 @@ impl Driver for Claude {
         conversation::rewritten(record, edits, id, uuid)
     }
 
+    fn cut(&self, record: &[u8], upto: &Reached, id: &str) -> Result<Cut, String> {
+        conversation::cut::cut(record, upto, id)
+    }
+
+    fn holds(&self, record: &[u8], message: Option<&str>, call: Option<&str>) -> bool {
+        conversation::cut::holds(record, message, call)
+    }
+
     fn hook(&self, payload: &[u8]) -> Result<Hook, Error> {
         hook::read(payload).map_err(|why| Error::BadHook { agent: self.name(), why })
+    }
+
+    fn hook_text(&self, output: &Value) -> String {
+        hook::response(output)
     }
 
     fn hook_answer(&self, answer: HookAnswer<'_>) -> HookReply {

@@ -7,8 +7,8 @@
 
 use serde_json::Value;
 
-use super::Output;
-use crate::model::TranscriptNamed;
+use super::{Output, ShownResult};
+use crate::model::{PromptContext, TranscriptNamed};
 
 /// One call of an agent's hook, understood.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +37,12 @@ pub enum HookEvent {
     },
     /// A tool call waits for the answer.
     Asked(HookAsked),
-    /// Something that needs no answer: results, replies, the end of a turn.
+    /// A result that the model has not seen yet: as the tool gave it, and as it is reported.
+    Shown {
+        result: Box<ShownResult>,
+        said: Box<Output>,
+    },
+    /// Something that needs no answer: replies, the end of a turn.
     Said(Vec<Output>),
     /// The conversation ended, for the agent's reason.
     Ended {
@@ -71,6 +76,14 @@ pub enum HookAnswer<'a> {
     Ask {
         reason: &'a str,
     },
+    /// A prompt that the agent must not take.
+    Refuse {
+        reason: &'a str,
+    },
+    /// What policies add to a prompt.
+    Context(&'a [PromptContext]),
+    /// What the model sees in place of a result, in the tool's own shape.
+    Instead(&'a Value),
     /// Nothing to say.
     Pass,
 }

@@ -10,7 +10,7 @@
 //!
 //! Called by `session` (live sessions) and by `cli` (`policy explain`, offline).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -27,6 +27,7 @@ pub mod demo;
 pub mod generic;
 pub mod hook;
 pub mod tools;
+pub mod usage;
 
 /// What the caller wants started.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +49,8 @@ pub struct LaunchRequest {
     pub results: bool,
     /// A fresh UUID for the agent's own conversation id.
     pub agent_session_id: String,
+    /// Its record is there already: the agent goes on from it.
+    pub goes_on: bool,
     pub model: Option<String>,
     /// The repository's own instructions, already read safely by the caller.
     pub instructions: Option<String>,
@@ -93,6 +96,25 @@ pub struct Resume {
     pub args: Vec<OsString>,
     /// Frames to write to its stdin at once; no prompt is among them.
     pub frames: Vec<Vec<u8>>,
+}
+
+/// What was said and done up to a moment, by the agent's own ids; `None` is all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Model messages with words.
+    pub messages: Option<BTreeSet<String>>,
+    /// Calls that have ended.
+    pub calls: Option<BTreeSet<String>>,
+}
+
+/// A conversation's record up to a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    pub bytes: Vec<u8>,
+    /// What the agent itself will add behind its end when it goes on from it.
+    pub adds: Option<&'static str>,
+    /// What was there and is not, where nothing was to be left out.
+    pub left_out: Option<String>,
 }
 
 /// One thing a line of the agent's output says. Sizes are bounded by the line cap of the caller.
@@ -215,6 +237,10 @@ pub struct Turn {
     pub denials: Option<u64>,
     /// Final counts by model over the process, where the agent gives them; names as in [`Output::Usage`].
     pub model_usage: BTreeMap<String, Usage>,
+    /// What the agent says these cost, by model.
+    pub model_cost: BTreeMap<String, Nanousd>,
+    /// Searches of the web over the process, which agents pay for beside tokens.
+    pub web_searches: u64,
     /// The call, by the agent's id, that it was told to defer, and ended the turn at.
     pub deferred: Option<String>,
 }
@@ -227,13 +253,7 @@ impl Turn {
         let mut rest = BTreeMap::new();
         for (model, total) in &self.model_usage {
             let had = recorded.get(model).copied().unwrap_or_default();
-            let more = Usage {
-                input: total.input.saturating_sub(had.input),
-                output: total.output.saturating_sub(had.output),
-                cache_read: total.cache_read.saturating_sub(had.cache_read),
-                cache_write: total.cache_write.saturating_sub(had.cache_write),
-                reasoning: None,
-            };
+            let more = total.beyond(had);
             if more.total() > 0 {
                 rest.insert(model.clone(), more);
             }
@@ -381,9 +401,21 @@ pub trait Driver: Send + Sync {
     fn rewritten(&self, _record: &[u8], _edits: &Rewrite, _id: &str, _uuid: &mut dyn FnMut() -> String) -> Result<Vec<u8>, String> {
         Err(format!("a record of {} cannot be written here", self.name()))
     }
+    /// The record of a new conversation `id` that holds what `record` does up to a moment; the error says why it cannot be made.
+    fn cut(&self, _record: &[u8], _upto: &Reached, _id: &str) -> Result<Cut, String> {
+        Err(format!("a record of {} cannot be cut here", self.name()))
+    }
+    /// Whether its record holds this message, and the result of this call, by now: it is written late.
+    fn holds(&self, _record: &[u8], _message: Option<&str>, _call: Option<&str>) -> bool {
+        true
+    }
     /// Reads what a hook of the agent was given on its standard input.
     fn hook(&self, _payload: &[u8]) -> Result<Hook, Error> {
         Err(Error::NoHooks(self.name()))
+    }
+    /// The text of a result that a hook shows, as the log holds it.
+    fn hook_text(&self, output: &Value) -> String {
+        output.to_string()
     }
     /// How the hook command ends so that the agent understands the answer. Where there are no hooks, it blocks.
     fn hook_answer(&self, _answer: HookAnswer<'_>) -> HookReply {
@@ -393,7 +425,9 @@ pub trait Driver: Send + Sync {
 
 /// Names how this version starts an agent: what `doctor` checked holds for this recipe only.
 pub fn recipe(agent: &str) -> Result<String, Error> {
-    let launch = driver(agent)?.launch(&LaunchRequest { program: Some(PathBuf::from("/agent")), ..LaunchRequest::default() })?;
+    let driver = driver(agent)?;
+    let request = LaunchRequest { program: Some(PathBuf::from("/agent")), ..LaunchRequest::default() };
+    let launch = driver.launch(&request)?;
     let mut hasher = blake3::Hasher::new_derive_key("beadle 2026-11 launch recipe");
     let mut part = |tag: u8, bytes: &[u8]| {
         hasher.update(&[tag]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
@@ -404,6 +438,10 @@ pub fn recipe(agent: &str) -> Result<String, Error> {
         part(2, value.as_bytes());
     }
     launch.frames.iter().for_each(|f| part(3, f));
+    if driver.shows_results() {
+        // As it is started where policies judge results.
+        driver.launch(&LaunchRequest { results: true, ..request })?.frames.iter().for_each(|f| part(4, f));
+    }
     Ok(hasher.finalize().to_hex().to_string())
 }
 

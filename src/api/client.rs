@@ -6,10 +6,16 @@
 //! - every error maps to one exit code ([`Error::exit`]).
 
 mod calls;
+mod keep;
+pub mod losses;
+mod memory;
+mod queue;
 mod sinks;
 mod sse;
 mod start;
 mod stream;
+mod tree;
+mod writer;
 
 use std::io;
 use std::path::PathBuf;
@@ -31,6 +37,7 @@ use crate::config::{self, Folders};
 pub use calls::LogChunk;
 pub use sse::{Message, SseReader};
 pub use stream::{EventStream, Item};
+pub use writer::{Emitter, Writer};
 
 /// How long an answer's head may take; long polls of 30 s fit in.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
@@ -133,6 +140,12 @@ impl Client {
     /// The same client, with the answer to a challenge.
     pub fn with_answer(&self, answer: String) -> Self {
         Self { answer: Some(answer), ..self.clone() }
+    }
+
+    /// Starts a daemon with another executable and waits until it listens. What was started is put into `started`, whether it came up
+    /// or not; another command's daemon may have been faster.
+    pub async fn start_program(&self, program: &std::path::Path, started: &mut Option<std::process::Child>) -> Result<()> {
+        start::daemon_of(&self.folders, program, started).await.map(drop)
     }
 
     pub const fn folders(&self) -> &Folders {

@@ -1,8 +1,9 @@
-//! Making a session's conversation shorter.
+//! Making a session's conversation shorter, and what it was before.
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::{Extension, Json};
 
 use super::App;
@@ -47,4 +48,12 @@ pub async fn compact(
         began_seq: report.began,
     };
     Ok((if dry_run { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(doc)))
+}
+
+pub async fn original(State(app): State<App>, Path((key, seq)): Path<(String, u64)>) -> Result<impl IntoResponse, ApiError> {
+    let id = app.manager.find(&key)?.id;
+    let manager = app.manager.clone();
+    let read = tokio::task::spawn_blocking(move || manager.original(&id, seq)).await;
+    let bytes = read.map_err(|_| ApiError::malformed("reading broke off".to_owned()))??;
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], bytes))
 }

@@ -9,11 +9,14 @@
 //! | add a rule | an allow rule |
 //! | take a rule back | an ask or deny rule |
 //! | trust a project's configuration | yes |
-//! | start a session | without a gate: `generic`, or with arguments that lower its mediation |
+//! | start or queue a session, or try one again | without a gate: `generic`, arguments that lower its mediation, a lane that workers take from |
+//! | let a paused session, or one of a tree, go on | where it had a breach |
+//! | a session that goes on from another | where that had a breach, or what a start would need |
 //! | attest an agent's program | where every check passed; a failed one takes trust away |
 //! | hooks of a settings file | taking them out: a hooked agent may then edit the file, and the daemon need not stay for it |
 //! | an installed plugin | all but taking a grant back: a policy may allow, and one that is gone denies nothing |
 //! | move a sink past events | yes |
+//! | erase from the log | yes |
 //! | add or remove an operator key | always, by a key where there is one |
 //!
 //! All else is open to the role `operator`: to deny, stop or kill nothing more is needed, nor to add what tightens, put hooks in,

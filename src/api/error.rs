@@ -48,8 +48,16 @@ impl From<store::Error> for ApiError {
     fn from(e: store::Error) -> Self {
         use store::Error as E;
         let status = match &e {
+            E::Write(_) => StatusCode::CONFLICT,
+            E::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             E::NotFound { .. } | E::NoApproval { .. } => StatusCode::NOT_FOUND,
-            E::Ambiguous { .. } | E::Undelivered { .. } => StatusCode::CONFLICT,
+            E::Ambiguous { .. }
+            | E::Undelivered { .. }
+            | E::NotArchived { .. }
+            | E::NothingToArchive { .. }
+            | E::NotErased { .. }
+            | E::BadBackup { .. }
+            | E::NotEmpty { .. } => StatusCode::CONFLICT,
             E::BadCursor { .. } | E::BadDigest { .. } | E::Checkpoint { .. } => StatusCode::BAD_REQUEST,
             E::Busy { .. } | E::Full { .. } | E::Closed => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -69,6 +77,8 @@ impl From<session::Error> for ApiError {
             E::Cwd { .. }
             | E::Program { .. }
             | E::Refused { .. }
+            | E::Record(_)
+            | E::Write(_)
             | E::BadRule { .. }
             | E::Agent(_)
             | E::NoPrompts(_)
@@ -79,7 +89,13 @@ impl From<session::Error> for ApiError {
             | E::InputClosed(_)
             | E::PutAway { .. }
             | E::Compaction { .. }
+            | E::Strategy { .. }
+            | E::NothingSaved { .. }
+            | E::NotTaken { .. }
             | E::NotEnded(..)
+            | E::NotRunning { .. }
+            | E::NotPaused { .. }
+            | E::NotPausable { .. }
             | E::NothingWaits { .. }
             | E::Answered { .. }
             | E::RuleLost { .. }
@@ -89,9 +105,14 @@ impl From<session::Error> for ApiError {
             | E::SessionRefused { .. }
             | E::PromptRefused { .. }
             | E::NotOurs(_)
+            | E::OtherWriter(_)
+            | E::OtherRecord { .. }
             | E::Silent(_)
             | E::OtherProcess { .. } => StatusCode::CONFLICT,
-            E::NoRule(_) => StatusCode::NOT_FOUND,
+            E::Tree(t) => tree(t),
+            E::Memory(m) => memory(m),
+            E::Queue(q) => queue(q),
+            E::NoRule(_) | E::NoOriginal { .. } | E::NoTranscript { .. } => StatusCode::NOT_FOUND,
             E::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             E::Busy | E::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             E::Process(
@@ -111,6 +132,38 @@ impl From<session::Error> for ApiError {
             E::Process(_) | E::Usurped(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, e.code(), e.to_string())
+    }
+}
+
+fn queue(e: &session::QueueError) -> StatusCode {
+    use session::QueueError as Q;
+    match e {
+        Q::NoLane { .. } => StatusCode::NOT_FOUND,
+        Q::Refused { .. } | Q::Circle { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        Q::Full { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Q::Stopped { .. } | Q::NotWaiting { .. } | Q::NotDead { .. } | Q::LeaseOver { .. } => StatusCode::CONFLICT,
+        Q::Kept { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn memory(e: &model::MemoryError) -> StatusCode {
+    use model::MemoryError as M;
+    match e {
+        M::NoEntry(_) => StatusCode::NOT_FOUND,
+        M::NamespaceFull { .. } | M::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+fn tree(e: &crate::session::TreeError) -> StatusCode {
+    use crate::session::TreeError as T;
+    match e {
+        T::NoTask { .. } => StatusCode::NOT_FOUND,
+        T::TooMany { .. } | T::Busy(_) | T::TooManyTasks(_) => StatusCode::TOO_MANY_REQUESTS,
+        T::Stored(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        T::TooDeep { .. } | T::GoesOn { .. } | T::Spent { .. } | T::Unmeasured { .. } | T::ToItself(_) | T::NoBranch { .. } => {
+            StatusCode::CONFLICT
+        }
     }
 }
 

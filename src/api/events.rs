@@ -1,9 +1,11 @@
 //! Events as pages and as server-sent streams that resume.
 //!
-//! A stream reads from the store and sleeps on its wake-ups, so a slow reader costs no memory: it simply reads later.
+//! A stream reads from the store and sleeps on its wake-ups, so a slow reader costs no memory: it simply reads later. What it holds is bounded,
+//! and what it was not given it is told ([`follow`](super::follow)).
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -17,12 +19,13 @@ use serde_json::value::RawValue;
 
 use super::App;
 use super::error::ApiError;
-use super::types::{Attach, EventDoc, EventsQuery, PAGE_BYTES, PAGE_DEFAULT, PAGE_MAX, Page, Problem, SSE_TYPE, SessionDoc};
+use super::follow::{Placed, QUEUE, QUEUE_BYTES, Tail};
+use super::types::{Attach, EventDoc, EventsQuery, MissedDoc, PAGE_BYTES, PAGE_DEFAULT, PAGE_MAX, Page, Problem, SSE_TYPE, SessionDoc};
 use crate::model::{SessionId, Status, format_ms};
 use crate::session::{AttachGuard, Manager};
 use crate::store::StoredEvent;
 
-/// Events read from the store at a time.
+/// Events of a page that are read from the store at a time.
 const READ: usize = 256;
 /// How often an idle link says that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -37,13 +40,13 @@ pub async fn of_session(
 ) -> Result<Response, ApiError> {
     let Query(q) = query?;
     let session = app.manager.find(&key)?;
-    let kinds = kinds(q.kinds.as_deref());
+    let wanted = Wanted::of(&q);
     let from = match (q.tail, q.from) {
         (Some(n), _) => session.last_seq.saturating_sub(n as u64) + 1,
         (None, from) => from.unwrap_or(1).max(1),
     };
     if !wants_stream(&headers) {
-        let page = page(&app.manager, &session.id, from, q.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX), &kinds)?;
+        let page = page(&app.manager, &session.id, from, q.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX), &wanted)?;
         return Ok(Json(page).into_response());
     }
     let from = match last_event_id(&headers) {
@@ -59,7 +62,8 @@ pub async fn of_session(
         manager: app.manager.clone(),
         id: session.id,
         next: from,
-        kinds,
+        wanted,
+        max_lag: q.max_lag,
         ready: Vec::new().into_iter(),
         done: false,
         _guard: guard,
@@ -75,21 +79,50 @@ pub async fn of_all(
     let Query(q) = query?;
     let store = app.manager.store();
     let after = match last_event_id(&headers) {
-        Some(id) => id.parse().map_err(|_| ApiError::malformed(format!("Last-Event-ID {id:?} is not a cursor of this stream")))?,
+        Some(id) => {
+            let token = id.chars().take(40).collect::<String>();
+            let place = id.parse().map_err(|_| ApiError::malformed(format!("Last-Event-ID {token:?} is not a cursor of this stream")))?;
+            let newest = store.newest_row()?;
+            if place > newest {
+                let why = format!("Last-Event-ID {token:?} is behind the newest event of this host, {newest}: it is another host's cursor");
+                return Err(ApiError::malformed(why));
+            }
+            place
+        }
         None => store.newest_row()?,
     };
     let reader = AllReader {
         wake: store.watch(),
         manager: app.manager.clone(),
+        tail: app.tail.clone(),
         after,
-        kinds: kinds(q.kinds.as_deref()),
+        wanted: Wanted::of(&q),
+        max_lag: q.max_lag,
         ready: Vec::new().into_iter(),
     };
     Ok(sse(stream::unfold(reader, |mut r| async move { r.message().await.map(|m| (Ok(m), r)) })))
 }
 
+/// Which events a reader wants.
+struct Wanted {
+    /// All where it is empty.
+    kinds: BTreeSet<String>,
+    attempt: Option<u32>,
+}
+
+impl Wanted {
+    fn of(q: &EventsQuery) -> Self {
+        Self { kinds: kinds(q.kinds.as_deref()), attempt: q.attempt }
+    }
+
+    fn has(&self, e: &StoredEvent) -> bool {
+        let (envelope, kinds) = (&e.envelope, &self.kinds);
+        (kinds.is_empty() || kinds.contains(envelope.event.kind())) && self.attempt.is_none_or(|n| n == envelope.attempt)
+    }
+}
+
 /// One page, cut by count and by bytes.
-fn page(manager: &Manager, id: &SessionId, from: u64, limit: usize, kinds: &BTreeSet<String>) -> Result<Page<EventDoc>, ApiError> {
+fn page(manager: &Manager, id: &SessionId, from: u64, limit: usize, wanted: &Wanted) -> Result<Page<EventDoc>, ApiError> {
     let mut items = Vec::new();
     let mut bytes = 0;
     let mut next = from;
@@ -100,7 +133,7 @@ fn page(manager: &Manager, id: &SessionId, from: u64, limit: usize, kinds: &BTre
         }
         for e in got {
             next = e.envelope.seq + 1;
-            if !kinds.is_empty() && !kinds.contains(e.envelope.event.kind()) {
+            if !wanted.has(&e) {
                 continue;
             }
             bytes += e.body.len();
@@ -131,6 +164,7 @@ pub fn doc(e: &StoredEvent) -> Result<EventDoc, ApiError> {
         body: RawValue::from_string(text).map_err(|x| damaged(format!("the stored body is not JSON ({x})")))?,
         prev: Some(e.prev.to_string()),
         hash: Some(e.hash.to_string()),
+        cursor: None,
     })
 }
 
@@ -138,7 +172,8 @@ struct Reader {
     manager: Manager,
     id: SessionId,
     next: u64,
-    kinds: BTreeSet<String>,
+    wanted: Wanted,
+    max_lag: Option<u64>,
     wake: tokio::sync::broadcast::Receiver<crate::store::Wake>,
     ready: std::vec::IntoIter<StoredEvent>,
     done: bool,
@@ -153,13 +188,16 @@ impl Reader {
         loop {
             for e in self.ready.by_ref() {
                 self.next = e.envelope.seq + 1;
-                if self.kinds.is_empty() || self.kinds.contains(e.envelope.event.kind()) {
+                if self.wanted.has(&e) {
                     let id = e.envelope.seq;
                     return Some(message(&e, id.to_string()));
                 }
             }
-            match self.manager.store().events(&self.id, self.next, READ) {
-                Ok(list) if !list.is_empty() => self.ready = list.into_iter(),
+            if let Some(missed) = self.skip() {
+                return Some(missed);
+            }
+            match self.manager.store().events(&self.id, self.next, QUEUE) {
+                Ok(list) if !list.is_empty() => self.ready = bounded(list).into_iter(),
                 Ok(_) => match self.manager.store().session(&self.id) {
                     Ok(s) if s.status == Status::Ended && s.last_seq < self.next => {
                         self.done = true;
@@ -172,6 +210,16 @@ impl Reader {
                 Err(e) => return Some(self.problem(e.into())),
             }
         }
+    }
+
+    /// Goes to the end, where the follower is farther behind than it wants to be.
+    fn skip(&mut self) -> Option<sse::Event> {
+        let max = self.max_lag?;
+        let newest = self.manager.store().session(&self.id).ok()?.last_seq;
+        let count = (newest + 1).checked_sub(self.next).filter(|lag| *lag > max)?;
+        let missed = MissedDoc { after: (self.next - 1).to_string(), count, why: "lag".to_owned() };
+        self.next = newest + 1;
+        Some(json_message("missed", &missed).id(newest.to_string()))
     }
 
     async fn sleep(&mut self) {
@@ -192,24 +240,48 @@ impl Reader {
     }
 }
 
+/// What one follower holds: at least one event.
+fn bounded(mut list: Vec<StoredEvent>) -> Vec<StoredEvent> {
+    let mut bytes = 0;
+    let fits = list.iter().take_while(|e| {
+        bytes += e.body.len();
+        bytes <= QUEUE_BYTES
+    });
+    let fits = fits.count().max(1);
+    list.truncate(fits);
+    list
+}
+
 struct AllReader {
     manager: Manager,
+    tail: Arc<Tail>,
     after: u64,
-    kinds: BTreeSet<String>,
+    wanted: Wanted,
+    max_lag: Option<u64>,
     wake: tokio::sync::broadcast::Receiver<crate::store::Wake>,
-    ready: std::vec::IntoIter<(u64, StoredEvent)>,
+    ready: std::vec::IntoIter<Placed>,
 }
 
 impl AllReader {
     async fn message(&mut self) -> Option<sse::Event> {
         loop {
-            for (row, e) in self.ready.by_ref() {
+            while let Some((row, e)) = self.ready.as_slice().first().cloned() {
+                // why: numbers of rows have no gaps but those of removed sessions.
+                if row > self.after + 1 {
+                    let missed = MissedDoc { after: self.after.to_string(), count: row - self.after - 1, why: "gone".to_owned() };
+                    self.after = row - 1;
+                    return Some(json_message("missed", &missed).id(self.after.to_string()));
+                }
+                self.ready.next();
                 self.after = row;
-                if self.kinds.is_empty() || self.kinds.contains(e.envelope.event.kind()) {
+                if self.wanted.has(&e) {
                     return Some(message(&e, row.to_string()));
                 }
             }
-            match self.manager.store().events_after_row(self.after, READ) {
+            if let Some(missed) = self.skip() {
+                return Some(missed);
+            }
+            match self.tail.after(self.manager.store(), self.after) {
                 Ok(list) if !list.is_empty() => self.ready = list.into_iter(),
                 Ok(_) => {
                     let _ = tokio::time::timeout(POLL, self.wake.recv()).await;
@@ -220,6 +292,16 @@ impl AllReader {
                 }
             }
         }
+    }
+
+    /// Goes to the end, where the follower is farther behind than it wants to be.
+    fn skip(&mut self) -> Option<sse::Event> {
+        let max = self.max_lag?;
+        let newest = self.manager.store().newest_row().ok()?;
+        let count = newest.checked_sub(self.after).filter(|lag| *lag > max)?;
+        let missed = MissedDoc { after: self.after.to_string(), count, why: "lag".to_owned() };
+        self.after = newest;
+        Some(json_message("missed", &missed).id(newest.to_string()))
     }
 }
 

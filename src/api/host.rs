@@ -15,11 +15,13 @@ use tokio::sync::watch;
 use super::App;
 use super::confirm::{Asking, Refusal};
 use super::error::ApiError;
-use super::types::{HostDoc, NoticesDoc, Page, PolicyDoc, TrustDoc, TrustRequest};
+use super::types::{HostDoc, KeptDoc, KeptProgramDoc, NoticesDoc, Page, PolicyDoc, RecoveredDoc, ReloadDoc, TrustDoc, TrustRequest};
 use crate::config::{self, Folders};
 use crate::model::{Event, Subject, format_ms};
 use crate::notify::Counts;
 use crate::operator::Need;
+use crate::process;
+use crate::session::Recovered;
 use crate::store::{HostEvent, ProjectTrusted, Store};
 
 /// Name of the host document that holds trusted projects.
@@ -31,6 +33,9 @@ const TRUST_MAX: usize = 2_000;
 pub struct About {
     pub folders: Folders,
     pub started_at: i64,
+    /// The executable.
+    pub program: PathBuf,
+    pub recovered: Recovered,
     pub shutdown: watch::Sender<bool>,
     /// What became of notices, by channel.
     pub told: Vec<(&'static str, Arc<Counts>)>,
@@ -57,6 +62,32 @@ pub async fn shutdown(State(app): State<App>) -> Result<(StatusCode, Json<HostDo
     let doc = document(&app).await?;
     app.about.shutdown.send_replace(true);
     Ok((StatusCode::ACCEPTED, Json(doc)))
+}
+
+/// It may loosen what live sessions may do, so it is confirmed like a change of their rules.
+pub async fn reload(State(app): State<App>, asking: Asking) -> Result<Json<ReloadDoc>, Refusal> {
+    let subject = Subject::new("read the configuration anew").with("file", app.about.folders.config_file().display().to_string());
+    let actor = asking.confirmed(&app, Need::Configured, subject).await?;
+    let done = app.manager.reload(&actor).await?;
+    let kept = done.kept.into_iter().map(|(session, why)| KeptDoc { session: session.to_string(), why }).collect();
+    Ok(Json(ReloadDoc {
+        live_count: app.manager.live_count() as u64,
+        changed_count: done.changed as u64,
+        kept,
+        at_restart: done.at_restart.into_iter().map(str::to_owned).collect(),
+    }))
+}
+
+/// Keeps a copy of this daemon's executable, by which an upgrade can be taken back.
+pub async fn keep(State(app): State<App>) -> Result<(StatusCode, Json<KeptProgramDoc>), ApiError> {
+    let dir = app.about.folders.data.join("bin");
+    let kept = tokio::task::spawn_blocking(move || process::keep_host(&dir)).await;
+    let failed = |code: &'static str, why: String| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code, why);
+    match kept {
+        Ok(Ok(path)) => Ok((StatusCode::CREATED, Json(KeptProgramDoc { path: path.display().to_string() }))),
+        Ok(Err(e)) => Err(failed(e.code(), e.to_string())),
+        Err(e) => Err(failed("BDL-API-019", format!("keeping a copy ended abnormally: {e}; try again"))),
+    }
 }
 
 pub async fn trusted(State(app): State<App>) -> Result<Json<Page<TrustDoc>>, ApiError> {
@@ -112,10 +143,16 @@ async fn document(app: &App) -> Result<HostDoc, ApiError> {
         .assemble(None, &[])
         .await
         .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.code(), e.to_string()))?;
-    let policies = assembled.events.iter().filter_map(policy).collect();
+    let policies = policies(&assembled.events);
     Ok(HostDoc {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
+        program: app.about.program.display().to_string(),
+        recovered: RecoveredDoc {
+            adopted_count: app.about.recovered.adopted as u64,
+            ended_count: app.about.recovered.ended as u64,
+            failed_count: app.about.recovered.lost as u64,
+        },
         started_at: format_ms(app.about.started_at),
         data: f.data.display().to_string(),
         socket: f.socket().display().to_string(),
@@ -138,6 +175,11 @@ fn notices(channel: &str, c: &Counts) -> NoticesDoc {
         outdated_count: read(&c.outdated),
         last_error: c.last_error(),
     }
+}
+
+/// The policies of a chain, from the events of its assembly.
+pub fn policies(events: &[Event]) -> Vec<PolicyDoc> {
+    events.iter().filter_map(policy).collect()
 }
 
 fn policy(e: &Event) -> Option<PolicyDoc> {

@@ -169,14 +169,15 @@ async fn confirmed(app: &App, asking: Asking, plugin: &Installed, r: PluginActRe
             let subject = if accept_changes { subject.with("changes", "looser decisions are accepted") } else { subject };
             (PluginChange::Upgrade { digest, origin, grants, accept: accept_changes }, subject)
         }
-        R::RollBack { to } => {
+        R::RollBack { to, accept_changes } => {
             let target = app.manager.rollback_target(&plugin.name, to.as_deref())?;
             let subject = of(plugin, "roll a plugin back")
                 .with("to version", &target.version)
                 .with("to digest", &target.digest)
                 .with("grants", target.grants.words().join(" "));
+            let subject = if accept_changes { subject.with("changes", "looser decisions are accepted") } else { subject };
             // why its digest: what was confirmed is what is done, whatever the word stands for by then.
-            (PluginChange::RollBack { to: Some(target.digest) }, subject)
+            (PluginChange::RollBack { to: Some(target.digest), accept: accept_changes }, subject)
         }
     };
     let actor = asking.confirmed(app, Need::Configured, subject).await?;

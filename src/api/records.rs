@@ -13,7 +13,7 @@ use futures_util::stream;
 use super::App;
 use super::error::ApiError;
 use super::types::{
-    ENDED_HEADER, FindingDoc, LOGS_MAX, LogStream, LogsQuery, NEXT_HEADER, OFFSET_HEADER, VerifyDoc, VerifyRequest, WAIT_MAX_MS,
+    ENDED_HEADER, ErasureDoc, FindingDoc, LOGS_MAX, LogStream, LogsQuery, NEXT_HEADER, OFFSET_HEADER, VerifyDoc, VerifyRequest, WAIT_MAX_MS,
 };
 use crate::model::{SessionId, Status};
 use crate::process::{Stream, read_log, read_tail};
@@ -33,7 +33,12 @@ pub async fn logs(
 ) -> Result<Response, ApiError> {
     let Query(q) = query?;
     let session = app.manager.find(&key)?;
-    let (id, dir) = (session.id.clone(), app.manager.run_dir(&session));
+    let attempt = q.attempt.unwrap_or(session.attempt);
+    if q.attempt.is_some() && !(1..=session.attempt).contains(&attempt) {
+        let message = format!("session {} has attempts 1 to {}, and {attempt} is none of them", session.id, session.attempt);
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "BDL-API-040", message));
+    }
+    let (id, dir) = (session.id.clone(), app.manager.attempt_dir(&session.id, attempt));
     let which = match q.stream {
         LogStream::Out => Stream::Out,
         LogStream::Err => Stream::Err,
@@ -42,7 +47,8 @@ pub async fn logs(
     let deadline = tokio::time::Instant::now() + Duration::from_millis(q.wait_ms.unwrap_or(0).min(WAIT_MAX_MS));
     loop {
         // why in this order: a session seen as ended before the read has written all it will.
-        let ended = app.manager.store().session(&id)?.status == Status::Ended;
+        let now = app.manager.store().session(&id)?;
+        let ended = now.status == Status::Ended || q.attempt.is_some_and(|n| n < now.attempt);
         let part = match (q.offset, q.tail) {
             (None, Some(n)) => read_tail(&dir, which, usize::try_from(n).unwrap_or(limit).min(limit)),
             (offset, _) => read_log(&dir, which, offset.unwrap_or(0), limit),
@@ -113,6 +119,9 @@ fn document(r: Report, checkpoint: Option<serde_json::Value>) -> VerifyDoc {
             .take(FINDINGS_MAX)
             .map(|f| FindingDoc { session: f.session, seq: f.seq, what: f.detail })
             .collect(),
+        archive_count: r.archives,
+        erased_count: r.erased,
+        erasures: r.erasures.into_iter().map(|(session, seq)| ErasureDoc { session, seq }).collect(),
         checkpoint,
     }
 }

@@ -1,7 +1,7 @@
 //! Roles: what a connection may do follows from who its peer descends from, not from what it says.
 //!
-//! A process below a live session's shim has the role of that session, whatever user it is; everyone else of the host's own uid is
-//! the operator. The peer is held by pidfd where the kernel gives one, so a reused pid cannot borrow a role.
+//! A process below a live session's shim has the role of that session, whatever user it is; one below a shim of ours whose session is
+//! not known has none; everyone else of the host's own uid is the operator. The peer is held by pidfd where the kernel gives one, so a reused pid cannot borrow a role.
 //!
 //! Called for each connection (`Peer`) and each request (`operator_only`).
 
@@ -67,6 +67,10 @@ impl Peer {
         // why: a session's first process runs before its session is in that list; it is below this daemon all the same.
         if chain.iter().skip(1).any(|p| p.pid == std::process::id()) {
             return Role::Nobody(STARTING);
+        }
+        // why: its session may be unknown here (a backup took the place of the data folder), and it stays an agent's process.
+        if chain.iter().any(|p| manager.is_shim(*p)) {
+            return Role::Nobody("it belongs to a session that this host does not know");
         }
         Role::Operator
     }

@@ -12,12 +12,12 @@ use super::App;
 use super::confirm::{Asking, Refusal};
 use super::error::ApiError;
 use super::types::{
-    LABELS_MAX, PAGE_DEFAULT, PAGE_MAX, PROMPT_MAX, Page, ProcessDoc, RemoveQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery,
-    StopRequest, WAIT_MAX_MS, WaitQuery,
+    BriefRequest, CHILDREN_SHOWN, ChildDoc, LABELS_MAX, PAGE_DEFAULT, PAGE_MAX, PROMPT_MAX, Page, ProcessDoc, QueueRequest, RemoveQuery,
+    RunRequest, SendRequest, SessionDetailDoc, SessionDoc, SessionsQuery, StopRequest, WAIT_MAX_MS, WaitQuery,
 };
-use crate::model::{Actor, Session, Subject};
+use crate::model::{Actor, Handler, Session, Subject};
 use crate::operator::Need;
-use crate::session::{StartRequest, is_gated};
+use crate::session::{Ask, Brief, StartRequest, is_gated};
 use crate::store::Filter;
 
 type Answer<T> = Result<T, ApiError>;
@@ -34,7 +34,10 @@ pub async fn run(
     if r.labels.len() > LABELS_MAX || r.labels.iter().any(|(k, v)| k.is_empty() || k.len() > 64 || v.len() > 256) {
         return Err(ApiError::malformed(format!("labels: at most {LABELS_MAX}, keys of 1 to 64 bytes, values of at most 256")).into());
     }
-    let actor = match loosens(&r) {
+    if r.compact_at.is_some_and(|p| !(1..=100).contains(&p)) {
+        return Err(ApiError::malformed("compact_at: 1 to 100 percent, 100 is never".to_owned()).into());
+    }
+    let actor = match loosens(&r).or_else(|| elsewhere(&app, &r)) {
         Some(action) => asking.confirmed(&app, Need::Configured, ungated(&r, action)).await?,
         None => asking.actor(),
     };
@@ -49,14 +52,53 @@ pub async fn run(
         env: r.env,
         prompt: r.prompt,
         labels: r.labels,
+        brief: brief(r.brief),
         write_root: r.write_root.map(PathBuf::from),
         model: r.model,
         mcp_config: r.mcp_config,
         attach: r.attach,
         keep_open: r.keep_open,
+        limits: r.limits,
+        compact_at: r.compact_at,
+        going_on: None,
+        plan: r.plan,
     };
-    let session = app.manager.start(request, actor).await?;
+    let session = match r.queue {
+        Some(q) => app.manager.enqueue(request, ask(q)?, actor).await?,
+        None => app.manager.start(request, actor).await?,
+    };
     Ok((StatusCode::CREATED, Json(SessionDoc::from(&session))))
+}
+
+pub(super) fn brief(b: BriefRequest) -> Brief {
+    Brief {
+        target: b.target,
+        owner: b.owner,
+        mission: b.mission,
+        assignment: b.assignment,
+        phase: b.phase,
+        tenant: b.tenant,
+        thread: b.thread,
+        parent: b.parent,
+        allowed_tools: b.allowed_tools,
+        read_only_repo: b.read_only_repo,
+        expect_report: b.expect_report,
+        origin: None,
+    }
+}
+
+fn ask(q: QueueRequest) -> Answer<Ask> {
+    let at = q.at.as_deref().map(time_of).transpose()?;
+    if at.is_some() && q.delay_ms.is_some() {
+        return Err(ApiError::malformed("queue: at and delay_ms exclude each other"));
+    }
+    Ok(Ask { lane: q.lane, priority: q.priority, at, delay_ms: q.delay_ms, after: q.after })
+}
+
+/// Workers elsewhere may run it, where no gate of this host is.
+fn elsewhere(app: &App, r: &RunRequest) -> Option<&'static str> {
+    let handler = app.manager.handler_of(r.queue.as_ref()?.lane.as_deref())?;
+    (handler != Handler::Internal).then_some("queue a session that workers may run without a gate")
 }
 
 /// What is confirmed about a start: nothing where every call will be judged.
@@ -64,7 +106,13 @@ fn loosens(r: &RunRequest) -> Option<&'static str> {
     if !r.unsafe_args.is_empty() {
         return Some("start a session with arguments that lower its mediation");
     }
-    (!is_gated(&r.agent)).then_some("start a session without a gate")
+    let plan = r.plan.as_ref();
+    if plan.is_some_and(|p| p.verifier.is_some()) {
+        return Some("start a session whose attempts a command judges");
+    }
+    let tiers = plan.map(|p| p.tiers.as_slice()).unwrap_or_default();
+    let ungated = tiers.iter().any(|t| t.agent.is_empty() || !is_gated(&t.agent)) || (tiers.is_empty() && !is_gated(&r.agent));
+    ungated.then_some("start a session without a gate")
 }
 
 /// Every part of such a start.
@@ -82,19 +130,51 @@ fn ungated(r: &RunRequest, action: &str) -> Subject {
 
 pub async fn list(State(app): State<App>, query: Result<Query<SessionsQuery>, QueryRejection>) -> Answer<Json<Page<SessionDoc>>> {
     let Query(q) = query?;
-    let label = q.label.as_deref().map(label_of).transpose()?;
+    let labels = q.labels().map_err(|part| ApiError::malformed(format!("label {part:?} is not of the form key=value")))?;
+    if labels.len() > LABELS_MAX {
+        return Err(ApiError::malformed(format!("{} labels, over the limit of {LABELS_MAX}", labels.len())));
+    }
+    let time = |t: &Option<String>| t.as_deref().map(time_of).transpose();
+    let (since, until) = (time(&q.since)?, time(&q.until)?);
+    let parent = q.parent.as_deref().map(|key| app.manager.store().find(key)).transpose()?;
     let page = app.manager.store().sessions(&Filter {
         status: q.status.into_iter().collect(),
+        outcome: q.outcome.into_iter().collect(),
         agent: q.agent,
-        label,
+        name: q.name,
+        owner: q.owner,
+        mission: q.mission,
+        phase: q.phase,
+        tenant: q.tenant,
+        thread: q.thread,
+        parent,
+        labels,
+        since,
+        until,
+        sort: q.sort.unwrap_or_default(),
+        reverse: q.reverse.unwrap_or_default(),
         limit: q.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX),
         cursor: q.cursor,
     })?;
-    Ok(Json(Page { items: page.items.iter().map(SessionDoc::from).collect(), next: page.next }))
+    let mut items = Vec::with_capacity(page.items.len());
+    for session in page.items {
+        items.push(SessionDoc::from(&app.manager.reconciled(session).await));
+    }
+    Ok(Json(Page { items, next: page.next }))
 }
 
-pub async fn show(State(app): State<App>, Path(key): Path<String>) -> Answer<Json<SessionDoc>> {
-    Ok(doc(&app.manager.find(&key)?))
+pub async fn show(State(app): State<App>, Path(key): Path<String>) -> Answer<Json<SessionDetailDoc>> {
+    let session = app.manager.reconciled(app.manager.find(&key)?).await;
+    let store = app.manager.store();
+    let newest = store.sessions(&Filter { parent: Some(session.id.clone()), limit: CHILDREN_SHOWN, ..Filter::default() })?.items;
+    let child = |s: Session| ChildDoc { id: s.id.to_string(), name: s.name, status: s.status, outcome: s.outcome };
+    let folder = Some(app.manager.run_dir(&session)).filter(|d| d.is_dir());
+    Ok(Json(SessionDetailDoc {
+        session: SessionDoc::from(&session),
+        children: newest.into_iter().map(child).collect(),
+        children_count: store.children(&session.id)?,
+        folder: folder.map(|d| d.display().to_string()),
+    }))
 }
 
 pub async fn remove(
@@ -175,6 +255,13 @@ pub async fn processes(State(app): State<App>, Path(key): Path<String>) -> Answe
         })
         .collect();
     Ok(Json(Page { items, next: None }))
+}
+
+/// A time in RFC 3339 as wall milliseconds.
+pub(super) fn time_of(given: &str) -> Answer<i64> {
+    let wrong =
+        || ApiError::malformed(format!("time {:?} is not of the form 2026-01-31T08:00:00Z", given.chars().take(40).collect::<String>()));
+    chrono::DateTime::parse_from_rfc3339(given).map(|t| t.timestamp_millis()).map_err(|_| wrong())
 }
 
 /// `key=value`.

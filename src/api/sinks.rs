@@ -8,8 +8,8 @@ use super::App;
 use super::confirm::{Asking, Refusal};
 use super::error::ApiError;
 use super::types::{
-    DeadLetterDoc, DeadLettersQuery, PAGE_DEFAULT, PAGE_MAX, Page, SinkCursor, SinkDoc, SinkErrorDoc, SinkRetryDoc, SinkRetryRequest,
-    SinkSkipDoc, SinkSkipRequest, SinksDoc,
+    DeadLetterDoc, DeadLettersQuery, PAGE_DEFAULT, PAGE_MAX, Page, SinkCursor, SinkDoc, SinkErrorDoc, SinkPluginDoc, SinkRetryDoc,
+    SinkRetryRequest, SinkSkipDoc, SinkSkipRequest, SinksDoc,
 };
 use crate::model::{Subject, format_ms};
 use crate::operator::Need;
@@ -73,6 +73,7 @@ fn doc(s: SinkStatus) -> SinkDoc {
         kind: s.kind.to_owned(),
         mode: s.mode.to_owned(),
         group: s.group,
+        plugin: s.component.map(|c| SinkPluginDoc { name: c.name, version: c.version, digest: c.digest }),
         cursor: SinkCursor { host_seq: s.place.host_seq, row: s.place.row },
         lag_events: s.lag_events,
         lag_ms: s.lag_ms,

@@ -2,24 +2,56 @@
 //!
 //! | method and path | query or body | answer |
 //! | --- | --- | --- |
-//! | `POST /v1/sessions` | [`RunRequest`] | 201 [`SessionDoc`], once the agent process runs |
-//! | `GET /v1/sessions` | [`SessionsQuery`] | [`Page`]`<`[`SessionDoc`]`>`, newest first |
-//! | `GET /v1/sessions/{id}` | | [`SessionDoc`] |
+//! | `POST /v1/sessions` | [`RunRequest`] | 201 [`SessionDoc`], once the agent process runs, or it is in the queue |
+//! | `GET /v1/sessions` | [`SessionsQuery`] | [`Page`]`<`[`SessionDoc`]`>`, newest first unless asked for otherwise |
+//! | `GET /v1/sessions/{id}` | | [`SessionDetailDoc`] |
 //! | `DELETE /v1/sessions/{id}` | [`RemoveQuery`] | [`SessionDoc`] as it was last |
 //! | `POST /v1/sessions/{id}/prompts` | [`SendRequest`] | 202 [`SessionDoc`], once the prompt is durable |
 //! | `POST /v1/sessions/{id}/compact` | [`CompactRequestDoc`] | [`CompactDoc`]: 200 of a dry run, else 202 once `compaction_began` is durable |
+//! | `GET /v1/sessions/{id}/compactions/{seq}/original` | | `application/x-ndjson`: the agent's record before the compaction that event `seq` tells of |
 //! | `POST /v1/sessions/{id}/stop` | [`StopRequest`] | 202 [`SessionDoc`], once `session_stopping` is durable |
 //! | `GET /v1/sessions/{id}/events` | [`EventsQuery`] | [`Page`]`<`[`EventDoc`]`>`, or SSE when `Accept: text/event-stream` |
 //! | `GET /v1/events` | [`EventsQuery`] | SSE over all sessions |
 //! | `GET /v1/sessions/{id}/processes` | | [`Page`]`<`[`ProcessDoc`]`>`, parents before children |
 //! | `GET /v1/sessions/{id}/account` | [`AccountQuery`] | [`AccountDoc`]: decisions joined with effects |
+//! | `GET /v1/sessions/{id}/attempts` | [`AttemptsQuery`] | [`AttemptsDoc`]: every attempt, and sums by agent, phase and session |
+//! | `POST /v1/sessions/{id}/checkpoint` | [`CheckpointRequest`] | 201 [`CheckpointDoc`]: its worktree as a commit |
+//! | `POST /v1/rollback` | [`RollbackRequest`] | [`RollbackDoc`]: attempts of ended sessions, marked all or none |
 //! | `GET /v1/sessions/{id}/logs` | [`LogsQuery`] | octets with the headers [`OFFSET_HEADER`], [`NEXT_HEADER`], [`ENDED_HEADER`] |
 //! | `GET /v1/sessions/{id}/plugin-logs` | [`PluginLogsQuery`] | [`Page`]`<`[`PluginLogDoc`]`>` of a live session's chain, in its order |
+//! | `POST /v1/sessions/{id}/pause` | [`PauseRequest`] | [`SessionDoc`], paused |
+//! | `POST /v1/sessions/{id}/resume` | [`ResumeRequest`] | [`SessionDoc`], running |
+//! | `GET /v1/sessions/{id}/tree` | | [`TreeDoc`]: the session with all below it, and what they used together |
+//! | `POST /v1/sessions/{id}/tree` | [`TreeActRequest`] | 202 [`TreeActDoc`], once all were told |
+//! | `POST /v1/sessions/{id}/branches` | [`BranchRequestDoc`] | 201 [`SessionDoc`] of the new session, once its agent process runs |
+//! | `POST /v1/sessions/{id}/handoffs` | [`HandOffRequest`] | [`SessionDoc`], once it is durable |
+//! | `GET /v1/sessions/{id}/tasks` | | [`Page`]`<`[`TaskDoc`]`>`, in the order in which they came |
+//! | `POST /v1/sessions/{id}/tasks` | [`TaskRequest`] | 201 [`TaskDoc`] |
+//! | `POST /v1/sessions/{id}/tasks/{task}` | [`TaskRequest`] | [`TaskDoc`] as it then is |
 //! | `GET /v1/sessions/{id}/wait` | [`WaitQuery`] | [`SessionDoc`] when it has ended or the time is over, at most 30 s: repeat |
 //! | `GET /v1/sessions/{id}/verify` | | [`VerifyDoc`] |
 //! | `GET /v1/sessions/{id}/export` | | `application/x-ndjson`, one event a line with its hash fields |
+//! | `GET /v1/sessions/{id}/transcripts` | | [`Page`]`<`[`TranscriptDoc`]`>`: the agent's own records, kept at the end of each attempt |
+//! | `GET /v1/sessions/{id}/transcript` | [`TranscriptQuery`] | `application/x-ndjson`: one of them |
+//! | `POST /v1/sessions/{id}/archive` | [`ArchiveRequest`] | [`ArchiveDoc`], once the events are in the file and out of the database |
+//! | `POST /v1/sessions/{id}/archive/restore` | | [`Page`]`<`[`ArchiveDoc`]`>`: what is back in the database |
+//! | `POST /v1/archives` | [`ArchivesRequest`] | [`Page`]`<`[`ArchiveDoc`]`>`, one a session |
+//! | `POST /v1/sessions/{id}/redact` | [`RedactRequest`] | [`RedactDoc`], once nothing of it is left |
 //! | `GET /v1/verify` | | [`VerifyDoc`] of the whole store |
 //! | `POST /v1/verify` | [`VerifyRequest`] | [`VerifyDoc`] |
+//! | `POST /v1/writes` | [`WriteRequest`], at most [`WRITE_BODY_MAX`] | 201 [`WroteDoc`], once it is durable; 200 where it was in the log already |
+//! | `GET /v1/queue` | | [`QueueDoc`]: each lane in numbers |
+//! | `POST /v1/queue` | [`LaneRequest`] | [`QueueDoc`], once it is durable |
+//! | `GET /v1/queue/sessions` | [`QueueQuery`] | [`Page`]`<`[`QueuedDoc`]`>`: at most 1,000, in the order of their lanes and places |
+//! | `POST /v1/queue/sessions/{id}` | [`QueueMoveRequest`] | [`SessionDoc`], waiting |
+//! | `DELETE /v1/queue/sessions/{id}` | | [`SessionDoc`], ended as stopped; its log stays |
+//! | `GET /v1/queue/dead` | [`QueueQuery`] | [`Page`]`<`[`SessionDoc`]`>`, newest first, among the newest 10,000 that ended badly |
+//! | `POST /v1/queue/dead/{id}` | | 201 [`SessionDoc`]: a new session with the same request |
+//! | `POST /v1/queue/leases` | [`LeaseRequest`] | [`LeaseDoc`], once the lease is durable |
+//! | `POST /v1/queue/leases/{id}` | [`LeaseWord`] | [`SessionDoc`]; 409 when the lease is over |
+//! | `GET /v1/memory` | [`MemoryQuery`] | [`Page`]`<`[`MemoryDoc`]`>`: with `q` the best first, else the newest |
+//! | `POST /v1/memory` | [`MemoryAddRequest`] | 201 [`MemoryDoc`], once it is durable |
+//! | `DELETE /v1/memory/{id}` | | [`MemoryDoc`] as it was |
 //! | `GET /v1/rules` | [`RulesQuery`] | [`Page`]`<`[`RuleDoc`]`>` |
 //! | `POST /v1/rules` | [`RuleRequest`] | 201 [`RuleDoc`] |
 //! | `DELETE /v1/rules/{id}` | | [`RuleDoc`] |
@@ -30,12 +62,17 @@
 //! | `GET /v1/hooks` | | [`HooksDoc`] |
 //! | `POST /v1/hooks` | [`HookedRequest`] | [`HooksDoc`] |
 //! | `GET /v1/host` | | [`HostDoc`] |
+//! | `POST /v1/host/keep` | | 201 [`KeptProgramDoc`]: a copy of its executable, to go back to |
 //! | `POST /v1/host/shutdown` | | 202 [`HostDoc`]; sessions go on, the daemon ends |
+//! | `POST /v1/host/reload` | | [`ReloadDoc`]: the configuration was read anew; 422 where it cannot be, and nothing has changed |
+//! | `POST /v1/host/gc` | [`CollectRequestDoc`] | [`CollectDoc`]: what went, or would |
+//! | `POST /v1/host/backup` | [`BackupRequest`] | [`BackupDoc`], once all of it is on disk |
 //! | `POST /v1/plugin-files` | a component, at most [`COMPONENT_MAX`] | 201 [`ComponentDoc`], once it is durable; nothing is installed by it |
 //! | `POST /v1/plugins/look` | [`PluginLookRequest`] | [`PluginLookDoc`]: what the component is, what it asks for |
 //! | `GET /v1/plugins` | | [`Page`]`<`[`PluginDoc`]`>` |
 //! | `POST /v1/plugins` | [`PluginAddRequest`] | 201 [`PluginDoc`] |
 //! | `GET /v1/plugins/{name}` | | [`PluginDoc`] |
+//! | `GET /v1/plugins/{name}/logs` | [`KeptLogsQuery`] | [`PluginLogDoc`]: the newest lines of a plugin, over all sessions, ended ones too |
 //! | `POST /v1/plugins/{name}` | [`PluginActRequest`] | [`PluginDoc`] as it then is |
 //! | `DELETE /v1/plugins/{name}` | | [`PluginDoc`] as it was last |
 //! | `GET /v1/programs` | [`ProgramQuery`] | [`ProgramDoc`]: what would run, and whether it is attested |
@@ -47,6 +84,7 @@
 //! | `GET /v1/sinks/{name}/dead-letters` | [`DeadLettersQuery`] | [`Page`]`<`[`DeadLetterDoc`]`>`, oldest first |
 //! | `POST /v1/sinks/{name}/retry` | [`SinkRetryRequest`] | [`SinkRetryDoc`] |
 //! | `POST /v1/sinks/{name}/skip` | [`SinkSkipRequest`] | [`SinkSkipDoc`] |
+//! | `GET /v1/ledger` | [`LedgerQuery`] | [`LedgerDoc`]: model calls, grouped |
 //! | `GET /v1/stats` | [`StatsQuery`] | [`StatsDoc`] |
 //! | `GET /metrics` | | numbers in the text form of Prometheus (OpenMetrics) |
 //! | `GET /v1/operator` | | [`OperatorDoc`] |
@@ -61,7 +99,8 @@
 //! [`CONFIRM_HEADER`], is then let through.
 //!
 //! **SSE.** One event a message: `id:` is an opaque cursor (of one session: the seq), `event: event`, `data:` an [`EventDoc`].
-//! `Last-Event-ID` resumes after it. A comment every 15 s keeps the link alive. After the last event of an ended session comes
+//! `Last-Event-ID` resumes after it, over a restart of the daemon too. `event: missed` with a [`MissedDoc`] tells of events that are not given
+//! (its `id:` is the place behind them). A comment every 15 s keeps the link alive. After the last event of an ended session comes
 //! `event: end` with its [`SessionDoc`], then the stream closes; `event: problem` with a [`Problem`] closes it too.
 //! `attach=answer` marks the reader as a terminal that can answer approvals while it is connected; any operator may answer without it.
 //!
@@ -75,31 +114,55 @@ use serde::{Deserialize, Serialize};
 
 mod account;
 mod approval;
+mod attempt;
 mod attestation;
+mod brief;
+mod collect;
 mod compaction;
+mod detail;
 mod hook;
 mod host;
+mod keep;
+mod ledger;
+mod list;
+mod memory;
 mod operator;
+mod pause;
 mod plugin;
 mod plugin_log;
+mod queue;
 mod record;
 mod session;
 mod sink;
 mod stats;
+mod tree;
+mod written;
 
 pub use account::*;
 pub use approval::*;
+pub use attempt::*;
 pub use attestation::*;
+pub use brief::*;
+pub use collect::*;
 pub use compaction::*;
+pub use detail::*;
 pub use hook::*;
 pub use host::*;
+pub use keep::*;
+pub use ledger::*;
+pub use list::*;
+pub use memory::*;
 pub use operator::*;
+pub use pause::*;
 pub use plugin::*;
 pub use plugin_log::*;
+pub use queue::*;
 pub use record::*;
 pub use session::*;
 pub use sink::*;
 pub use stats::*;
+pub use tree::*;
+pub use written::*;
 
 /// Largest request body in bytes.
 pub const REQUEST_MAX: usize = 4 << 20;

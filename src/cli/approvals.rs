@@ -79,7 +79,7 @@ async fn follow(cx: &mut Context, client: &Client, session: Option<&str>) -> Out
                 cx.printer.toned(tone, &text)?;
             }
             Item::Ready => cx.printer.note("following; Ctrl-C ends")?,
-            Item::Event(_) | Item::End(_) => {}
+            Item::Event(_) | Item::End(_) | Item::Missed(_) => {}
         }
     }
     Ok(Exit::Done)

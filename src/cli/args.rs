@@ -6,30 +6,56 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod account;
 pub mod approvals;
+mod attempts;
+mod brief;
+mod collect;
 mod compact;
 mod doctor;
 mod hook;
+pub mod import;
+mod keep;
+mod limits;
+mod list;
+mod memory;
 mod operator;
+mod pause;
+mod plan;
 mod plugin;
 pub mod plugin_life;
+mod queue;
+mod record;
 mod replay;
+pub mod schema;
+pub mod session;
 mod sink;
 mod stats;
 mod top;
+mod tree;
 
 pub use account::AccountArgs;
+pub use attempts::{AttemptsArgs, RollbackArgs};
+pub use brief::BriefArgs;
+pub use collect::{GcArgs, RestoreArgs};
 pub use compact::*;
 pub use doctor::DoctorArgs;
 pub use hook::*;
+pub use keep::*;
+pub use limits::LimitArgs;
+pub use list::LsArgs;
+pub use memory::*;
 pub use operator::{KeyVerb, OperatorVerb};
+pub use pause::PauseArgs;
+pub use plan::PlanArgs;
 pub use plugin::*;
+pub use queue::*;
+pub use record::{EventsArgs, LogsArgs};
 pub use replay::ReplayArgs;
 pub use sink::*;
 pub use stats::StatsArgs;
 pub use top::TopArgs;
+pub use tree::*;
 
 use super::args_check::{environment, label, session_id};
-use crate::model::Status;
 
 use approvals::{ApprovalsArgs, ApproveArgs, DenyArgs};
 
@@ -51,6 +77,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // why: there is one of it in a process.
 pub enum Verb {
     /// Show a real session with a built-in agent, without key or network
     Demo(DemoArgs),
@@ -65,7 +92,13 @@ pub enum Verb {
     /// List sessions, newest first
     Ls(LsArgs),
     /// Show one session
-    Show(SessionArg),
+    Show(ShowArgs),
+    /// Show every attempt of a session, and their sums by agent, phase and session
+    Attempts(AttemptsArgs),
+    /// Keep a session's worktree as a commit that no branch names; index, worktree and HEAD stay as they are
+    Checkpoint(SessionArg),
+    /// Take attempts back: mark them, and restore a checkpoint into a new worktree
+    Rollback(RollbackArgs),
     /// Show the processes of a session with their memory
     Ps(SessionArg),
     /// Print what the agent wrote
@@ -75,7 +108,21 @@ pub enum Verb {
     /// Stop a session: TERM, grace, then KILL for its whole tree
     Stop(StopArgs),
     /// Kill a session's whole tree at once
-    Kill(SessionArg),
+    Kill(KillArgs),
+    /// Pause a running session: its calls wait at the gate, or its processes are stopped
+    Pause(PauseArgs),
+    /// Let a paused session go on, or take up the work of an ended one in a new session
+    Resume(ResumeArgs),
+    /// Go another way from an event of a session, in a new one
+    Fork(ForkArgs),
+    /// Record that a session's work goes to another agent
+    Handoff(HandoffArgs),
+    /// Tasks of a session
+    #[command(subcommand)]
+    Task(TaskVerb),
+    /// What is kept over sessions, and found again by its words
+    #[command(subcommand)]
+    Memory(MemoryVerb),
     /// Wait until a session has ended; exits with the agent's code
     Wait(WaitArgs),
     /// Remove a session and its log
@@ -92,6 +139,17 @@ pub enum Verb {
     Verify(VerifyArgs),
     /// Print a session's log as JSON lines with its hashes
     Export(SessionArg),
+    /// Print the agent's own record of the conversation, as it was when an attempt ended
+    Transcript(TranscriptArgs),
+    /// Move a session's older events to a compressed file; they are read from there as before
+    Archive(ArchiveArgs),
+    /// Erase an event's words, or a text, from the log and everything that keeps it
+    Redact(RedactArgs),
+    /// Read another system's log into sessions: skill invocations, audit logs, transcripts
+    Import(import::ImportArgs),
+    /// Sessions that other programs write: open, write, end
+    #[command(subcommand)]
+    Session(session::SessionVerb),
     /// Rules added at run time
     #[command(subcommand)]
     Rule(RuleVerb),
@@ -121,6 +179,9 @@ pub enum Verb {
     /// Audit sinks: where events are delivered
     #[command(subcommand)]
     Sink(SinkVerb),
+    /// Sessions that wait for a place: lanes, workers, dead letters
+    #[command(subcommand)]
+    Queue(QueueVerb),
     /// The daemon on this machine
     #[command(subcommand)]
     Host(HostVerb),
@@ -181,6 +242,8 @@ pub struct RunArgs {
     /// KEY=VALUE, shown by `ls` and `show`; may be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
+    #[command(flatten)]
+    pub brief: BriefArgs,
     /// NAME or NAME=VALUE: hand this variable on although `session.env` does not list it; may be repeated
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = environment)]
     pub env: Vec<(String, Option<String>)>,
@@ -190,12 +253,21 @@ pub struct RunArgs {
     /// Keep the session for further prompts when a turn has ended (always so without a prompt)
     #[arg(short, long)]
     pub keep: bool,
+    /// Compact its conversation from here on, in percent of the model's window (70%), or `off`; as configured when left out
+    #[arg(long, value_name = "PERCENT|off", value_parser = super::args_check::percent_or_off)]
+    pub compact_at: Option<u64>,
     /// Start it, print its id, and return
     #[arg(short, long, conflicts_with = "wait")]
     pub detach: bool,
     /// No timeline: wait for the end
     #[arg(short, long)]
     pub wait: bool,
+    #[command(flatten)]
+    pub queue: RunQueueArgs,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    #[command(flatten)]
+    pub plan: PlanArgs,
     /// A command for the generic agent, or arguments for another one
     #[arg(last = true, value_name = "COMMAND OR ARGS")]
     pub command: Vec<String>,
@@ -207,73 +279,6 @@ pub struct SendArgs {
     pub session: String,
     /// The prompt; `-` reads it from standard input
     pub prompt: String,
-}
-
-#[derive(Debug, Args)]
-pub struct LsArgs {
-    /// queued, starting, running, paused, stopping or ended
-    #[arg(short, long, value_parser = super::args_check::status)]
-    pub status: Option<Status>,
-    #[arg(short, long)]
-    pub agent: Option<String>,
-    /// KEY=VALUE
-    #[arg(short, long, value_parser = label)]
-    pub label: Option<(String, String)>,
-    /// Most sessions to list
-    #[arg(short = 'n', long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub limit: u32,
-}
-
-#[derive(Debug, Args)]
-pub struct LogsArgs {
-    #[arg(value_parser = session_id)]
-    pub session: String,
-    /// Go on as more comes, until the session ends
-    #[arg(short, long)]
-    pub follow: bool,
-    /// Standard error instead of standard output
-    #[arg(short, long)]
-    pub err: bool,
-    /// Only the last so many bytes
-    #[arg(short, long, value_name = "BYTES")]
-    pub tail: Option<u64>,
-    /// On a terminal too, print octets as they are
-    #[arg(long)]
-    pub raw: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct EventsArgs {
-    /// Session; without it, events of all sessions from now on (needs -f)
-    #[arg(value_parser = session_id, required_unless_present = "follow")]
-    pub session: Option<String>,
-    /// Go on as more comes
-    #[arg(short, long)]
-    pub follow: bool,
-    /// First event wanted
-    #[arg(long, value_name = "SEQ", conflicts_with = "tail")]
-    pub from: Option<u64>,
-    /// Only the last so many
-    #[arg(short, long, value_name = "COUNT")]
-    pub tail: Option<usize>,
-    /// Only these kinds, separated by commas
-    #[arg(short, long, value_delimiter = ',', value_name = "KIND")]
-    pub kinds: Vec<String>,
-    /// As a timeline instead of one line an event
-    #[arg(long)]
-    pub timeline: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct StopArgs {
-    #[arg(value_parser = session_id)]
-    pub session: String,
-    /// Milliseconds between TERM and KILL; default: session.grace_ms
-    #[arg(short, long, value_name = "MS")]
-    pub grace: Option<u64>,
-    /// Do not wait for the end
-    #[arg(long)]
-    pub no_wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -343,6 +348,8 @@ pub enum PolicyVerb {
     ///
     /// Exits with 0 when every call would be decided as it was, with 1 when one would not.
     Replay(ReplayArgs),
+    /// Print what the configuration of a standard policy may say, or what Cedar policies speak of
+    Schema(schema::SchemaArgs),
 }
 
 #[derive(Debug, Args)]
@@ -379,7 +386,7 @@ pub enum ConfigVerb {
     ///
     /// With operator.confirm = tty (a code at the terminal) or key (a passphrase's signature), these need it: a yes to a waiting call; an
     /// allow rule, or taking an ask or deny rule back; trusting a project; starting a session without a gate (`run -- COMMAND`) or with
-    /// --unsafe-arg; attesting a program (`doctor AGENT`); taking hooks out; any act on an installed
+    /// --unsafe-arg; attesting a program (`doctor AGENT`); taking hooks out; erasing from the log; any act on an installed
     /// plugin but taking a grant back. Operator keys are always guarded. Denying, stopping and
     /// what tightens need nothing.
     Show(ConfigArgs),
@@ -421,6 +428,23 @@ pub enum HostVerb {
         #[arg(short, long, value_name = "LINES", default_value_t = 100)]
         tail: usize,
     },
+    /// Read the configuration anew: new policies for live sessions, too; a broken one changes nothing
+    Reload,
+    /// Let another executable take over; sessions go on, and what is not as it was is taken back
+    Upgrade {
+        /// The new executable; without it, this one
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+        /// Also when policies fail in the new one that are in force now
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove what nobody needs any more, and sessions by age, size and outcome
+    Gc(GcArgs),
+    /// Copy everything while sessions go on: to a new folder, or a new file whose name ends in .tar.zst
+    Backup { to: PathBuf },
+    /// Put a backup in the place of the data folder, while no daemon runs
+    Restore(RestoreArgs),
     /// End the daemon; sessions go on and are adopted by the next one
     Stop,
 }
@@ -451,6 +475,9 @@ pub struct DaemonArgs {
     /// Leave the caller's terminal session (used when it is started on demand)
     #[arg(long, hide = true)]
     pub detach: bool,
+    /// Only check configuration, store and policies, beside a daemon that runs
+    #[arg(long, conflicts_with = "detach")]
+    pub check: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Checks of single arguments: what is wrong is said before anything is sent.
 
-use crate::model::{Clock, Status, SystemClock, format_ms};
+use crate::model::{Clock, Outcome, Sort, Status, SystemClock, TaskStatus, format_ms};
 
 /// Longest id, prefix or name in bytes.
 const NAME_MAX: usize = 200;
@@ -41,6 +41,29 @@ pub fn environment(text: &str) -> Result<(String, Option<String>), String> {
     Ok((name.to_owned(), value))
 }
 
+/// `70%`, `70`, or `off`, which is 100.
+pub fn percent_or_off(text: &str) -> Result<u64, String> {
+    if text == "off" {
+        return Ok(100);
+    }
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok();
+    number.filter(|n| (1..=99).contains(n)).ok_or_else(|| "expected 1% to 99%, or off".to_owned())
+}
+
+/// Where a task stands.
+pub fn task_status(text: &str) -> Result<TaskStatus, String> {
+    let names = || TaskStatus::ALL.map(TaskStatus::as_str).join(", ");
+    TaskStatus::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+/// `500M`, `2G`, `1024`: bytes, in powers of 1,024.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let (number, shift) = units.into_iter().find_map(|(u, n)| Some((text.strip_suffix(u)?, n))).unwrap_or((text, 0));
+    let n: Option<u64> = number.parse().ok();
+    n.and_then(|n| n.checked_mul(1 << shift)).ok_or_else(|| "expected a size such as 500M or 2G".to_owned())
+}
+
 /// A status word.
 pub fn status(text: &str) -> Result<Status, String> {
     use Status::{Ended, Paused, Queued, Running, Starting, Stopping};
@@ -49,9 +72,33 @@ pub fn status(text: &str) -> Result<Status, String> {
     all.into_iter().find(|s| s.as_str() == text).ok_or_else(|| format!("expected one of {}", names()))
 }
 
+/// What model calls are grouped by.
+pub fn dimension(text: &str) -> Result<String, String> {
+    crate::model::ledger::Dimension::parse(text)
+        .map(|d| d.name())
+        .ok_or_else(|| format!("expected {}", crate::model::ledger::Dimension::NAMES))
+}
+
+/// An outcome word.
+pub fn outcome(text: &str) -> Result<Outcome, String> {
+    let names = || Outcome::ALL.map(Outcome::as_str).join(", ");
+    Outcome::ALL.into_iter().find(|o| o.as_str() == text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+/// A word for the order of a listing.
+pub fn sort(text: &str) -> Result<Sort, String> {
+    let names = || Sort::ALL.map(Sort::as_str).join(", ");
+    Sort::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
 /// `90m`, `24h`, `7d` before now, a day, or a whole time; gives RFC 3339.
 pub fn since(text: &str) -> Result<String, String> {
     since_at(text, SystemClock.wall_ms())
+}
+
+/// The same for either end of a time span.
+pub fn moment(text: &str) -> Result<String, String> {
+    since(text)
 }
 
 fn since_at(text: &str, now_ms: i64) -> Result<String, String> {
@@ -65,6 +112,22 @@ fn since_at(text: &str, now_ms: i64) -> Result<String, String> {
     let at = day.map(|d| d.and_utc().timestamp_millis());
     let at = at.or_else(|| chrono::DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis()));
     at.map(format_ms).ok_or_else(|| "expected 90m, 24h, 7d, 2026-01-31 or 2026-01-31T08:00:00Z".to_owned())
+}
+
+/// A day or a whole time that is to come; gives RFC 3339.
+pub fn time(text: &str) -> Result<String, String> {
+    let day = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|d| d.and_hms_opt(0, 0, 0));
+    let at = day.map(|d| d.and_utc().timestamp_millis());
+    let at = at.or_else(|| chrono::DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_millis()));
+    at.map(format_ms).ok_or_else(|| "expected 2026-01-31 or 2026-01-31T08:00:00Z".to_owned())
+}
+
+/// `500ms`, `90s`, `10m`, `2h`, `1d` in milliseconds, at most a year.
+pub fn duration(text: &str) -> Result<u64, String> {
+    const YEAR: u64 = 365 * 86_400_000;
+    let units = [("ms", 1u64), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    let found = units.iter().find_map(|(unit, ms)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*ms));
+    found.filter(|ms| *ms <= YEAR).ok_or_else(|| "expected 500ms, 90s, 10m, 2h or 1d, at most 365d".to_owned())
 }
 
 #[cfg(test)]
@@ -84,6 +147,16 @@ mod tests {
         assert_eq!(environment("A"), Ok(("A".to_owned(), None)));
         assert_eq!(environment("A="), Ok(("A".to_owned(), Some(String::new()))));
         assert!(environment("=x").is_err());
+    }
+
+    #[test]
+    fn a_length_of_time_has_a_unit_and_an_end() {
+        for (text, ms) in [("500ms", 500), ("90s", 90_000), ("10m", 600_000), ("2h", 7_200_000), ("1d", 86_400_000)] {
+            assert_eq!(duration(text), Ok(ms));
+        }
+        assert!(
+            duration("5").is_err() && duration("-1s").is_err() && duration("366d").is_err() && duration("99999999999999999999s").is_err()
+        );
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub async fn follow(cx: &mut Context, client: &Client, id: &str, how: Follow) ->
             },
             item = stream.next() => match item {
                 Some(Ok(Item::Event(doc))) => me.event(&doc).await?,
-                Some(Ok(Item::Approval(_) | Item::Ready)) => {}
+                Some(Ok(Item::Approval(_) | Item::Ready | Item::Missed(_))) => {}
                 Some(Ok(Item::End(doc))) => {
                     while let Some(pieces) = &mut output
                         && let Some(text) = pieces.recv().await

@@ -1,11 +1,13 @@
-//! `beadle compact`: makes a session's conversation shorter, or shows what would come of it; `compact bench` is the scoreboard.
+//! `beadle compact`: makes a session's conversation shorter, or shows what would come of it; `compact show` tells what was done,
+//! `compact bench` is the scoreboard.
 
 mod bench;
+mod show;
 
 use std::time::{Duration, Instant};
 
 use super::args::{CompactArgs, CompactVerb, Unpin};
-use super::exit::{Exit, UsageError};
+use super::exit::{Coded, Exit, UsageError};
 use super::printer::Tone;
 use super::text::{brief, count, safe};
 use super::{Context, Outcome};
@@ -19,8 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(50);
 
 pub async fn compact(cx: &mut Context, args: CompactArgs) -> Outcome {
-    if let Some(CompactVerb::Bench(args)) = args.verb {
-        return bench::bench(cx, args).await;
+    match args.verb {
+        Some(CompactVerb::Bench(args)) => return bench::bench(cx, args).await,
+        Some(CompactVerb::Show(args)) => return show::show(cx, args).await,
+        None => {}
     }
     let Some(session) = args.session else { return Err(UsageError("name a session".to_owned()).into()) };
     let request = CompactRequestDoc {
@@ -95,7 +99,7 @@ async fn done(client: &Client, session: &str, began: u64) -> anyhow::Result<Opti
             after = e.seq;
             match e.kind.as_str() {
                 "context_compacted" => told = Some(e),
-                "note" if told.is_none() => told = Some(e),
+                "compaction_failed" if told.is_none() => told = Some(e),
                 "attempt_started" | "session_ended" => return Ok(told.or(Some(e))),
                 _ => {}
             }
@@ -119,9 +123,12 @@ fn finish(cx: &mut Context, doc: &CompactDoc, event: &EventDoc) -> Outcome {
             show(cx, &doc)?;
             Ok(Exit::Done)
         }
+        Event::CompactionFailed(f) => {
+            let message = format!("not compacted after all, and the conversation goes on as it was: {}", brief(&f.reason, 500));
+            Err(Coded { exit: Exit::No, code: f.code, message }.into())
+        }
         other => {
-            let why = if let Event::Note(n) = &other { brief(&n.text, 500) } else { format!("the session has a {}", other.kind()) };
-            cx.printer.notice(Tone::Bad, &format!("not compacted: {why}"))?;
+            cx.printer.notice(Tone::Bad, &format!("not compacted: the session has a {}", other.kind()))?;
             Ok(Exit::No)
         }
     }

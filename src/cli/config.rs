@@ -79,26 +79,41 @@ fn document(loaded: &Loaded) -> serde_json::Value {
 pub async fn check(cx: &mut Context, args: ConfigArgs) -> Outcome {
     let loaded = match load(cx, &args).await {
         Ok(loaded) => loaded,
-        Err(e) => {
-            let Some(mut class) = super::classify(&e) else { return Err(e) };
-            class.exit = Exit::No;
-            cx.printer.error(&super::text::safe_lines(&format!("{e:#}")), &class)?;
-            return Ok(Exit::No);
-        }
+        Err(e) => return wrong(cx, e),
     };
     if let Err(e) = super::policy::check(cx, &loaded.config).await {
         let Some(class) = super::classify(&e) else { return Err(e) };
         cx.printer.error(&super::text::safe_lines(&format!("{e:#}")), &class)?;
         return Ok(Exit::No);
     }
+    let folder = match args.file.as_deref() {
+        Some(f) => std::path::absolute(f)?.parent().map(Path::to_owned).unwrap_or_default(),
+        None => cx.folders()?.config.clone(),
+    };
+    let (table, path) = match loaded.config.price_table(&folder) {
+        Ok(found) => found,
+        Err(e) => return wrong(cx, e.into()),
+    };
     if cx.printer.json() {
-        cx.printer.document(&json!({ "ok": true }))?;
+        let from = path.map(|p| p.to_string_lossy().into_owned());
+        let prices = json!({ "path": from, "digest": table.digest, "models": table.model_count() });
+        cx.printer.document(&json!({ "ok": true, "prices": prices }))?;
     } else {
-        cx.printer
-            .toned(Tone::Good, &format!("✓ {} settings and {} policies are good", loaded.settings.len(), loaded.config.policies.len()))?;
+        let from = path.map_or_else(|| "built in".to_owned(), |p| safe(&p.to_string_lossy()));
+        let counts = (loaded.settings.len(), loaded.config.policies.len(), table.model_count());
+        let text = format!("✓ {} settings, {} policies and the prices of {} models ({from}) are good", counts.0, counts.1, counts.2);
+        cx.printer.toned(Tone::Good, &text)?;
     }
     remark(cx, &loaded)?;
     Ok(Exit::Done)
+}
+
+/// Says what is wrong with the configuration.
+fn wrong(cx: &mut Context, e: anyhow::Error) -> Outcome {
+    let Some(mut class) = super::classify(&e) else { return Err(e) };
+    class.exit = Exit::No;
+    cx.printer.error(&super::text::safe_lines(&format!("{e:#}")), &class)?;
+    Ok(Exit::No)
 }
 
 /// Says what was not taken from a project.

@@ -254,7 +254,7 @@ async fn play(cx: &mut Context, rig: &Rig, client: &Client) -> anyhow::Result<Fa
         anyhow::Ok(())
     };
     let playing = async move {
-        let (outage, plain, repository, sub_agent, ask, stop, closed, hooked, version) = tokio::join!(
+        let (outage, plain, repository, sub_agent, ask, stop, closed, results, hooked, version) = tokio::join!(
             // The one with a daemon of its own first: it takes longest.
             turns.take("outage", scenes::outage(rig)),
             turns.take("calls", scenes::plain(rig, client)),
@@ -263,11 +263,12 @@ async fn play(cx: &mut Context, rig: &Rig, client: &Client) -> anyhow::Result<Fa
             turns.take("questions", scenes::ask(rig, client)),
             turns.take("stop", scenes::stop(rig, client)),
             turns.take("closed channel", scenes::closed(rig)),
+            turns.take("results", scenes::results(rig)),
             turns.take("hooks", hooked::play(rig, client)),
             turns.take("version", scenes::version(rig)),
         );
         let verified = client.verify(&VerifyRequest::default()).await.map_err(words);
-        Facts { version, plain, sub_agent, ask, repository, stop, outage, closed, hooked, verified }
+        Facts { version, plain, sub_agent, ask, repository, stop, outage, closed, results, hooked, verified }
     };
     let (facts, spoken) = tokio::join!(playing, speaking);
     spoken?;

@@ -2,7 +2,8 @@
 
 use super::args::EventsArgs;
 use super::exit::{Exit, UsageError};
-use super::text::{LINE_MAX, brief, safe};
+use super::printer::Tone;
+use super::text::{LINE_MAX, brief, count, safe};
 use super::timeline::Timeline;
 use super::{Context, Outcome};
 use crate::api::client::Item;
@@ -22,16 +23,30 @@ pub async fn events(cx: &mut Context, args: EventsArgs) -> Outcome {
         return Err(UsageError("--timeline needs a session".into()).into());
     }
     let mut show = Show { timeline: args.timeline.then(Timeline::default), many: args.session.is_none() };
-    let mut wanted = EventsQuery { from: args.from, tail: args.tail, kinds, ..EventsQuery::default() };
+    let mut wanted =
+        EventsQuery { from: args.from, tail: args.tail, kinds, attempt: args.attempt, max_lag: args.max_lag, ..EventsQuery::default() };
     let id = match &args.session {
         Some(session) => Some(client.session(session).await?.id),
         None => None,
     };
     if args.follow {
-        let mut stream = client.stream(id.as_deref(), wanted).await?;
+        let mut stream = match &args.after {
+            Some(token) => client.stream_after(token, wanted).await?,
+            None => client.stream(id.as_deref(), wanted).await?,
+        };
         while let Some(item) = stream.next().await {
             match item? {
                 Item::Event(doc) => show.event(cx, &doc)?,
+                Item::Missed(m) if cx.printer.json() => cx.printer.document(&serde_json::json!({ "missed": m }))?,
+                Item::Missed(m) => {
+                    let text = format!(
+                        "{} events were not given ({}); they come after the token {}",
+                        count(m.count),
+                        safe(&m.why),
+                        safe(&m.after)
+                    );
+                    cx.printer.notice(Tone::Bad, &text)?;
+                }
                 Item::End(_) => break,
                 Item::Approval(_) | Item::Ready => {}
             }

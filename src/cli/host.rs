@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use super::exit::Exit;
+use super::confirm::confirmed;
+use super::exit::{Coded, Exit};
 use super::logs::Screen;
 use super::text::{age, brief, count, kib, safe};
 use super::{Context, Outcome};
-use crate::api::client::Client;
+use crate::api::client::{self, Client};
 use crate::api::types::{HostDoc, PolicyDoc};
 use crate::model::{Clock, SystemClock};
 
@@ -84,11 +86,13 @@ pub async fn logs(cx: &mut Context, follow: bool, tail: usize) -> Outcome {
         bytes.clear();
         (&mut file).take(TAIL_MAX).read_to_end(&mut bytes)?;
         if bytes.is_empty() {
-            // A rotated log goes on under the same name.
-            if std::fs::metadata(&path).is_ok_and(|m| m.len() < file.stream_position().unwrap_or(0)) {
-                file = File::open(&path)?;
+            // A rotated log goes on under the same name; what was written to the old file before that was read just now.
+            match (file.metadata(), std::fs::metadata(&path)) {
+                (Ok(old), Ok(new)) if old.ino() != new.ino() && old.len() <= file.stream_position().unwrap_or(0) => {
+                    file = File::open(&path)?
+                }
+                _ => tokio::time::sleep(FOLLOW).await,
             }
-            tokio::time::sleep(FOLLOW).await;
         } else {
             cx.printer.octets(screen.show(&bytes).as_bytes())?;
         }
@@ -101,14 +105,53 @@ fn last_lines(bytes: &[u8], n: usize) -> &[u8] {
     if n == 0 { &[] } else { &bytes[start..] }
 }
 
-/// Ends the daemon; sessions go on. Waits until it no longer answers.
-pub async fn stop(cx: &mut Context) -> Outcome {
-    let client = Client::without_start(cx.folders()?);
+/// Has the configuration read anew. What is refused has changed nothing: then the answer is no.
+pub async fn reload(cx: &mut Context) -> Outcome {
+    // why not started for this: a daemon that begins reads the configuration anyhow.
+    let told = match Client::without_start(cx.folders()?).reload().await {
+        Err(client::Error::Confirm(_)) => confirmed(cx, None, async |client| client.reload().await).await,
+        other => other.map_err(anyhow::Error::from),
+    };
+    let doc = told.map_err(unchanged)?;
+    if cx.printer.json() {
+        cx.printer.document(&doc)?;
+        return Ok(Exit::Done);
+    }
+    let (changed, live) = (count(doc.changed_count), count(doc.live_count));
+    cx.printer.line(&format!("the configuration was read anew; {changed} of {live} live sessions have other policies now"))?;
+    for k in &doc.kept {
+        cx.printer.note(&format!("session {} keeps the policies it has: {}", safe(&k.session), brief(&k.why, 300)))?;
+    }
+    if !doc.at_restart.is_empty() {
+        let keys = safe(&doc.at_restart.join(", "));
+        cx.printer.note(&format!("not yet in force: {keys}; `beadle host stop`, and the next daemon has it (sessions go on)"))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn unchanged(e: anyhow::Error) -> anyhow::Error {
+    match e.downcast_ref::<client::Error>() {
+        Some(refused @ client::Error::Refused { status: 422, .. }) => {
+            let message = format!("{refused}; nothing was changed, what runs goes on with the configuration of before");
+            Coded { exit: Exit::No, code: refused.code().to_owned(), message }.into()
+        }
+        _ => e,
+    }
+}
+
+/// Ends the daemon that answers and waits until it no longer does; its last words.
+pub async fn end(client: &Client) -> Result<HostDoc, client::Error> {
     let doc = client.shutdown().await?;
     let begun = std::time::Instant::now();
     while begun.elapsed() < GONE && client.host().await.is_ok_and(|d| d.pid == doc.pid) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    Ok(doc)
+}
+
+/// Ends the daemon; sessions go on. Waits until it no longer answers.
+pub async fn stop(cx: &mut Context) -> Outcome {
+    let doc = end(&Client::without_start(cx.folders()?)).await?;
     if cx.printer.json() {
         cx.printer.document(&doc)?;
     } else {

@@ -19,38 +19,62 @@ pub async fn logs(cx: &mut Context, args: LogsArgs) -> Outcome {
     let client = cx.client()?;
     let doc = client.session(&args.session).await?;
     let stream = if args.err { LogStream::Err } else { LogStream::Out };
-    let mut wanted = LogsQuery { stream, tail: args.tail, limit: Some(LOGS_MAX), ..LogsQuery::default() };
+    // why by number: each attempt has a log of its own, and the next one begins at 0.
+    let mut attempt = args.attempt.or(Some(doc.attempt).filter(|n| args.follow && *n > 0));
+    let mut wanted = LogsQuery { stream, attempt, tail: args.tail, limit: Some(LOGS_MAX), ..LogsQuery::default() };
     let mut screen = (cx.printer.on_terminal() && !args.raw).then(Screen::default);
     let mut missed_told = args.tail.is_some();
     loop {
         let chunk = client.logs(&doc.id, &wanted).await?;
-        if !missed_told && chunk.offset > wanted.offset.unwrap_or(0) {
-            cx.printer.note(&format!("the first {} bytes were rotated away", chunk.offset))?;
+        let from = wanted.offset.unwrap_or(0);
+        if !missed_told && chunk.offset > from {
+            let gone = chunk.offset - from;
+            let which = if from == 0 { "the first" } else { "the next" };
+            cx.printer.note(&format!("{which} {gone} bytes were rotated away"))?;
         }
-        missed_told = true;
+        // why only at first: a tail begins where it does.
+        missed_told = false;
         match &mut screen {
             None => cx.printer.octets(&chunk.bytes)?,
             Some(screen) => cx.printer.octets(screen.show(&chunk.bytes).as_bytes())?,
         }
+        let follows = args.follow && args.attempt.is_none();
+        if chunk.ended
+            && follows
+            && let Some(next) = next_attempt(&client, &doc.id, attempt).await
+        {
+            attempt = Some(next);
+            wanted = LogsQuery { stream, attempt, offset: Some(0), limit: Some(LOGS_MAX), ..LogsQuery::default() };
+            continue;
+        }
         if chunk.ended || (!args.follow && chunk.bytes.is_empty()) {
             return Ok(Exit::Done);
         }
-        wanted = LogsQuery { stream, offset: Some(chunk.next), limit: Some(LOGS_MAX), ..LogsQuery::default() };
+        wanted = LogsQuery { stream, attempt, offset: Some(chunk.next), limit: Some(LOGS_MAX), ..LogsQuery::default() };
         if args.follow && chunk.bytes.is_empty() {
             wanted.wait_ms = Some(WAIT_MAX_MS);
         }
     }
 }
 
+/// The attempt after one whose log has ended, where it has begun.
+async fn next_attempt(client: &Client, id: &str, attempt: Option<u32>) -> Option<u32> {
+    let (at, doc) = (attempt?, client.session(id).await.ok()?);
+    (doc.attempt > at).then_some(at + 1)
+}
+
 /// Both streams of a session as safe text, until they have ended; read by a task of its own that waits for its reader.
 pub fn feed(client: Client, id: String) -> mpsc::Receiver<String> {
     let (pieces, reader) = mpsc::channel(PIECES);
     tokio::spawn(async move {
-        let mut streams = [(LogStream::Out, 0, Screen::default(), false), (LogStream::Err, 0, Screen::default(), false)];
+        let first = client.session(&id).await.ok().map(|s| s.attempt).filter(|n| *n > 0);
+        let stream = |s| (s, 0, Screen::default(), false, first);
+        let mut streams = [stream(LogStream::Out), stream(LogStream::Err)];
         while streams.iter().any(|s| !s.3) {
-            for (stream, offset, screen, ended) in streams.iter_mut().filter(|s| !s.3) {
+            for (stream, offset, screen, ended, attempt) in streams.iter_mut().filter(|s| !s.3) {
                 let wanted = LogsQuery {
                     stream: *stream,
+                    attempt: *attempt,
                     offset: Some(*offset),
                     limit: Some(LOGS_MAX),
                     wait_ms: Some(FEED_WAIT_MS),
@@ -62,6 +86,9 @@ pub fn feed(client: Client, id: String) -> mpsc::Receiver<String> {
                 let text = screen.show(&chunk.bytes);
                 if !text.is_empty() && pieces.send(text).await.is_err() {
                     return;
+                }
+                if *ended && let Some(next) = next_attempt(&client, &id, *attempt).await {
+                    (*offset, *ended, *attempt) = (0, false, Some(next));
                 }
             }
         }

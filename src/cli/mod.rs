@@ -13,6 +13,9 @@ mod args;
 mod args_check;
 mod ask;
 mod attach;
+mod attempts;
+mod branch;
+mod collect;
 mod compact;
 mod completions;
 mod config;
@@ -25,26 +28,39 @@ mod exit;
 mod heads;
 mod hook;
 mod host;
+mod import;
+mod keep;
 mod logs;
+mod memory;
 mod model;
 mod operator;
+mod pause;
+mod plan;
 mod plugin;
 mod policy;
 mod printer;
+mod queue;
 mod replay;
+mod restore;
 mod rule;
 mod run;
 #[cfg(test)]
 mod sample;
+mod schema;
 mod session;
+mod show;
 mod sink;
 mod stage;
 mod stats;
+mod task;
 mod text;
 mod timeline;
 mod top;
+mod tree;
 mod trust;
+mod upgrade;
 mod verify;
+mod written;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -140,12 +156,21 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Send(args) => session::send(cx, args).await,
         Verb::Attach(args) => attach::attach(cx, &args.session).await,
         Verb::Ls(args) => session::ls(cx, args).await,
-        Verb::Show(args) => session::show(cx, &args.session).await,
+        Verb::Show(args) => show::show(cx, args).await,
+        Verb::Attempts(args) => attempts::attempts(cx, args).await,
+        Verb::Checkpoint(args) => attempts::checkpoint(cx, &args.session).await,
+        Verb::Rollback(args) => attempts::roll_back(cx, args).await,
         Verb::Ps(args) => session::ps(cx, &args.session).await,
         Verb::Logs(args) => logs::logs(cx, args).await,
         Verb::Events(args) => events::events(cx, args).await,
         Verb::Stop(args) => session::stop(cx, args).await,
-        Verb::Kill(args) => session::kill(cx, &args.session).await,
+        Verb::Kill(args) => session::kill(cx, args).await,
+        Verb::Pause(args) => pause::pause(cx, args).await,
+        Verb::Resume(args) => pause::resume(cx, args).await,
+        Verb::Fork(args) => branch::fork(cx, args).await,
+        Verb::Handoff(args) => tree::hand_off(cx, args).await,
+        Verb::Task(verb) => task::run(cx, verb).await,
+        Verb::Memory(verb) => memory::run(cx, verb).await,
         Verb::Wait(args) => session::wait(cx, args).await,
         Verb::Rm(args) => session::rm(cx, args).await,
         Verb::Approvals(args) => approvals::approvals(cx, args).await,
@@ -154,6 +179,11 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Account(args) => account::account(cx, args).await,
         Verb::Verify(args) => verify::verify(cx, args).await,
         Verb::Export(args) => verify::export(cx, &args.session).await,
+        Verb::Transcript(args) => keep::transcript(cx, args).await,
+        Verb::Archive(args) => keep::archive(cx, args).await,
+        Verb::Redact(args) => keep::redact(cx, args).await,
+        Verb::Import(args) => import::import(cx, args).await,
+        Verb::Session(verb) => written::run(cx, verb).await,
         Verb::Rule(RuleVerb::Add { effect, rule, session }) => rule::add(cx, effect, rule, session).await,
         Verb::Rule(RuleVerb::Revoke { id }) => rule::revoke(cx, &id).await,
         Verb::Rule(RuleVerb::Ls { session }) => rule::ls(cx, session.as_deref()).await,
@@ -163,6 +193,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Hook(HookVerb::Begin { home, .. }) => hook::begin(cx, home).await,
         Verb::Policy(PolicyVerb::Ls(args)) => policy::ls(cx, args).await,
         Verb::Policy(PolicyVerb::Explain(args)) => policy::explain(cx, args).await,
+        Verb::Policy(PolicyVerb::Schema(args)) => schema::print(cx, &args),
         Verb::Plugin(verb) => plugin::run(cx, verb).await,
         Verb::Policy(PolicyVerb::Replay(args)) => policy::replay::replay(cx, args).await,
         Verb::Config(ConfigVerb::Show(args)) => config::show(cx, args).await,
@@ -174,8 +205,14 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Doctor(args) => doctor::run(cx, args).await,
         Verb::Operator(verb) => operator::run(cx, verb).await,
         Verb::Sink(verb) => sink::run(cx, verb).await,
+        Verb::Queue(verb) => queue::run(cx, verb).await,
         Verb::Host(HostVerb::Status) => host::status(cx).await,
         Verb::Host(HostVerb::Logs { follow, tail }) => host::logs(cx, follow, tail).await,
+        Verb::Host(HostVerb::Reload) => host::reload(cx).await,
+        Verb::Host(HostVerb::Upgrade { to, force }) => upgrade::run(cx, to, force).await,
+        Verb::Host(HostVerb::Gc(args)) => collect::gc(cx, args).await,
+        Verb::Host(HostVerb::Backup { to }) => collect::backup(cx, to).await,
+        Verb::Host(HostVerb::Restore(args)) => restore::restore(cx, args).await,
         Verb::Host(HostVerb::Stop) => host::stop(cx).await,
         Verb::Model(verb) => model::run(cx, verb).await,
         Verb::Daemon(args) => daemon::run(cx, args).await,

@@ -24,7 +24,8 @@ use super::args::{PluginVerb, TargetArgs};
 use super::exit::{Coded, Exit};
 use super::{Context, Outcome};
 use crate::model::Grants;
-use crate::plugin::{Host, HostOptions, Limits, LoadSpec, Plugin};
+use crate::plugin::{Host, HostOptions, Limits, LoadSpec, Machine, Plugin, Secrets};
+use cases::scene::World;
 use error::Error;
 use project::Project;
 
@@ -76,9 +77,19 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// The engine that sessions use, without their cache.
-fn host() -> anyhow::Result<Host> {
-    Ok(Host::new(HostOptions::default()).map_err(|e| coded(e.code(), &e))?)
+/// The engine that sessions use, without their cache, and on it the world of a case in place of this machine.
+struct Stage {
+    host: Host,
+    world: Arc<World>,
+}
+
+impl Stage {
+    fn new() -> anyhow::Result<Self> {
+        let world = Arc::new(World::default());
+        let (secrets, machine): (Arc<dyn Secrets>, Arc<dyn Machine>) = (world.clone(), world.clone());
+        let host = Host::new(HostOptions { secrets, machine, ..HostOptions::default() }).map_err(|e| coded(e.code(), &e))?;
+        Ok(Self { host, world })
+    }
 }
 
 /// Loads it on a thread of its own: compiling blocks.

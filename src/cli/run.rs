@@ -9,10 +9,11 @@ use super::ask::Terminal;
 use super::attach::{Follow, GENERIC, follow};
 use super::confirm::confirmed;
 use super::exit::{Exit, UsageError};
+use super::plan::plan;
 use super::text::safe;
 use super::timeline::end;
 use super::{Context, Outcome};
-use crate::api::types::{ENV_MAX, LABELS_MAX, PROMPT_MAX, RunRequest};
+use crate::api::types::{ENV_MAX, LABELS_MAX, PROMPT_MAX, RunRequest, SessionDoc};
 use crate::config::{self, Config};
 
 /// Largest MCP configuration in bytes.
@@ -22,12 +23,18 @@ const MARKER: &str = "BEADLE_SESSION";
 
 /// Starts it, then follows, waits or returns.
 pub async fn run(cx: &mut Context, args: RunArgs) -> Outcome {
-    let client = cx.client()?;
-    let (detach, wait) = (args.detach, args.wait);
+    // why: what waits has nothing to follow yet; `beadle attach` follows it when it runs.
+    let (detach, wait) = (args.detach || args.queue.queue.is_some() && !args.wait, args.wait);
     let mut terminal = if detach || wait || cx.printer.json() { None } else { Terminal::open() };
     let mut request = request(cx, args)?;
     request.attach = terminal.is_some();
     let doc = confirmed(cx, terminal.as_mut(), async |client| client.run(&request).await).await?;
+    started(cx, doc, terminal, detach, wait).await
+}
+
+/// A session was started: its id, its end, or its timeline.
+pub(super) async fn started(cx: &mut Context, doc: SessionDoc, terminal: Option<Terminal>, detach: bool, wait: bool) -> Outcome {
+    let client = cx.client()?;
     if detach {
         if cx.printer.json() {
             cx.printer.document(&doc)?
@@ -52,10 +59,17 @@ pub async fn run(cx: &mut Context, args: RunArgs) -> Outcome {
 
 fn request(cx: &mut Context, args: RunArgs) -> anyhow::Result<RunRequest> {
     let prompt = args.prompt.or(args.text).map(read_prompt).transpose()?;
-    let agent = args.agent.unwrap_or_else(|| if args.command.is_empty() { "claude" } else { "generic" }.to_owned());
+    let laddered = args.plan.ladder.is_some();
+    if laddered && (args.agent.is_some() || args.program.is_some() || args.model.is_some() || !args.command.is_empty()) {
+        return Err(UsageError("--ladder says agents, commands and models itself; leave them out".into()).into());
+    }
+    let plan = plan(args.plan)?;
+    let first = plan.as_ref().and_then(|p| p.tiers.first()).map(|t| if t.agent.is_empty() { "generic" } else { t.agent.as_str() });
+    let named = args.agent.or_else(|| first.map(str::to_owned));
+    let agent = named.unwrap_or_else(|| if args.command.is_empty() { "claude" } else { "generic" }.to_owned());
     let mut command = args.command;
     let mut program = args.program.map(|p| absolute_program(&p)).transpose()?;
-    if agent == "generic" && program.is_none() {
+    if agent == "generic" && program.is_none() && !laddered {
         if command.is_empty() {
             return Err(UsageError("no command was given; write it after `--`, as in `beadle run -- make test`".into()).into());
         }
@@ -68,6 +82,11 @@ fn request(cx: &mut Context, args: RunArgs) -> anyhow::Result<RunRequest> {
     let settings = config::load_for(&cx.folders()?, None, &|_, _| false)?.config;
     let env = environment(cx, &settings, args.env)?;
     let keep_open = args.keep || (prompt.is_none() && agent != "generic");
+    if keep_open && plan.as_ref().is_some_and(|p| !p.is_once()) {
+        return Err(
+            UsageError("attempts are planned for a prompt or a command that ends; give a prompt, and leave out --keep".into()).into()
+        );
+    }
     Ok(RunRequest {
         name: args.name,
         agent,
@@ -79,11 +98,16 @@ fn request(cx: &mut Context, args: RunArgs) -> anyhow::Result<RunRequest> {
         env,
         prompt,
         labels: args.labels.into_iter().collect(),
+        brief: args.brief.into(),
         write_root: args.write_root.map(|d| folder(&d)).transpose()?,
         model: args.model,
         mcp_config: args.mcp_config.map(|f| mcp_config(&f)).transpose()?,
         attach: false,
         keep_open,
+        limits: args.limits.limits(),
+        queue: args.queue.request(),
+        compact_at: args.compact_at,
+        plan,
     })
 }
 
@@ -125,7 +149,11 @@ fn absolute_program(program: &Path) -> anyhow::Result<String> {
 }
 
 /// Variables that `session.env` lists, and those named on the command line. What is not UTF-8 stays behind, with a remark.
-fn environment(cx: &mut Context, settings: &Config, named: Vec<(String, Option<String>)>) -> anyhow::Result<BTreeMap<String, String>> {
+pub(super) fn environment(
+    cx: &mut Context,
+    settings: &Config,
+    named: Vec<(String, Option<String>)>,
+) -> anyhow::Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|n| *n != MARKER && settings.env_allows(n)) else { continue };
@@ -147,7 +175,7 @@ fn environment(cx: &mut Context, settings: &Config, named: Vec<(String, Option<S
     Ok(out)
 }
 
-fn mcp_config(file: &Path) -> anyhow::Result<serde_json::Value> {
+pub(super) fn mcp_config(file: &Path) -> anyhow::Result<serde_json::Value> {
     let bad = |why: String| UsageError(format!("--mcp-config {}: {why}", safe(&file.to_string_lossy())));
     let mut bytes = Vec::new();
     let opened = std::fs::File::open(file).map_err(|e| bad(e.to_string()))?;
@@ -159,7 +187,7 @@ fn mcp_config(file: &Path) -> anyhow::Result<serde_json::Value> {
 }
 
 /// The caller's own umask, read without changing it.
-fn umask() -> Option<u32> {
+pub(super) fn umask() -> Option<u32> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("Umask:"))?;
     u32::from_str_radix(line.trim(), 8).ok()

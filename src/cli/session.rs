@@ -1,25 +1,40 @@
-//! Sessions: list, show, processes, prompt, stop, kill, wait, remove.
+//! Sessions: list, processes, prompt, stop, kill, wait, remove.
 
 use std::time::Duration;
 
-use super::approvals::commands;
-use super::args::{LsArgs, RmArgs, SendArgs, StopArgs, WaitArgs};
+use super::args::{KillArgs, LsArgs, RmArgs, SendArgs, StopArgs, WaitArgs};
 use super::exit::Exit;
 use super::run::read_prompt;
-use super::text::{age, brief, count, kib, micros, money, safe};
-use super::timeline::{end, tokens};
+use super::text::{age, brief, cost_cell, count, kib, micros, safe};
+use super::timeline::end;
 use super::{Context, Outcome};
-use crate::api::client::Client;
-use crate::api::types::{ApprovalDoc, ApprovalsQuery, PAGE_MAX, ProcessDoc, SessionDoc, SessionsQuery, StopRequest};
-use crate::model::{Clock, Status, SystemClock};
+use crate::api::types::{PAGE_MAX, ProcessDoc, SessionDoc, SessionsQuery, StopRequest};
+use crate::model::{Clock, Status, SystemClock, TreeAct};
 
-/// Newest first; pages until the limit.
+/// Newest first unless asked for otherwise; pages until the limit.
 pub async fn ls(cx: &mut Context, args: LsArgs) -> Outcome {
     let client = cx.client()?;
-    let label = args.label.map(|(k, v)| format!("{k}={v}"));
-    let mut left = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let mut wanted = SessionsQuery { status: args.status, agent: args.agent, label, ..SessionsQuery::default() };
-    let mut rows = Vec::new();
+    let mut left = if args.all { usize::MAX } else { usize::try_from(args.limit).unwrap_or(usize::MAX) };
+    let mut wanted = SessionsQuery {
+        status: args.status,
+        outcome: args.outcome,
+        agent: args.agent,
+        name: args.name,
+        owner: args.owner,
+        mission: args.mission,
+        phase: args.phase,
+        tenant: args.tenant,
+        thread: args.thread,
+        parent: args.parent,
+        label: SessionsQuery::label_of(&args.labels),
+        since: args.since,
+        until: args.until,
+        sort: Some(args.sort),
+        reverse: args.reverse.then_some(true),
+        limit: None,
+        cursor: args.cursor,
+    };
+    let (mut rows, mut listed) = (Vec::new(), Vec::new());
     let now = SystemClock.wall_ms();
     loop {
         wanted.limit = Some(left.min(PAGE_MAX));
@@ -29,6 +44,7 @@ pub async fn ls(cx: &mut Context, args: LsArgs) -> Outcome {
             match (cx.printer.json(), cx.printer.quiet()) {
                 (true, _) => cx.printer.document(doc)?,
                 (_, true) => cx.printer.line(&safe(&doc.id))?,
+                _ if args.tree => listed.push(doc.clone()),
                 _ => rows.push(row(doc, now)),
             }
         }
@@ -37,11 +53,20 @@ pub async fn ls(cx: &mut Context, args: LsArgs) -> Outcome {
             break;
         }
     }
-    if !cx.printer.json() && !cx.printer.quiet() {
-        if rows.is_empty() {
-            cx.printer.note("no session; start one with `beadle run`")?;
-        } else {
-            cx.printer.table(&["ID", "NAME", "AGENT", "STATUS", "MEDIATION", "CALLS", "DENIED", "COST", "AGE"], &rows)?;
+    rows.extend(super::tree::placed(&listed).into_iter().map(|(depth, doc)| {
+        let mut cells = row(doc, now);
+        cells[0].insert_str(0, &super::tree::lead(depth));
+        cells
+    }));
+    match (&wanted.cursor, cx.printer.json(), cx.printer.quiet()) {
+        (Some(next), true, _) => cx.printer.document(&serde_json::json!({ "next": next }))?,
+        (_, true, _) | (_, _, true) => {}
+        (_, _, _) if rows.is_empty() => cx.printer.note("no session; start one with `beadle run`")?,
+        (next, ..) => {
+            cx.printer.table(&["ID", "NAME", "AGENT", "OWNER", "STATUS", "MEDIATION", "CALLS", "DENIED", "COST", "AGE"], &rows)?;
+            if let Some(next) = next {
+                cx.printer.note(&format!("there are more: the same command with --cursor {}", safe(next)))?;
+            }
         }
     }
     Ok(Exit::Done)
@@ -49,6 +74,15 @@ pub async fn ls(cx: &mut Context, args: LsArgs) -> Outcome {
 
 fn row(doc: &SessionDoc, now: i64) -> Vec<String> {
     let mut status = doc.outcome.map_or(doc.status.as_str(), |o| o.as_str()).to_owned();
+    if let Some(p) = doc.pause.as_ref().filter(|_| doc.status == Status::Paused) {
+        status.push_str(&format!(" ({})", p.mode.as_str()));
+    }
+    if let Some(n) = &doc.scheduled {
+        status.push_str(&format!(" (attempt {} follows)", n.attempt));
+    }
+    if !doc.rolled_back.is_empty() {
+        status.push_str(" (rolled back)");
+    }
     if doc.waiting_count > 0 {
         status.push_str(&format!(" (asks {})", count(doc.waiting_count)));
     }
@@ -56,11 +90,12 @@ fn row(doc: &SessionDoc, now: i64) -> Vec<String> {
         safe(&doc.id),
         brief(&doc.name, 30),
         brief(&doc.agent, 20),
+        brief(&doc.record.owner, 20),
         status,
         standing(doc),
         count(doc.call_count),
         count(doc.denied_count),
-        doc.cost.as_ref().map(money).unwrap_or_else(|| "-".to_owned()),
+        cost_cell(doc.cost.as_ref(), doc.unpriced_count),
         age(&doc.created_at, now),
     ]
 }
@@ -69,109 +104,6 @@ fn row(doc: &SessionDoc, now: i64) -> Vec<String> {
 fn standing(doc: &SessionDoc) -> String {
     let attested = if doc.program.as_ref().is_some_and(|p| p.attested) { ", attested" } else { "" };
     format!("{}{attested}", doc.mediation.as_str())
-}
-
-/// The program's attestation in words; empty for agents that have none.
-fn attested(doc: &SessionDoc) -> String {
-    let Some(p) = &doc.program else { return String::new() };
-    let digest = p.digest.as_deref().map(|d| format!(" (BLAKE3 {}…)", safe(&d.chars().take(16).collect::<String>()))).unwrap_or_default();
-    match (p.attested, &p.note) {
-        (true, _) => format!("yes{digest}"),
-        (false, Some(note)) => format!("no: {}{digest}", brief(note, 200)),
-        (false, None) => format!("no: `beadle doctor {}` was not run", safe(&doc.agent)),
-    }
-}
-
-/// Everything known about one session, and the questions that wait for an answer.
-pub async fn show(cx: &mut Context, id: &str) -> Outcome {
-    let client = cx.client()?;
-    let doc = client.session(id).await?;
-    if cx.printer.json() {
-        cx.printer.document(&doc)?;
-        return Ok(Exit::Done);
-    }
-    cx.printer.fields(&fields(&doc))?;
-    if doc.waiting_count > 0 {
-        for line in questions(&client, &doc.id).await? {
-            cx.printer.line(&line)?;
-        }
-    }
-    Ok(Exit::Done)
-}
-
-fn fields(doc: &SessionDoc) -> Vec<(&'static str, String)> {
-    let text = |v: &Option<String>| v.as_deref().map(|t| brief(t, 200)).unwrap_or_default();
-    let number = |n: u64| if n == 0 { String::new() } else { count(n) };
-    let labels: Vec<String> = doc.labels.iter().map(|(k, v)| format!("{}={}", safe(k), safe(v))).collect();
-    let words: Vec<String> = doc.command.iter().map(|w| safe(w)).collect();
-    let ended = match (doc.exit_code, doc.signal) {
-        (_, Some(s)) => format!("signal {s}"),
-        (Some(c), None) => format!("code {c}"),
-        _ => String::new(),
-    };
-    let context = match (doc.context_used, doc.context_window) {
-        (Some(u), Some(w)) => format!("{} of {} tokens", count(u), count(w)),
-        (Some(u), None) => format!("{} tokens", count(u)),
-        _ => String::new(),
-    };
-    let cost = match (&doc.cost, doc.unpriced_count) {
-        (Some(c), 0) => money(c),
-        (Some(c), n) => format!("{} and {n} responses without a known price", money(c)),
-        (None, 0) => String::new(),
-        (None, n) => format!("unknown ({n} responses without a known price)"),
-    };
-    let note = doc.mediation_note.as_deref().map(|n| format!(" ({})", brief(n, 200))).unwrap_or_default();
-    vec![
-        ("id", safe(&doc.id)),
-        ("name", brief(&doc.name, 200)),
-        ("agent", format!("{} {}", safe(&doc.agent), text(&doc.agent_version)).trim_end().to_owned()),
-        ("status", doc.outcome.map_or_else(|| doc.status.as_str().to_owned(), |o| format!("{}, {}", doc.status.as_str(), o.as_str()))),
-        ("exit", ended),
-        ("mediation", format!("{}{note}", doc.mediation.as_str())),
-        ("attested", attested(doc)),
-        ("command", brief(&words.join(" "), 400)),
-        ("cwd", brief(&doc.cwd, 400)),
-        ("write root", text(&doc.write_root)),
-        ("labels", labels.join(" ")),
-        ("created", safe(&doc.created_at)),
-        ("started", text(&doc.started_at)),
-        ("ended", text(&doc.ended_at)),
-        ("attempt", doc.attempt.to_string()),
-        ("pid", doc.pid.map(|p| p.to_string()).unwrap_or_default()),
-        ("agent's id", text(&doc.agent_session_id)),
-        ("model", text(&doc.model)),
-        ("context", context),
-        ("tokens", if doc.usage.total() > 0 { tokens(doc.usage) } else { String::new() }),
-        ("cost", cost),
-        ("agent's cost", doc.agent_cost.as_ref().map(money).unwrap_or_default()),
-        ("turns", number(doc.turn_count)),
-        ("calls", number(doc.call_count)),
-        ("allowed", number(doc.allowed_count)),
-        ("denied", number(doc.denied_count)),
-        ("asked", number(doc.asked_count)),
-        ("changed", number(doc.rewritten_count)),
-        ("waiting", number(doc.waiting_count)),
-        ("breaches", number(doc.breach_count)),
-        ("plugin failures", number(doc.plugin_failure_count)),
-        ("flagged results", number(doc.flagged_count)),
-        (
-            "verdict",
-            doc.verdict.as_ref().map(|v| brief(&format!("{} {}", v.as_str(), v.text()), 400).trim_end().to_owned()).unwrap_or_default(),
-        ),
-        ("last words", text(&doc.last_text)),
-        ("events", count(doc.last_seq)),
-    ]
-}
-
-/// The calls that nobody has answered yet, and how to.
-async fn questions(client: &Client, id: &str) -> anyhow::Result<Vec<String>> {
-    let wanted = ApprovalsQuery { session: Some(id.to_owned()), limit: Some(PAGE_MAX), ..ApprovalsQuery::default() };
-    let waiting = client.approvals(&wanted).await?.items;
-    let line = |a: &ApprovalDoc| {
-        let what = format!("? asks     {}  {}  — {}", brief(&a.tool, 30), brief(&a.subject, 120), brief(&a.why, 200));
-        format!("{what}\n           {}", commands(&a.id))
-    };
-    Ok(waiting.iter().map(line).collect())
 }
 
 /// The tree of a session's processes.
@@ -220,12 +152,18 @@ pub async fn send(cx: &mut Context, args: SendArgs) -> Outcome {
 
 /// TERM, grace, KILL; waits for the end unless told not to.
 pub async fn stop(cx: &mut Context, args: StopArgs) -> Outcome {
+    if args.tree {
+        return super::tree::end(cx, &args.session, TreeAct::Stop, args.grace, !args.no_wait).await;
+    }
     end_session(cx, &args.session, StopRequest { grace_ms: args.grace, kill: false }, !args.no_wait).await
 }
 
 /// KILL at once; waits for the end.
-pub async fn kill(cx: &mut Context, id: &str) -> Outcome {
-    end_session(cx, id, StopRequest { grace_ms: None, kill: true }, true).await
+pub async fn kill(cx: &mut Context, args: KillArgs) -> Outcome {
+    if args.tree {
+        return super::tree::end(cx, &args.session, TreeAct::Kill, None, true).await;
+    }
+    end_session(cx, &args.session, StopRequest { grace_ms: None, kill: true }, true).await
 }
 
 async fn end_session(cx: &mut Context, id: &str, how: StopRequest, wait: bool) -> Outcome {
@@ -264,7 +202,7 @@ pub async fn rm(cx: &mut Context, args: RmArgs) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn say(cx: &mut Context, doc: &SessionDoc, what: &str) -> Outcome {
+pub(super) fn say(cx: &mut Context, doc: &SessionDoc, what: &str) -> Outcome {
     match (cx.printer.json(), cx.printer.quiet()) {
         (true, _) => cx.printer.document(doc)?,
         (_, true) => cx.printer.line(&safe(&doc.id))?,
@@ -277,13 +215,17 @@ fn say(cx: &mut Context, doc: &SessionDoc, what: &str) -> Outcome {
 mod tests {
     use super::*;
     use crate::cli::sample;
+    use crate::cli::show::attested;
     use crate::model::SessionProgram;
 
     #[test]
     fn a_row_tells_mediation_and_who_waits() {
         let doc = SessionDoc { outcome: None, status: Status::Running, waiting_count: 1, name: "a\x1bb".into(), ..sample::session() };
         let row = row(&doc, 1_767_225_600_000 + 5_000);
-        assert_eq!(row, ["fix-mwpus4jk-bbbbb", "a\\x1bb", "claude", "running (asks 1)", "gate", "3", "1", "$0.0229875", "5s"]);
+        assert_eq!(
+            row,
+            ["fix-mwpus4jk-bbbbb", "a\\x1bb", "claude", "Unassigned", "running (asks 1)", "gate", "3", "1", "$0.0229875", "5s"]
+        );
     }
 
     #[test]

@@ -145,6 +145,10 @@ fn fields(s: &SinkDoc) -> Vec<(&'static str, String)> {
     vec![
         ("name", safe(&s.name)),
         ("kind", safe(&s.kind)),
+        (
+            "plugin",
+            s.plugin.as_ref().map(|p| format!("{} {} ({})", safe(&p.name), safe(&p.version), brief(&p.digest, 16))).unwrap_or_default(),
+        ),
         ("mode", safe(&s.mode)),
         ("group", s.group.as_deref().map(safe).unwrap_or_default()),
         ("cursor", format!("row {}, host chain {}", count(s.cursor.row), count(s.cursor.host_seq))),

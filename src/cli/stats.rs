@@ -1,17 +1,23 @@
-//! `beadle stats`: totals over sessions.
+//! `beadle stats`: totals over sessions, and model calls grouped by one dimension.
 
 use std::collections::BTreeMap;
 
 use super::args::StatsArgs;
 use super::exit::Exit;
-use super::text::{brief, count, micros, money, safe};
+use super::text::{brief, cost, cost_cell, count, micros, reconciled, safe, short};
 use super::timeline::tokens;
 use super::{Context, Outcome};
-use crate::api::types::{StatsDoc, StatsQuery, Sums};
+use crate::api::types::{LedgerDoc, LedgerQuery, LedgerRow, LedgerSumDoc, StatsDoc, StatsQuery, Sums};
+
+/// Width of the first column, so that a row fits 100 columns.
+const KEY_WIDTH: usize = 24;
 
 pub async fn stats(cx: &mut Context, args: StatsArgs) -> Outcome {
-    let label = args.label.map(|(k, v)| format!("{k}={v}"));
-    let doc = cx.client()?.stats(&StatsQuery { since: args.since, agent: args.agent, label }).await?;
+    let label = args.label.as_ref().map(|(k, v)| format!("{k}={v}"));
+    if args.by.is_some() || args.session.is_some() {
+        return grouped(cx, args, label).await;
+    }
+    let doc = cx.client()?.stats(&StatsQuery { since: args.since, until: args.until, agent: args.agent, label }).await?;
     if cx.printer.json() {
         cx.printer.document(&doc)?;
         return Ok(Exit::Done);
@@ -31,13 +37,88 @@ pub async fn stats(cx: &mut Context, args: StatsArgs) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn cost(s: &Sums) -> String {
-    match (&s.cost, s.unpriced_count) {
-        (Some(c), 0) => money(c),
-        (Some(c), n) => format!("{} and {} responses without a known price", money(c), count(n)),
-        (None, 0) => String::new(),
-        (None, n) => format!("unknown ({} responses without a known price)", count(n)),
+/// Model calls by one dimension.
+async fn grouped(cx: &mut Context, args: StatsArgs, label: Option<String>) -> Outcome {
+    let client = cx.client()?;
+    let utc_offset_minutes = args.local.then(|| chrono::Local::now().offset().local_minus_utc() / 60);
+    let wanted = LedgerQuery {
+        by: args.by,
+        since: args.since,
+        until: args.until,
+        session: args.session.clone(),
+        agent: args.agent,
+        label,
+        utc_offset_minutes,
+    };
+    let doc = client.ledger(&wanted).await?;
+    if cx.printer.json() {
+        cx.printer.document(&doc)?;
+        return Ok(Exit::Done);
     }
+    if cx.printer.quiet() {
+        for r in &doc.rows {
+            cx.printer.line(&safe(&r.key))?;
+        }
+        return Ok(Exit::Done);
+    }
+    cx.printer.fields(&head(&doc))?;
+    if doc.rows.is_empty() {
+        cx.printer.note("no model call")?;
+        return Ok(Exit::Done);
+    }
+    cx.printer.line("")?;
+    let is_timed = doc.rows.iter().any(|r| r.duration_ms.is_some());
+    let mut titles = vec![doc.by.to_ascii_uppercase()];
+    titles.extend(["SESSIONS", "CALLS", "IN", "OUT", "READ", "WRITTEN", "COST"].map(str::to_owned));
+    if is_timed {
+        titles.push("TIME".to_owned());
+    }
+    titles[0] = brief(&titles[0], KEY_WIDTH);
+    let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+    let rows: Vec<_> = doc.rows.iter().map(|r| cells(r, is_timed)).collect();
+    cx.printer.table(&titles, &rows)?;
+    if doc.left_out_count > 0 {
+        cx.printer.note(&format!("{} more rows are added up under (others)", count(doc.left_out_count)))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn head(doc: &LedgerDoc) -> Vec<(&'static str, String)> {
+    let s = &doc.all;
+    let some = |t: &Option<String>| t.as_deref().map(safe).unwrap_or_default();
+    let days = if doc.by == "day" { offset(doc.utc_offset_minutes) } else { String::new() };
+    vec![
+        ("session", some(&doc.session)),
+        ("since", some(&doc.since)),
+        ("until", some(&doc.until)),
+        ("days of", days),
+        ("sessions", count(s.session_count)),
+        ("model calls", count(s.call_count)),
+        ("tokens", if s.usage.total() > 0 { tokens(s.usage) } else { String::new() }),
+        ("cost", all_cost(s)),
+        ("agent's total", doc.reconciled.as_ref().map(reconciled).unwrap_or_default()),
+    ]
+}
+
+fn all_cost(s: &LedgerSumDoc) -> String {
+    cost(s.cost.as_ref(), s.unpriced_count, &s.unpriced)
+}
+
+/// `UTC+02:00`.
+fn offset(minutes: i32) -> String {
+    let sign = if minutes < 0 { '-' } else { '+' };
+    format!("UTC{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)
+}
+
+fn cells(r: &LedgerRow, is_timed: bool) -> Vec<String> {
+    let u = &r.sum.usage;
+    let mut out = vec![brief(&r.key, KEY_WIDTH - 1), count(r.sum.session_count), short(r.sum.call_count)];
+    out.extend([u.input, u.output, u.cache_read, u.cache_write].map(short));
+    out.push(cost_cell(r.sum.cost.as_ref(), r.sum.unpriced_count));
+    if is_timed {
+        out.push(r.duration_ms.map_or_else(|| "-".to_owned(), |ms| micros(ms.saturating_mul(1000))));
+    }
+    out
 }
 
 fn counted(map: &BTreeMap<String, u64>) -> String {
@@ -58,6 +139,7 @@ fn fields(doc: &StatsDoc) -> Vec<(&'static str, String)> {
     );
     vec![
         ("since", doc.since.as_deref().map(safe).unwrap_or_default()),
+        ("until", doc.until.as_deref().map(safe).unwrap_or_default()),
         ("sessions", format!("{}{left_out}", count(s.session_count))),
         ("status", counted(&doc.by_status)),
         ("outcome", counted(&doc.by_outcome)),
@@ -66,26 +148,22 @@ fn fields(doc: &StatsDoc) -> Vec<(&'static str, String)> {
         ("waiting", some(doc.waiting_count)),
         ("breaches", some(s.breach_count)),
         ("plugin failures", some(s.plugin_failure_count)),
+        ("lost writes", some(s.writes_lost_count)),
+        ("rolled back", some(s.rolled_back_count)),
         ("tokens", if s.usage.total() > 0 { tokens(s.usage) } else { String::new() }),
-        ("cost", cost(s)),
+        ("cost", cost(s.cost.as_ref(), s.unpriced_count, &s.unpriced)),
         ("time", micros(s.duration_ms.saturating_mul(1000))),
     ]
 }
 
 fn row(name: &str, s: &Sums) -> Vec<String> {
-    let cost = match (&s.cost, s.unpriced_count) {
-        (Some(c), 0) => money(c),
-        (Some(c), _) => format!("{} + unknown", money(c)),
-        (None, 0) => "-".to_owned(),
-        (None, _) => "unknown".to_owned(),
-    };
     vec![
         brief(name, 40),
         count(s.session_count),
         count(s.call_count),
         count(s.denied_count),
         count(s.usage.total()),
-        cost,
+        cost_cell(s.cost.as_ref(), s.unpriced_count),
         micros(s.duration_ms.saturating_mul(1000)),
     ]
 }
@@ -94,14 +172,45 @@ fn row(name: &str, s: &Sums) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::api::types::Money;
+    use crate::model::Usage;
 
     #[test]
     fn an_unknown_cost_is_said_and_never_zero() {
-        let sums = |cost: Option<u64>, unpriced_count| Sums { cost: cost.map(Money::from), unpriced_count, ..Sums::default() };
-        assert_eq!(cost(&sums(None, 3)), "unknown (3 responses without a known price)");
-        assert_eq!(cost(&sums(Some(20_000_000), 1)), "$0.02 and 1 responses without a known price");
+        let odd = || ["odd-1".to_owned(), "o\x1bdd-2".to_owned()].into();
+        let sums = |known: Option<u64>, unpriced_count| Sums {
+            cost: known.map(Money::from),
+            unpriced_count,
+            unpriced: if unpriced_count > 0 { odd() } else { Default::default() },
+            ..Sums::default()
+        };
+        let said = |s: &Sums| fields(&StatsDoc { all: s.clone(), ..StatsDoc::default() }).into_iter().find(|f| f.0 == "cost").unwrap().1;
+        assert_eq!(said(&sums(None, 3)), "unknown: 3 responses without a known price (o\\x1bdd-2, odd-1)");
+        assert_eq!(said(&sums(Some(20_000_000), 1)), "at least $0.02; 1 response without a known price (o\\x1bdd-2, odd-1)");
+        assert_eq!((said(&sums(Some(0), 0)).as_str(), said(&sums(None, 0)).as_str()), ("$0.00", ""));
         let cell = |s: &Sums| row("a\x1bb", s)[5].clone();
-        assert_eq!([cell(&sums(None, 0)), cell(&sums(None, 1)), cell(&sums(Some(0), 0))], ["-", "unknown", "$0.00"]);
+        assert_eq!(
+            [cell(&sums(None, 0)), cell(&sums(None, 1)), cell(&sums(Some(0), 0)), cell(&sums(Some(0), 1))],
+            ["-", "unknown", "$0.00", "≥ $0.00"]
+        );
         assert_eq!(row("a\x1bb", &Sums::default())[0], "a\\x1bb");
+    }
+
+    #[test]
+    fn a_row_fits_a_hundred_columns() {
+        let n = 123_456_789;
+        let sum = LedgerSumDoc {
+            session_count: 99_999,
+            call_count: n,
+            usage: Usage { input: n * 1000, output: n, cache_read: n, cache_write: n, ..Usage::default() },
+            cost: Some(Money::from(123_456_780_000_000)),
+            unpriced_count: 3,
+            ..LedgerSumDoc::default()
+        };
+        let row = LedgerRow { key: "x".repeat(200), sum, tool_call_count: None, duration_ms: Some(600 * 60_000) };
+        let cells = cells(&row, true);
+        let titles = ["", "SESSIONS", "CALLS", "IN", "OUT", "READ", "WRITTEN", "COST", "TIME"];
+        let width: usize = cells.iter().zip(titles).map(|(c, t)| c.chars().count().max(t.len()) + 2).sum();
+        assert!(width - 2 <= 100, "{width}: {cells:?}");
+        assert_eq!((offset(120), offset(-570)), ("UTC+02:00".to_owned(), "UTC-09:30".to_owned()));
     }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::api::types::Money;
-use crate::model::{acts_on_terminal, printable, printable_lines};
+use crate::model::{Reconciliation, acts_on_terminal, printable, printable_lines, usd};
 
 /// Longest agent text in one line of a timeline, in characters.
 pub const LINE_MAX: usize = 200;
@@ -63,6 +63,63 @@ pub fn money(m: &Money) -> String {
     format!("${}", safe(&m.usd))
 }
 
+/// A cost in words: known, a lower bound that names the models without a price, unknown, or nothing to say.
+pub fn cost(known: Option<&Money>, unpriced: u64, models: &std::collections::BTreeSet<String>) -> String {
+    let named = || unpriced_models(models);
+    match (known, unpriced) {
+        (Some(c), 0) => money(c),
+        (Some(c), n) => format!("at least {}; {} without a known price{}", money(c), responses(n), named()),
+        (None, 0) => String::new(),
+        (None, n) => format!("unknown: {} without a known price{}", responses(n), named()),
+    }
+}
+
+/// The agent's own total, and how ours stands to it.
+pub fn reconciled(r: &Reconciliation) -> String {
+    let than = match r.difference {
+        Some(_) if r.agrees => format!("the same as ours, to within {}", usd(r.tolerance)),
+        Some(d) if d < 0 => format!("ours is {} less", usd(d.unsigned_abs())),
+        Some(d) => format!("ours is {} more", usd(d.unsigned_abs())),
+        None => "ours is not known".to_owned(),
+    };
+    let why = r.why.as_deref().map(|w| format!(": {}", brief(w, 300))).unwrap_or_default();
+    format!("{}; {than}{why}", usd(r.theirs))
+}
+
+fn responses(n: u64) -> String {
+    if n == 1 { "1 response".to_owned() } else { format!("{} responses", count(n)) }
+}
+
+fn unpriced_models(models: &std::collections::BTreeSet<String>) -> String {
+    let names: Vec<String> = models.iter().map(|m| brief(m, 60)).collect();
+    if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
+}
+
+/// The same in a narrow cell: `$0.02`, `≥ $0.02`, `unknown`, or `-`.
+pub fn cost_cell(known: Option<&Money>, unpriced: u64) -> String {
+    match (known, unpriced) {
+        (Some(c), 0) => money(c),
+        (Some(c), _) => format!("≥ {}", money(c)),
+        (None, 0) => "-".to_owned(),
+        (None, _) => "unknown".to_owned(),
+    }
+}
+
+/// `950`, `12.3k`, `4.56M`, `7.89G`: three digits at least, cut, never rounded up.
+pub fn short(n: u64) -> String {
+    for (unit, size) in [("T", 1_000_000_000_000u64), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)] {
+        if n >= size {
+            let (whole, part) = (n / size, n % size);
+            return match whole {
+                0..10 => format!("{whole}.{:02}{unit}", part / (size / 100)),
+                10..100 => format!("{whole}.{}{unit}", part / (size / 10)),
+                _ => format!("{whole}{unit}"),
+            };
+        }
+    }
+    n.to_string()
+}
+
 /// `850 us`, `12 ms`, `3.4 s`, `5 min`.
 pub fn micros(us: u64) -> String {
     match us {
@@ -107,6 +164,7 @@ mod tests {
     #[test]
     fn amounts_read_well() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0, 999, 1_000, 12_345, 999_999, 4_567_890].map(short), ["0", "999", "1.00k", "12.3k", "999k", "4.56M"]);
         assert_eq!([7, 1_250, 12_000, 3_400_000, 300_000_000].map(micros), ["7 us", "1.2 ms", "12 ms", "3.4 s", "5 min"]);
         assert_eq!([12, 3_482].map(kib), ["12 KB", "3.4 MB"]);
         assert_eq!(age("2026-01-01T00:00:00.000Z", 1_767_225_600_000 + 130_000), "2m");

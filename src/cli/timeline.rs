@@ -11,6 +11,9 @@
 //! Called by `attach` and `events`.
 
 mod moments;
+mod queue;
+mod tree;
+mod written;
 
 use std::collections::BTreeMap;
 
@@ -19,7 +22,7 @@ use serde_json::Value;
 use super::printer::Tone;
 use super::text::{LINE_MAX, brief, count, micros, money, safe, safe_lines};
 use crate::api::types::{EventDoc, Money, SessionDoc};
-use crate::model::{Answer, By, Call, Effect, Event, Mode, ToolDecided, Usage};
+use crate::model::{Answer, By, Call, Effect, Event, Mode, ToolDecided, Usage, usd};
 
 /// Most calls whose request is remembered until their decision and end; the oldest are forgotten first.
 pub const OPEN_MAX: usize = 1024;
@@ -109,12 +112,29 @@ impl Timeline {
                 let lead = if m.parent_call_id.is_some() { "  " } else { "" };
                 vec![line(Tone::Dim, format!("{lead}· {} · {cost}", tokens(m.usage)))]
             }
+            Event::UsageDisagreed(d) => {
+                let ours = d.ours.map_or_else(|| "unknown".to_owned(), usd);
+                let text = format!("! the agent's own total is {}, ours {ours}: {}", usd(d.theirs), brief(&d.why, 300));
+                vec![line(Tone::Changed, text)]
+            }
+            Event::UsageLimitExceeded(x) => vec![line(Tone::Bad, format!("■ limit passed: {}", brief(&x.reason, 300)))],
+            Event::ToolReported(_)
+            | Event::MemoryRecalled(_)
+            | Event::MemoryAdded(_)
+            | Event::CheckpointResumed(_)
+            | Event::InvocationRecorded(_)
+            | Event::Custom(_)
+            | Event::WritesLost(_) => written::lines(&event),
             Event::SubAgentInvoked(s) => {
                 vec![line(Tone::Plain, format!("  ▸ sub-agent {}: {}", brief(&s.agent_type, 60), brief(&s.description, 120)))]
             }
             Event::CompactionBegan(c) => {
                 let text = format!("· compacting ({}) by {}: the agent is started anew", brief(&c.trigger, 40), brief(&c.strategy, 80));
                 vec![line(Tone::Plain, text)]
+            }
+            Event::CompactionFailed(c) => {
+                let (strategy, reason) = (brief(&c.strategy, 80), brief(&c.reason, LINE_MAX));
+                vec![line(Tone::Bad, format!("· not compacted ({}) by {strategy}: {reason} [{}]", brief(&c.trigger, 40), safe(&c.code)))]
             }
             Event::ContextCompacted(c) => {
                 let from_to = match (c.tokens_before, c.tokens_after) {
@@ -124,6 +144,11 @@ impl Timeline {
                 };
                 vec![line(Tone::Plain, format!("· context compacted ({}){from_to}", brief(&c.trigger, 40)))]
             }
+            Event::SessionForked(_)
+            | Event::AgentHandedOff(_)
+            | Event::TreeActBegan(_)
+            | Event::TreeActEnded(_)
+            | Event::TaskUpdated(_) => tree::lines(&event),
             Event::SessionJudged(_) | Event::PromptJudged(_) | Event::ResultJudged(_) | Event::AttemptVerified(_) => moments::lines(&event),
             Event::RuleAdded(r) => {
                 vec![line(Tone::Plain, format!("· rule added: {} {} ({})", r.effect.as_str(), brief(&r.rule, LINE_MAX), safe(&r.id.0)))]
@@ -171,15 +196,38 @@ impl Timeline {
                     ),
                 )]
             }
-            Event::SessionPaused(p) => vec![line(Tone::Question, format!("· session paused: {}", brief(&p.reason, LINE_MAX)))],
+            Event::SessionQueued(_) | Event::SessionClaimed(_) | Event::QueueMoved(_) | Event::QueueRetried(_) => queue::lines(&event),
+            Event::SessionPaused(p) => {
+                vec![line(Tone::Question, format!("· session paused ({}): {}", p.mode.as_str(), brief(&p.reason, LINE_MAX)))]
+            }
+            Event::SessionContinued(_) => vec![line(Tone::Dim, "· session resumed".to_owned())],
             Event::SessionResumed(_) => vec![line(Tone::Dim, "· session resumed: the agent is started anew".to_owned())],
             Event::SessionStopping(s) => vec![line(Tone::Dim, format!("· stopping ({})", brief(&s.how, 60)))],
             Event::SessionEnded(s) => {
                 let why = s.reason.map(|r| format!(": {}", brief(&r, LINE_MAX))).unwrap_or_default();
                 vec![line(Tone::Dim, format!("· session ended, {}{why}", s.outcome.as_str()))]
             }
+            Event::AttemptScheduled(n) => {
+                let why = n.feedback.map(|f| format!(": {}", brief(&f, LINE_MAX))).unwrap_or_default();
+                vec![line(Tone::Dim, format!("· attempt {} follows ({}){why}", n.attempt, brief(&n.why, 40)))]
+            }
+            Event::AttemptCheckpointed(c) => {
+                let short = c.commit.get(..12).unwrap_or(&c.commit);
+                vec![line(
+                    Tone::Dim,
+                    format!("· attempt {} is kept as commit {}", if c.attempt == 0 { doc.attempt } else { c.attempt }, brief(short, 12)),
+                )]
+            }
+            Event::AttemptRolledBack(r) => {
+                let to = r.restored_to.map(|d| format!(", restored to {}", brief(&d, 200))).unwrap_or_default();
+                vec![line(Tone::Dim, format!("· attempt {} is rolled back{to}", r.attempt))]
+            }
             Event::SecretRedacted(s) => vec![line(Tone::Dim, format!("· a secret was redacted from event {}", s.seq))],
+            Event::SessionArchived(a) => vec![line(Tone::Dim, format!("· events {} to {} were archived", a.first, a.last))],
             Event::Note(_)
+            | Event::AttemptsPlanned(_)
+            | Event::ArchiveRestored(_)
+            | Event::TranscriptKept(_)
             | Event::AttemptStarted(_)
             | Event::AttemptEnded(_)
             | Event::ToolStarted(_)
@@ -188,6 +236,8 @@ impl Timeline {
             | Event::RelaunchKept(_)
             | Event::ApprovalResolved(_)
             | Event::TurnEnded(_)
+            | Event::UsageLimitsSet(_)
+            | Event::CompactionSet(_)
             | Event::PluginLoaded(_)
             | Event::TranscriptNamed(_)
             | Event::EffectsObserved(_)
@@ -319,15 +369,14 @@ pub fn end(doc: &SessionDoc) -> Line {
         parts.push(format!("tokens {}", tokens(doc.usage)));
     }
     if let Some(c) = &doc.cost {
-        let more = if doc.unpriced_count > 0 { " and more that has no price" } else { "" };
         let agents = match &doc.agent_cost {
             Some(a) if a == c => " (the agent says the same)".to_owned(),
             Some(a) => format!(" (the agent says {})", money(a)),
             None => String::new(),
         };
-        parts.push(format!("cost {}{more}{agents}", money(c)));
+        parts.push(format!("cost {}{agents}", super::text::cost(Some(c), doc.unpriced_count, &doc.unpriced)));
     } else if doc.unpriced_count > 0 {
-        parts.push("cost unknown".to_owned());
+        parts.push(format!("cost {}", super::text::cost(None, doc.unpriced_count, &doc.unpriced)));
     }
     if doc.breach_count > 0 {
         parts.push(format!("{} BREACHES", count(doc.breach_count)));

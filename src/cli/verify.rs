@@ -41,7 +41,13 @@ fn report(cx: &mut Context, doc: &VerifyDoc, compared: bool) -> anyhow::Result<(
         let seq = f.seq.map(|s| format!(" event {s}")).unwrap_or_default();
         cx.printer.toned(Tone::Bad, &format!("✗ {place}{seq}: {}", brief(&f.what, 400)))?;
     }
-    let seen = format!("{} events of {} sessions", count(doc.event_count), count(doc.session_count));
+    for e in &doc.erasures {
+        cx.printer.line(&format!("· {} event {}: its body was erased, as the log tells", safe(&e.session), e.seq))?;
+    }
+    let mut seen = format!("{} events of {} sessions", count(doc.event_count), count(doc.session_count));
+    if doc.archive_count > 0 {
+        seen.push_str(&format!(", {} archives", count(doc.archive_count)));
+    }
     if doc.ok {
         let more = if compared { " and agree with the checkpoint" } else { "" };
         cx.printer.toned(Tone::Good, &format!("✓ whole: {seen}, every hash holds{more}"))?;

@@ -42,6 +42,14 @@ pub enum Error {
     Embedded { key: String },
     #[error("{path}: {count} policies, over the limit of {max}; take some out", path = .path.display())]
     TooManyPolicies { path: PathBuf, count: usize, max: usize },
+    #[error("price table {path}: {source}; correct the file, or move it away to use the built-in prices", path = .path.display())]
+    Prices {
+        path: PathBuf,
+        #[source]
+        source: crate::model::PriceError,
+    },
+    #[error("price table {path} is not there; write it, or unset usage.prices", path = .path.display())]
+    NoPrices { path: PathBuf },
     #[error("{key} is {found:?} ({origin}); expected {expected}")]
     BadSetting { key: &'static str, found: String, origin: String, expected: &'static str },
     #[error(
@@ -68,6 +76,8 @@ impl Error {
             Self::SocketTooLong { .. } => "BDL-CONFIG-012",
             Self::Embedded { .. } => "BDL-CONFIG-013",
             Self::TooManyPolicies { .. } => "BDL-CONFIG-014",
+            Self::Prices { .. } => "BDL-CONFIG-022",
+            Self::NoPrices { .. } => "BDL-CONFIG-023",
             Self::BadSetting { .. } => "BDL-CONFIG-020",
             Self::TwoPersonWithoutKeys { .. } => "BDL-CONFIG-021",
         }

@@ -15,8 +15,12 @@ mod error;
 mod folders;
 mod keys;
 mod operator;
+mod otlp;
 mod policies;
+mod prices;
 mod project;
+mod queue;
+mod record;
 mod sinks;
 mod tighten;
 mod value;
@@ -29,15 +33,20 @@ use std::sync::OnceLock;
 
 use serde_json::Value as Json;
 
+use crate::model::queue::DEFAULT_LANE;
 use crate::model::{Effect, Mediation};
 
 pub use error::Error;
 pub use folders::{Folders, SUN_PATH_MAX, ShortPath, create_private, short_path};
 pub use keys::{KEYS, Key, Kind, Scope};
 pub use operator::{Confirm, Notify};
-pub use policies::{DEADLINE_MS, Entry, POLICIES_MAX, PROJECT_RULES, Plugin, RULES, RULES_MAX};
+pub use otlp::OtlpConfig;
+pub use policies::{DEADLINE_MS, Entry, INSTALLED, POLICIES_MAX, PROJECT_RULES, Plugin, RULES, RULES_MAX};
+pub use prices::PRICES_FILE;
 pub use project::{FILE as PROJECT_FILE, Found, find as find_project, read as read_project};
-pub use sinks::{GROUP as SINK_GROUP, HttpConfig, JsonlConfig, SINKS_MAX, SinkEntry, SinkGroup, SinkKind, SinkMode};
+pub use queue::{Fair, LabelLimit, Lane, QueueConfig};
+pub use record::RecordDefaults;
+pub use sinks::{GROUP as SINK_GROUP, HttpConfig, JsonlConfig, SINKS_MAX, SinkEntry, SinkGroup, SinkKind, SinkMode, SinkPlugin};
 pub use value::FILE_MAX;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
@@ -69,16 +78,22 @@ pub struct Compaction {
     /// Of the model's window; 100 is never.
     pub threshold_percent: u64,
     pub target_percent: u64,
-    /// A standard strategy's name, or a component's absolute path.
+    /// The name of a standard or an installed strategy, or a component's absolute path.
     pub strategy: String,
     /// JSON.
     pub config: String,
+    /// How long a strategy may plan.
+    pub deadline_ms: u64,
+    /// What plans where the strategy fails at the threshold, as `strategy`; empty for nothing.
+    pub fallback: String,
 }
 
 /// What to do when a tool ran without, or against, a decision. Ordered by strictness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnBreach {
     Alert,
+    /// Its tree is frozen until somebody has looked.
+    Pause,
     Stop,
 }
 
@@ -86,6 +101,7 @@ impl OnBreach {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Alert => "alert",
+            Self::Pause => "pause",
             Self::Stop => "stop",
         }
     }
@@ -129,6 +145,15 @@ pub enum Unreplaceable {
     Stop,
 }
 
+/// What becomes of a session with a limit of money whose cost is not known. Ordered by strictness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UnknownCost {
+    /// It goes on, and the log says so.
+    Warn,
+    /// It is stopped, as if the limit were passed.
+    Stop,
+}
+
 /// Everything resolved. Times in milliseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -145,6 +170,7 @@ pub struct Config {
     /// An agent we know is only started when its very program passed `beadle doctor`.
     pub require_attested: bool,
     pub on_breach: OnBreach,
+    pub record: RecordDefaults,
     pub approval_timeout_ms: u64,
     pub unattended: Unattended,
     /// A session that waits for nothing else is put away after so long; `None` = never.
@@ -154,9 +180,17 @@ pub struct Config {
     /// How often feedback on an attempt becomes a further prompt.
     pub feedback_rounds: u64,
     pub compaction: Compaction,
+    /// Where sessions wait for a place.
+    pub queue: QueueConfig,
     pub live_sessions: u64,
+    /// Generations below a session without a parent, and open children of one session.
+    pub tree_depth: u64,
+    pub children: u64,
     pub waiting_asks: u64,
-    /// Absolute path of a price table that replaces the embedded one.
+    pub unknown_cost: UnknownCost,
+    /// Calls that run when a limit is passed may go on for so long.
+    pub finish_ms: u64,
+    /// Absolute path of a price table that replaces the embedded one; see [`Config::price_table`].
     pub prices: Option<PathBuf>,
     /// What must prove that a person loosens something.
     pub confirm: Confirm,
@@ -229,6 +263,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Error> {
 pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, trusted: &dyn Fn(&Path, &str) -> bool) -> Result<Loaded, Error> {
     let (mut settings, mut chain) = embedded()?.clone();
     let mut sinks = sinks::Read::default();
+    let mut lanes = BTreeMap::from([(DEFAULT_LANE.to_owned(), Lane::default())]);
     if let Some((path, text)) = files.user {
         let source = value::Source::new(path, text);
         let top = source.parse()?;
@@ -238,6 +273,7 @@ pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, truste
         }
         policies::layer(&mut chain, policies::read(&source, &top, &origin)?);
         sinks = sinks::read(&source, &top)?;
+        lanes = queue::read(&source, &top)?;
     }
     let project = files.project.map(|f| layer_project(f, trusted, &mut settings, &mut chain)).transpose()?;
     for key in KEYS {
@@ -259,7 +295,7 @@ pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, truste
         return Err(Error::TooManyPolicies { path, count: chain.len(), max: POLICIES_MAX });
     }
     let shown = settings.iter().map(|(k, (v, o))| Shown { key: (*k).to_owned(), value: v.clone(), origin: o.clone() });
-    Ok(Loaded { settings: shown.collect(), config: build(&settings, chain, sinks)?, project })
+    Ok(Loaded { settings: shown.collect(), config: build(&settings, chain, sinks, lanes)?, project })
 }
 
 /// The operator's file and the process's environment, with the project of `cwd`.
@@ -306,6 +342,7 @@ fn layer_project(
     }
     // why also of a trusted one: who is told is the operator's matter alone.
     ignored.extend(sinks::mentioned(&top));
+    ignored.extend(queue::mentioned(&top));
     let read = policies::read(&source, &top, &origin)?;
     if trusted {
         policies::layer(chain, read);
@@ -333,7 +370,8 @@ fn read_settings(source: &value::Source<'_>, top: &toml::de::DeTable<'_>) -> Res
         if known.is_empty() {
             return Err(source.unknown(name.span().start, section.to_owned(), keys::SECTIONS));
         }
-        for (field, at) in at.fields(section, &known)? {
+        let fields = if section == "queue" { at.plain_fields(section, &known) } else { at.fields(section, &known) };
+        for (field, at) in fields? {
             if let Some(key) = keys::find(&format!("{prefix}{field}")) {
                 out.push((key, key.read(at)?, at.line()));
             }
@@ -342,7 +380,7 @@ fn read_settings(source: &value::Source<'_>, top: &toml::de::DeTable<'_>) -> Res
     Ok(out)
 }
 
-fn build(settings: &Settings, policies: Vec<Entry>, sinks: sinks::Read) -> Result<Config, Error> {
+fn build(settings: &Settings, policies: Vec<Entry>, sinks: sinks::Read, lanes: BTreeMap<String, Lane>) -> Result<Config, Error> {
     let missing = |key: &str| Error::Embedded { key: key.to_owned() };
     let get = |key: &str| settings.get(key).map(|(v, _)| v).ok_or_else(|| missing(key));
     let text = |key: &str| get(key)?.as_str().ok_or_else(|| missing(key));
@@ -366,8 +404,10 @@ fn build(settings: &Settings, policies: Vec<Entry>, sinks: sinks::Read) -> Resul
         require_attested: get("session.require_attested")?.as_bool().ok_or_else(|| missing("session.require_attested"))?,
         on_breach: match text("session.on_breach")? {
             "alert" => OnBreach::Alert,
+            "pause" => OnBreach::Pause,
             _ => OnBreach::Stop,
         },
+        record: record::defaults(settings)?,
         approval_timeout_ms: number("approvals.timeout_ms")?,
         unattended: match text("approvals.unattended")? {
             "deny" => Unattended::Deny,
@@ -387,11 +427,18 @@ fn build(settings: &Settings, policies: Vec<Entry>, sinks: sinks::Read) -> Resul
         compaction: Compaction {
             threshold_percent: number("compaction.threshold_percent")?,
             target_percent: number("compaction.target_percent")?,
-            strategy: strategy(settings)?,
+            strategy: strategy(settings, "compaction.strategy")?,
             config: text("compaction.config")?.to_owned(),
+            deadline_ms: number("compaction.deadline_ms")?,
+            fallback: strategy(settings, "compaction.fallback")?,
         },
+        queue: QueueConfig { concurrency: number("queue.concurrency")?, depth: number("queue.depth")?, lanes },
         live_sessions: number("limits.live_sessions")?,
+        tree_depth: number("limits.tree_depth")?,
+        children: number("limits.children")?,
         waiting_asks: number("limits.waiting_asks")?,
+        unknown_cost: if text("limits.unknown_cost")? == "warn" { UnknownCost::Warn } else { UnknownCost::Stop },
+        finish_ms: number("limits.finish_ms")?,
         prices: file(settings, "usage.prices")?,
         confirm: operator::confirm(settings)?,
         two_person: operator::two_person(settings)?,
@@ -402,14 +449,13 @@ fn build(settings: &Settings, policies: Vec<Entry>, sinks: sinks::Read) -> Resul
     })
 }
 
-/// A standard strategy's name stays; what looks like a path is one, relative to the file that says so.
-fn strategy(settings: &Settings) -> Result<String, Error> {
-    const KEY: &str = "compaction.strategy";
-    let named = settings.get(KEY).and_then(|(v, _)| v.as_str()).unwrap_or_default();
+/// A strategy's name stays; what looks like a path is one, relative to the file that says so.
+fn strategy(settings: &Settings, key: &str) -> Result<String, Error> {
+    let named = settings.get(key).and_then(|(v, _)| v.as_str()).unwrap_or_default();
     if !named.contains('/') && !named.ends_with(".wasm") {
         return Ok(named.to_owned());
     }
-    Ok(file(settings, KEY)?.map_or_else(String::new, |p| p.display().to_string()))
+    Ok(file(settings, key)?.map_or_else(String::new, |p| p.display().to_string()))
 }
 
 /// A path, relative to the file that says so; `None` when it is empty.

@@ -111,7 +111,7 @@ fn entry(at: At<'_, '_>, origin: &dyn Fn(usize) -> Origin) -> Result<(Entry, boo
             }
             "deadline_ms" => deadline_ms = value.number("policy.deadline_ms", *DEADLINE_MS.start(), *DEADLINE_MS.end())?,
             "enabled" => enabled = value.flag("policy.enabled")?,
-            "grants" => grants = grants_of(value)?,
+            "grants" => grants = grants_of(value, "policy.grants")?,
             _ => {
                 value.table("policy.config")?;
                 config = Some(value);
@@ -135,12 +135,12 @@ fn entry(at: At<'_, '_>, origin: &dyn Fn(usize) -> Origin) -> Result<(Entry, boo
     Ok((Entry { name, plugin, mode, on_failure, deadline_ms, config, grants, origin, tighten_only: false }, enabled))
 }
 
-fn grants_of(at: At<'_, '_>) -> Result<Grants, Error> {
-    const KEY: &str = "policy.grants";
+/// A list of capabilities.
+pub(super) fn grants_of(at: At<'_, '_>, key: &str) -> Result<Grants, Error> {
     let mut grants = Grants::default();
-    for item in at.items(KEY, GRANTS_MAX)? {
-        let added = item.text(KEY)?.parse().and_then(|g| grants.add(&g));
-        added.map_err(|e| item.wrong(KEY, format!("a grant: {e} [{}]", e.code())))?;
+    for item in at.items(key, GRANTS_MAX)? {
+        let added = item.text(key)?.parse().and_then(|g| grants.add(&g));
+        added.map_err(|e| item.wrong(key, format!("a grant: {e} [{}]", e.code())))?;
     }
     Ok(grants)
 }

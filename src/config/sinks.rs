@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 use toml::de::DeTable;
 use url::Url;
 
 use super::Error;
+use super::policies::{INSTALLED, grants_of};
 use super::value::{At, Source};
+use crate::model::{Grants, is_plugin_name};
 
 /// Most sinks.
 pub const SINKS_MAX: usize = 32;
@@ -35,6 +37,7 @@ const KEYS: &[&str] = &[
     "max_lag_ms",
     "drop_after_events",
     "config",
+    "grants",
 ];
 
 /// What a sink promises, and what it may hold up.
@@ -80,12 +83,28 @@ pub struct HttpConfig {
     pub bearer_env: Option<String>,
 }
 
+/// Where a sink's component comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkPlugin {
+    /// A `.wasm` file, absolute.
+    File(PathBuf),
+    /// One that `beadle plugin add` installed, by name.
+    Installed(String),
+}
+
 /// What takes the events.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SinkKind {
     Jsonl(JsonlConfig),
     Http(HttpConfig),
-    Plugin { file: PathBuf, config: Json },
+    Otlp(Box<super::OtlpConfig>),
+    Plugin {
+        from: SinkPlugin,
+        /// A JSON object; where it is left out, an installed plugin has its own.
+        config: Option<Json>,
+        /// What it may use, besides what an installed one was granted.
+        grants: Grants,
+    },
 }
 
 impl SinkKind {
@@ -93,6 +112,7 @@ impl SinkKind {
         match self {
             Self::Jsonl(_) => "jsonl",
             Self::Http(_) => "http",
+            Self::Otlp(_) => "otlp",
             Self::Plugin { .. } => "plugin",
         }
     }
@@ -197,7 +217,7 @@ fn group(at: At<'_, '_>) -> Result<SinkGroup, Error> {
 fn entry(at: At<'_, '_>) -> Result<SinkEntry, Error> {
     let mut sink = SinkEntry {
         name: String::new(),
-        kind: SinkKind::Plugin { file: PathBuf::new(), config: Json::Null },
+        kind: SinkKind::Plugin { from: SinkPlugin::File(PathBuf::new()), config: None, grants: Grants::default() },
         mode: SinkMode::AtLeastOnce,
         group: GROUP.to_owned(),
         kinds: vec![],
@@ -210,7 +230,7 @@ fn entry(at: At<'_, '_>) -> Result<SinkEntry, Error> {
         max_lag_ms: 60_000,
         drop_after_events: 100_000,
     };
-    let (mut kind, mut config, mut grouped) = (None, None, None);
+    let (mut kind, mut config, mut grouped, mut granted) = (None, None, None, None);
     for (key, value) in at.fields("sink", KEYS)? {
         let number = |min, max| value.number(&format!("sink.{key}"), min, max);
         match key {
@@ -236,6 +256,7 @@ fn entry(at: At<'_, '_>) -> Result<SinkEntry, Error> {
             "max_lag_events" => sink.max_lag_events = number(1, 100_000_000)?,
             "max_lag_ms" => sink.max_lag_ms = number(100, 24 * HOUR_MS)?,
             "drop_after_events" => sink.drop_after_events = number(2, 100_000_000)?,
+            "grants" => granted = Some(value),
             _ => {
                 value.table("sink.config")?;
                 config = Some(value);
@@ -248,18 +269,30 @@ fn entry(at: At<'_, '_>) -> Result<SinkEntry, Error> {
     if let Some(given) = grouped.filter(|_| sink.mode != SinkMode::Required) {
         return Err(given.wrong("sink.group", "no group: only a sink with mode = \"required\" has one"));
     }
-    let expected = "jsonl, http, or the path of a .wasm file";
+    let expected = "jsonl, http, otlp, installed: and the name of an installed plugin, or the path of a .wasm file";
     let kind = kind.ok_or_else(|| at.wrong("sink.kind", expected))?;
     let base = at.source.path.parent().unwrap_or(Path::new("/"));
-    sink.kind = match kind.text("sink.kind")? {
-        "jsonl" => jsonl(config.unwrap_or(at), config.is_some(), base)?,
-        "http" => http(config.unwrap_or(at), config.is_some(), base)?,
-        file if file.ends_with(".wasm") && file.len() <= 4096 && !file.contains('\0') => SinkKind::Plugin {
-            file: base.join(file),
-            config: config.map_or_else(|| Ok(Json::Object(Map::new())), |c| c.json("sink.config"))?,
+    let from = match kind.text("sink.kind")? {
+        native @ ("jsonl" | "http" | "otlp") => {
+            if let Some(given) = granted {
+                return Err(given.wrong("sink.grants", format!("no grants: {native} is part of the host, only a plugin has them")));
+            }
+            let (given, at) = (config.is_some(), config.unwrap_or(at));
+            sink.kind = match native {
+                "jsonl" => jsonl(at, given, base)?,
+                "otlp" => super::otlp::read(at, given, base)?,
+                _ => http(at, given, base)?,
+            };
+            return Ok(sink);
+        }
+        other => match other.strip_prefix(INSTALLED) {
+            Some(name) if is_plugin_name(name) => SinkPlugin::Installed(name.to_owned()),
+            None if other.ends_with(".wasm") && other.len() <= 4096 && !other.contains('\0') => SinkPlugin::File(base.join(other)),
+            _ => return Err(kind.wrong("sink.kind", expected)),
         },
-        _ => return Err(kind.wrong("sink.kind", expected)),
     };
+    let grants = granted.map_or_else(|| Ok(Grants::default()), |g| grants_of(g, "sink.grants"))?;
+    sink.kind = SinkKind::Plugin { from, config: config.map(|c| c.json("sink.config")).transpose()?, grants };
     Ok(sink)
 }
 
@@ -305,7 +338,7 @@ fn http(at: At<'_, '_>, given: bool, base: &Path) -> Result<SinkKind, Error> {
     Ok(SinkKind::Http(HttpConfig { url, secret_file, secret_env, bearer_file, bearer_env }))
 }
 
-fn path(at: At<'_, '_>, key: &str, base: &Path) -> Result<PathBuf, Error> {
+pub(super) fn path(at: At<'_, '_>, key: &str, base: &Path) -> Result<PathBuf, Error> {
     let text = at.text(key)?;
     if text.is_empty() || text.len() > 4096 || text.contains('\0') {
         return Err(at.wrong(key, "the path of a file"));
@@ -313,7 +346,7 @@ fn path(at: At<'_, '_>, key: &str, base: &Path) -> Result<PathBuf, Error> {
     Ok(base.join(text))
 }
 
-fn variable(at: At<'_, '_>, key: &str) -> Result<String, Error> {
+pub(super) fn variable(at: At<'_, '_>, key: &str) -> Result<String, Error> {
     let text = at.text(key)?;
     // why: no other variable reaches the daemon, whose environment is cleaned when it is started.
     if text.starts_with("BEADLE_") { Ok(text.to_owned()) } else { Err(at.wrong(key, "the name of a variable that begins with BEADLE_")) }
@@ -358,12 +391,28 @@ mod tests {
     }
 
     #[test]
+    fn a_plugin_is_named_or_a_file_and_has_grants() {
+        let kind = |text: &str| parsed(&format!("[[sink]]\nname = \"a\"\n{text}")).map(|r| r.sinks[0].kind.clone());
+        let plugin = |from, config, words: &[&str]| SinkKind::Plugin { from, config, grants: Grants::parse(words).unwrap() };
+        let installed = SinkPlugin::Installed("ship.1".into());
+        assert_eq!(kind("kind = \"installed:ship.1\"").unwrap(), plugin(installed.clone(), None, &[]));
+        let more = "kind = \"installed:ship.1\"\ngrants = [\"http:POST:a.example\", \"secret:TOKEN\"]\nconfig = { n = 1 }";
+        let given = plugin(installed, Some(serde_json::json!({"n": 1})), &["http:POST:a.example", "secret:TOKEN"]);
+        assert_eq!(kind(more).unwrap(), given);
+        let file = SinkPlugin::File("/etc/b/x/s.wasm".into());
+        assert_eq!(kind("kind = \"x/s.wasm\"").unwrap(), plugin(file, None, &[]));
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_an_error_with_its_place() {
         let jsonl = "kind = \"jsonl\"\nconfig = { path = \"a\" }";
         for (text, says) in [
             ("[[sink]]\nname = \"a\"\nkind = \"jsonl\"".to_owned(), "sink.config.path"),
             (format!("[[sink]]\n{jsonl}"), "sink.name"),
             ("[[sink]]\nname = \"a\"\nkind = \"syslog\"".to_owned(), "sink.kind"),
+            ("[[sink]]\nname = \"a\"\nkind = \"installed:../x\"".to_owned(), "sink.kind"),
+            ("[[sink]]\nname = \"a\"\nkind = \"installed:x\"\ngrants = [\"everything\"]".to_owned(), "sink.grants"),
+            (format!("[[sink]]\nname = \"a\"\n{jsonl}\ngrants = [\"kv\"]"), "sink.grants"),
             ("[[sink]]\nname = \"a\"\nkind = \"http\"\nconfig = { url = \"http://example.org/\" }".to_owned(), "sink.config.url"),
             (format!("[[sink]]\nname = \"a\"\ngroup = \"g\"\n{jsonl}"), "sink.group"),
             (format!("[[sink]]\nname = \"a\"\nbatch_events = 1001\n{jsonl}"), "sink.batch_events"),

@@ -144,7 +144,7 @@ fn errors_name_file_line_key_and_what_was_expected() {
     let table = [
         (
             "x = 1",
-            "BDL-CONFIG-002 user.toml:1: unknown key x; known here: default, host, session, approvals, hooks, results, attempts, compaction, operator, notify, limits, usage, rules, policy, sink, sink_group",
+            "BDL-CONFIG-002 user.toml:1: unknown key x; known here: default, host, session, approvals, hooks, results, attempts, compaction, operator, notify, queue, limits, usage, rules, policy, sink, sink_group",
         ),
         ("[host]\n\nlogg = 1", "BDL-CONFIG-002 user.toml:3: unknown key host.logg; known here: log, linger_ms"),
         (
@@ -213,7 +213,7 @@ proptest! {
 
     #[test]
     fn an_untrusted_project_never_loosens(grace in 0u64..9_000_000, asks in 0u64..5000, default in 0usize..3, breach in 0usize..3, unattended in 0usize..2, strict: bool) {
-        let (d, b, u) = (["allow", "ask", "deny"][default], ["alert", "stop", "stop"][breach], ["wait", "deny"][unattended]);
+        let (d, b, u) = (["allow", "ask", "deny"][default], ["alert", "pause", "stop"][breach], ["wait", "deny"][unattended]);
         let project = format!("default = \"{d}\"\n[session]\non_breach = \"{b}\"\n[approvals]\nunattended = \"{u}\"\ntimeout_ms = {grace}\n[limits]\nwaiting_asks = {asks}\n");
         let user = if strict { "approvals.unattended = \"deny\"" } else { "" };
         let base = Case::new(user, "").load(false, &[]).unwrap().config;

@@ -6,7 +6,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Config, HooksAsk, OnBreach, Scope, Unattended, Unreplaceable, keys};
+use super::{Config, HooksAsk, OnBreach, Scope, Unattended, UnknownCost, Unreplaceable, keys};
 use crate::model::moment::Tightened;
 use crate::model::{Effect, Mediation};
 
@@ -34,13 +34,19 @@ impl Config {
             "session.require_mediation" => json!(self.require_mediation.as_str()),
             "session.require_attested" => json!(self.require_attested),
             "session.on_breach" => json!(self.on_breach.as_str()),
+            "session.expect_report" => json!(self.record.expect_report),
+            "session.read_only_repo" => json!(self.record.read_only_repo),
             "approvals.timeout_ms" => json!(self.approval_timeout_ms),
             "approvals.unattended" => json!(if self.unattended == Unattended::Deny { "deny" } else { "wait" }),
             "hooks.ask" => json!(self.hooks_ask.as_str()),
             "results.unreplaceable" => json!(if self.unreplaceable == Unreplaceable::Stop { "stop" } else { "tell" }),
             "attempts.feedback_rounds" => json!(self.feedback_rounds),
             "compaction.threshold_percent" => json!(self.compaction.threshold_percent),
+            "limits.tree_depth" => json!(self.tree_depth),
+            "limits.children" => json!(self.children),
             "limits.waiting_asks" => json!(self.waiting_asks),
+            "limits.unknown_cost" => json!(if self.unknown_cost == UnknownCost::Stop { "stop" } else { "warn" }),
+            "limits.finish_ms" => json!(self.finish_ms),
             _ => return None,
         })
     }
@@ -55,14 +61,20 @@ impl Config {
                 self.require_mediation = if word == "gate" { Mediation::Gate } else { self.require_mediation.max(Mediation::Hooks) }
             }
             "session.require_attested" => self.require_attested |= value == true,
-            "session.on_breach" => self.on_breach = if word == "stop" { OnBreach::Stop } else { self.on_breach },
+            "session.on_breach" => self.on_breach = if word == "stop" { OnBreach::Stop } else { self.on_breach.max(OnBreach::Pause) },
+            "session.expect_report" => self.record.expect_report |= value == true,
+            "session.read_only_repo" => self.record.read_only_repo |= value == true,
             "approvals.timeout_ms" => self.approval_timeout_ms = number,
             "approvals.unattended" => self.unattended = if word == "deny" { Unattended::Deny } else { self.unattended },
             "hooks.ask" => self.hooks_ask = if word == "deny" { HooksAsk::Deny } else { self.hooks_ask.max(HooksAsk::Wait) },
             "results.unreplaceable" => self.unreplaceable = if word == "stop" { Unreplaceable::Stop } else { self.unreplaceable },
             "attempts.feedback_rounds" => self.feedback_rounds = number,
             "compaction.threshold_percent" => self.compaction.threshold_percent = number,
+            "limits.tree_depth" => self.tree_depth = number,
+            "limits.children" => self.children = number,
             "limits.waiting_asks" => self.waiting_asks = number,
+            "limits.unknown_cost" => self.unknown_cost = if word == "stop" { UnknownCost::Stop } else { self.unknown_cost },
+            "limits.finish_ms" => self.finish_ms = number,
             _ => {}
         }
     }

@@ -116,6 +116,18 @@ impl<'s, 'a> At<'s, 'a> {
         Ok(out)
     }
 
+    /// The same but for tables, which are left to others.
+    pub fn plain_fields(&self, key: &str, known: &[&str]) -> Result<Vec<(&'s str, At<'s, 'a>)>, Error> {
+        let mut out = Vec::new();
+        for (name, value) in self.table(key)?.iter().filter(|(_, v)| !matches!(v.get_ref(), DeValue::Table(_))) {
+            if !known.contains(&name.get_ref().as_ref()) {
+                return Err(self.source.unknown(name.span().start, format!("{key}.{}", name.get_ref()), known));
+            }
+            out.push((name.get_ref().as_ref(), At { source: self.source, value }));
+        }
+        Ok(out)
+    }
+
     /// As JSON: dates become strings; numbers that JSON has not are errors.
     pub fn json(&self, key: &str) -> Result<Json, Error> {
         Ok(match self.value.get_ref() {

@@ -19,9 +19,9 @@ use tokio::sync::watch;
 use crate::api::{About, App, Peer, router, stored_trust};
 use crate::config::{self, Folders};
 use crate::metrics::Metrics;
-use crate::model::{Clock, Entropy, OsEntropy, PriceTable, SystemClock};
+use crate::model::{Clock, Entropy, OsEntropy, SystemClock};
 use crate::operator::{self, Operators};
-use crate::plugin::{CacheOptions, Host, HostOptions};
+use crate::plugin::{CacheOptions, Host, HostOptions, KeptLogs};
 use crate::policy::Chains;
 use crate::policy::own::OwnFolders;
 use crate::session::{Manager, Parts};
@@ -29,10 +29,16 @@ use crate::sink::{self, Sinks};
 use crate::store::{self, Store};
 use crate::{notify, plugin, process, session};
 
+mod check;
 mod file;
 mod log;
 mod notices;
+mod pins;
+mod restore;
 mod secrets;
+
+pub use check::{Checked, check};
+pub use restore::restore;
 
 /// How often the daemon looks whether it is still needed.
 const LINGER_POLL: Duration = Duration::from_secs(1);
@@ -60,8 +66,6 @@ pub enum Error {
     SocketTaken { path: PathBuf },
     #[error("{doing} {path}: {source}; check the data folder")]
     File { doing: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("price table {path}: {why}; correct the file or unset usage.prices")]
-    Prices { path: PathBuf, why: String },
 }
 
 impl Error {
@@ -77,9 +81,25 @@ impl Error {
             Self::Socket { .. } => "BDL-DAEMON-001",
             Self::SocketTaken { .. } => "BDL-DAEMON-002",
             Self::File { .. } => "BDL-DAEMON-003",
-            Self::Prices { .. } => "BDL-DAEMON-004",
         }
     }
+}
+
+/// What plugins log is kept for their authors; a folder that cannot be made costs that and nothing else.
+fn kept_logs(folders: &Folders) -> Option<KeptLogs> {
+    let kept = KeptLogs::start(folders.data.join("plugin-logs"), |text| session::mask::text(&text).into_owned());
+    kept.inspect_err(|e| tracing::warn!(error = %e, "what plugins log is not kept beyond their sessions")).ok()
+}
+
+/// The engine, with the host's cache, secrets and own folders.
+fn plugin_host(folders: &Folders, entropy: &dyn Entropy, logs: Option<KeptLogs>) -> Result<Host, Error> {
+    Ok(Host::new(HostOptions {
+        cache: Some(CacheOptions { dir: folders.cache.join("plugins"), key: cache_key(&folders.data, entropy)? }),
+        secrets: Arc::new(secrets::Keeper::new(&folders.config)),
+        logs,
+        own: [&folders.config, &folders.data, &folders.cache, &folders.runtime].map(PathBuf::clone).to_vec(),
+        ..HostOptions::default()
+    })?)
 }
 
 /// Runs until it is told to end. Needs the multi-threaded runtime.
@@ -90,38 +110,25 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let config = config::load_for(&folders, None, &|_, _| false)?.config;
     log::start(&folders.log_file(), &config.log)?;
+    let prices = config.price_table(&folders.config)?.0;
     let store = Store::open(&folders.data, store::Options { clock: clock.clone(), entropy: entropy.clone(), ..store::Options::default() })?;
     let bin = folders.data.join("bin");
     config::create_private(&bin)?;
     let shim_bin = process::install(&bin)?;
     process::install_stable(&bin)?;
-    let plugins = Host::new(HostOptions {
-        cache: Some(CacheOptions { dir: folders.cache.join("plugins"), key: cache_key(&folders.data, entropy.as_ref())? }),
-        secrets: Arc::new(secrets::Keeper::new(&folders.config)),
-        own: [&folders.config, &folders.data, &folders.cache, &folders.runtime].map(PathBuf::clone).to_vec(),
-        ..HostOptions::default()
-    })?;
+    let plugins = plugin_host(&folders, entropy.as_ref(), kept_logs(&folders))?;
     let trust: BTreeMap<_, _> = stored_trust(&store)?.into_iter().map(|(dir, t)| (dir, t.digest)).collect();
-    let sinks = Sinks::start(sink::Parts {
-        sinks: config.sinks.clone(),
-        groups: config.sink_groups.clone(),
-        store: store.clone(),
-        plugins: plugins.clone(),
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-    })
-    .await?;
-    let chains = Chains::new(folders.clone(), plugins, trust);
+    let chains = Chains::new(folders.clone(), plugins.clone(), trust);
     let run_root = folders.data.join("s");
     config::create_private(&run_root)?;
     let metrics = Arc::new(Metrics::new(clock.wall_ms()));
     let operators = Arc::new(Operators::load(config.confirm, store.clone(), clock.clone(), entropy.clone()).await?);
     let manager = Manager::new(Parts {
         store: store.clone(),
-        prices: prices(config.prices.as_deref())?,
+        prices,
         metrics: metrics.clone(),
         config: Arc::new(config.clone()),
-        chains,
+        chains: chains.clone(),
         own: OwnFolders::new([&folders.config, &folders.data, &folders.cache, &folders.runtime].map(PathBuf::clone)),
         clock: clock.clone(),
         entropy: entropy.clone(),
@@ -129,6 +136,17 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
         host_bin: host_bin()?,
         run_root,
     })?;
+    // why after the manager: it brings what is installed from the store, and sinks may be of that.
+    let sinks = Sinks::start(sink::Parts {
+        sinks: config.sinks.clone(),
+        groups: config.sink_groups.clone(),
+        store: store.clone(),
+        plugins,
+        pins: Arc::new(pins::InstalledPlugins { chains, manager: manager.clone() }),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    })
+    .await?;
     manager.hold_for(Arc::new(sinks.clone()));
     let listeners = bind_all(&folders).await?;
     let recovered = manager.recover().await?;
@@ -143,8 +161,16 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
         tokio::spawn(notices::follow(manager.clone(), channel, clock.clone()));
     }
     let (shutdown, mut ending) = watch::channel(false);
-    let about = Arc::new(About { folders: folders.clone(), started_at: clock.wall_ms(), shutdown: shutdown.clone(), told });
-    let app = App { manager: manager.clone(), about, metrics, operators, sinks: sinks.clone() };
+    let about = Arc::new(About {
+        folders: folders.clone(),
+        started_at: clock.wall_ms(),
+        program: host_bin()?,
+        recovered,
+        shutdown: shutdown.clone(),
+        told,
+    });
+    let tail = std::sync::Arc::default();
+    let app = App { manager: manager.clone(), about, metrics, operators, sinks: sinks.clone(), tail };
     let mut servers = Vec::new();
     for listener in listeners {
         let service = router(app.clone()).into_make_service_with_connect_info::<Peer>();
@@ -220,7 +246,7 @@ async fn unused(manager: &Manager, sinks: &Sinks, linger_ms: Option<u64>) {
     loop {
         tokio::time::sleep(LINGER_POLL.min(linger.max(Duration::from_millis(10)))).await;
         // why also for sinks: what they have not got yet, nobody else delivers.
-        if manager.live_count() > 0 || sinks.has_work() {
+        if manager.live_count() > 0 || sinks.has_work() || manager.has_queued() {
             since = tokio::time::Instant::now();
         }
         if since.elapsed() >= linger {
@@ -234,13 +260,6 @@ async fn unused(manager: &Manager, sinks: &Sinks, linger_ms: Option<u64>) {
             }
         }
     }
-}
-
-fn prices(path: Option<&Path>) -> Result<PriceTable, Error> {
-    let Some(path) = path else { return Ok(PriceTable::embedded()) };
-    let fail = |why: String| Error::Prices { path: path.to_owned(), why };
-    let bytes = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))
 }
 
 fn host_bin() -> Result<PathBuf, Error> {

@@ -11,6 +11,7 @@
 //! | `contradicted` | it ran against its decision or before it, was not what was decided, or its witnesses disagree |
 //!
 //! Invariants:
+//! - of a session that another program writes nothing is decided here, so nothing is unexplained: its calls ran, or are unfinished or open;
 //! - the last two are unexplained, and only they; each makes one breach, whatever number of witnesses repeat it;
 //! - the live session and a replay of its log use the same joins, so both give the same rows;
 //! - a result counts once a witness: a second one for the same call is a call of its own, and undecided if it ran;
@@ -86,6 +87,8 @@ pub struct Row {
     pub stream: Option<Seen>,
     pub transcript: Option<Seen>,
     pub hook: Option<Seen>,
+    /// Another program told of it: nobody here was to decide.
+    pub told: bool,
     /// What is unexplained about it.
     pub unexplained: Option<String>,
     /// The transcript file that told of it.
@@ -130,6 +133,16 @@ impl Row {
 
     /// How it ended; `over` when the agent has ended.
     pub fn end(&self, over: bool) -> End {
+        if self.told {
+            let seen = self.witnesses().next().is_some();
+            return if seen {
+                End::Ran
+            } else if over {
+                End::Unfinished
+            } else {
+                End::Open
+            };
+        }
         match (self.call, &self.unexplained, self.effect) {
             (None, Some(_), _) => End::Undecided,
             (Some(_), Some(_), _) => End::Contradicted,
@@ -183,6 +196,8 @@ pub struct Account {
     pub over: bool,
     /// Who tells of results in `tool_ended` events: in a session that was not started here, its hooks.
     pub reporter: Witness,
+    /// Another program writes the session.
+    told: bool,
 }
 
 impl Account {
@@ -190,6 +205,8 @@ impl Account {
     pub fn apply(&mut self, e: &Envelope) {
         match &e.event {
             Event::SessionCreated(c) if c.mediation == Mediation::Hooks => self.reporter = Witness::Hook,
+            Event::SessionCreated(c) if c.record.writer.is_some() => self.told = true,
+            Event::ToolReported(r) => self.requested(e.seq, Some(&r.call_id), &r.tool),
             Event::ToolRequested(r) => self.requested(e.seq, r.call.call_id.as_deref(), &r.call.tool),
             Event::ToolDecided(d) => self.decided(d.call, d.effect, d.updated_input.is_some()),
             Event::SubAgentInvoked(s) => self.sub_agent_started(s.call_id.as_deref()),
@@ -313,6 +330,12 @@ impl Account {
         self.by_id.get(call_id)?.iter().find_map(|n| self.rows.get(n)?.call)
     }
 
+    /// Whether a call that may have begun has no result yet.
+    pub fn is_running(&self) -> bool {
+        let may_run = |r: &Row| r.call.is_some() && r.effect == Some(Effect::Allow) && r.may_start();
+        !self.over && self.rows().any(may_run)
+    }
+
     /// Rows in order of appearance.
     pub fn rows(&self) -> impl DoubleEndedIterator<Item = &Row> {
         self.rows.values()
@@ -336,6 +359,7 @@ impl Account {
     }
 
     fn insert(&mut self, row: Row) -> u64 {
+        let row = Row { told: self.told, ..row };
         if self.rows.len() >= ROWS {
             self.forget_oldest();
         }
@@ -368,6 +392,9 @@ impl Account {
 impl Row {
     /// `alone`: no other call has the same id, so the witnesses speak of the same one.
     fn breach(&self, alone: bool) -> Option<&'static str> {
+        if self.told {
+            return None;
+        }
         let ran = self.ran();
         match (self.call, self.effect) {
             (None, _) => ran.then_some("a result without a decided call"),
@@ -547,18 +574,7 @@ mod tests {
                     frame: None,
                 }
                 .into(),
-                (3, 0) => AttemptEnded {
-                    outcome: Outcome::Exited,
-                    exit_code: None,
-                    signal: None,
-                    ended_at: None,
-                    duration_ms: None,
-                    user_ms: None,
-                    system_ms: None,
-                    max_rss_kb: None,
-                    reason: None,
-                }
-                .into(),
+                (3, 0) => AttemptEnded::with(Outcome::Exited).into(),
                 (3, 1) => MediationBreached { what: "x".into(), detail: String::new(), call: Some(seq / 2), action: String::new() }.into(),
                 (is_error, 2) => {
                     let (is_error, text) = (is_error != 0, Excerpt::default());

@@ -213,7 +213,7 @@ mod tests {
             answered(2, Effect::Deny, Some(ApprovalState::Denied), "operator"),
             answered(4, Effect::Deny, Some(ApprovalState::Expired), "host"),
             asked(4),
-            SessionEnded { outcome: Outcome::Stopped, reason: None }.into(),
+            SessionEnded { outcome: Outcome::Stopped, reason: None, report: None }.into(),
         ];
         for (seq, e) in (10..).zip(events) {
             all.fold(&at(seq, e));

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Actor;
 
-/// Checks without which no attestation passes, whatever else was skipped: the gate itself.
-pub const REQUIRED_CHECKS: &[&str] =
-    &["recipe", "allow", "deny", "ask", "read_only", "parallel", "sub_agent", "daemon_dead", "daemon_back", "channel_closed"];
+/// Checks without which no attestation passes, whatever else was skipped: the gate itself, and what policies of results rest on.
+#[rustfmt::skip]
+pub const REQUIRED_CHECKS: &[&str] = &[
+    "recipe", "allow", "deny", "ask", "read_only", "parallel", "sub_agent", "daemon_dead", "daemon_back", "channel_closed", "results",
+];
 
 /// How one check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,32 +1,51 @@
 //! Events: the single source of truth. Past tense, one closed enum; a kind that this version does not know is kept as it is.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::attestation::SessionProgram;
 use super::call::Call;
 use super::decision::{Answer, By, Effect};
 use super::id::{RuleId, SessionId};
-use super::session::{Mediation, Outcome};
+use super::session::Mediation;
 use super::usage::{Nanousd, Usage};
 
 mod account;
 mod approval;
+mod attempt;
+mod blobs;
 mod compaction;
+mod keep;
+mod memory;
 mod moment;
 mod pause;
 mod plugin;
+mod queue;
+mod session;
 mod state;
+mod tree;
+mod usage;
+mod written;
 
 pub use account::{EffectSeen, EffectsObserved, TranscriptNamed, Witness};
 pub use approval::{ApprovalEndorsed, ApprovalRequested, ApprovalResolved};
-pub use compaction::{CompactionBegan, ContextCompacted, HostCompaction};
-pub use moment::{AttemptVerified, PromptContext, PromptJudged, Refusal, ResultJudged, ResultSaid, Said, SessionJudged, Shown};
-pub use pause::{RelaunchKept, SessionPaused, SessionResumed, ToolAnswered, ToolDeferred};
+pub use attempt::{
+    ATTEMPT_NAME_MAX, AttemptCheckpointed, AttemptEnded, AttemptRolledBack, AttemptScheduled, AttemptStarted, AttemptsPlanned, PlannedTier,
+    PlannedVerifier, RESTART,
+};
+pub use compaction::{CompactionBegan, CompactionFailed, CompactionSet, ContextCompacted, HostCompaction};
+pub use keep::{ArchiveRestored, KeptRecord, SecretRedacted, SessionArchived, TranscriptKept};
+pub use memory::MemoryAdded;
+pub use moment::{
+    AttemptVerified, PromptContext, PromptJudged, Refusal, ResultJudged, ResultSaid, Said, SessionJudged, Shown, VerifierRun,
+};
+pub use pause::{PauseMode, RelaunchKept, SessionContinued, SessionPaused, SessionResumed, ToolAnswered, ToolDeferred};
 pub use plugin::{PluginFailed, PluginLoaded, PluginReplaced};
+pub use queue::{QueueMoved, QueueRetried, SessionClaimed, SessionQueued};
+pub use session::{SessionCreated, SessionEnded, SessionStopping};
 pub use state::{PluginState, PluginStateChanged, PluginStates, StateValue};
+pub use tree::{AgentHandedOff, BranchKind, SessionForked, TaskUpdated, TreeAct, TreeActBegan, TreeActEnded};
+pub use usage::{UsageDisagreed, UsageLimitExceeded, UsageLimitsSet};
+pub use written::{CheckpointResumed, Custom, InvocationAttempt, InvocationRecorded, MemoryRecalled, ToolReported, WritesLost};
 
 /// One event as appended: gapless `seq` from 1 in its session, wall time in milliseconds, the attempt it belongs to.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +77,8 @@ macro_rules! events {
     ($($(#[$doc:meta])* $variant:ident($ty:ty) = $kind:literal,)*) => {
         /// What happened. `kind()` is the name on disk and on the wire.
         #[derive(Debug, Clone, PartialEq)]
+        // why: the large one is a session's first event; the others are not worth an allocation each.
+        #[allow(clippy::large_enum_variant)]
         pub enum Event {
             $($(#[$doc])* $variant($ty),)*
             Unknown(UnknownEvent),
@@ -109,13 +130,23 @@ macro_rules! events {
 
 events! {
     SessionCreated(SessionCreated) = "session_created",
+    SessionQueued(SessionQueued) = "session_queued",
+    SessionClaimed(SessionClaimed) = "session_claimed",
+    QueueMoved(QueueMoved) = "queue_moved",
+    QueueRetried(QueueRetried) = "queue_retried",
     SessionPaused(SessionPaused) = "session_paused",
     SessionResumed(SessionResumed) = "session_resumed",
+    SessionContinued(SessionContinued) = "session_continued",
+    SessionForked(SessionForked) = "session_forked",
     SessionStopping(SessionStopping) = "session_stopping",
     SessionEnded(SessionEnded) = "session_ended",
     AttemptStarted(AttemptStarted) = "attempt_started",
     RelaunchKept(RelaunchKept) = "relaunch_kept",
     AttemptEnded(AttemptEnded) = "attempt_ended",
+    AttemptsPlanned(AttemptsPlanned) = "attempts_planned",
+    AttemptScheduled(AttemptScheduled) = "attempt_scheduled",
+    AttemptCheckpointed(AttemptCheckpointed) = "attempt_checkpointed",
+    AttemptRolledBack(AttemptRolledBack) = "attempt_rolled_back",
     /// The agent announced itself (Claude's `init`).
     AgentStarted(AgentStarted) = "agent_started",
     AgentReplied(AgentReplied) = "agent_replied",
@@ -137,9 +168,18 @@ events! {
     RuleRevoked(RuleRevoked) = "rule_revoked",
     ModelResponded(ModelResponded) = "model_responded",
     TurnEnded(TurnEnded) = "turn_ended",
+    UsageDisagreed(UsageDisagreed) = "usage_disagreed",
+    UsageLimitsSet(UsageLimitsSet) = "usage_limits_set",
+    UsageLimitExceeded(UsageLimitExceeded) = "usage_limit_exceeded",
     CompactionBegan(CompactionBegan) = "compaction_began",
     ContextCompacted(ContextCompacted) = "context_compacted",
+    CompactionFailed(CompactionFailed) = "compaction_failed",
+    CompactionSet(CompactionSet) = "compaction_set",
     SubAgentInvoked(SubAgentInvoked) = "sub_agent_invoked",
+    AgentHandedOff(AgentHandedOff) = "agent_handed_off",
+    TreeActBegan(TreeActBegan) = "tree_act_began",
+    TreeActEnded(TreeActEnded) = "tree_act_ended",
+    TaskUpdated(TaskUpdated) = "task_updated",
     PluginLoaded(PluginLoaded) = "plugin_loaded",
     PluginFailed(PluginFailed) = "plugin_failed",
     PluginReplaced(PluginReplaced) = "plugin_replaced",
@@ -152,7 +192,18 @@ events! {
     OutputUnparsed(OutputUnparsed) = "output_unparsed",
     ConfigIgnored(ConfigIgnored) = "config_ignored",
     SecretRedacted(SecretRedacted) = "secret_redacted",
+    SessionArchived(SessionArchived) = "session_archived",
+    ArchiveRestored(ArchiveRestored) = "archive_restored",
+    TranscriptKept(TranscriptKept) = "transcript_kept",
     Note(Note) = "note",
+    MemoryAdded(MemoryAdded) = "memory_added",
+    /// Of sessions that other programs write.
+    ToolReported(ToolReported) = "tool_reported",
+    MemoryRecalled(MemoryRecalled) = "memory_recalled",
+    CheckpointResumed(CheckpointResumed) = "checkpoint_resumed",
+    InvocationRecorded(InvocationRecorded) = "invocation_recorded",
+    Custom(Custom) = "custom",
+    WritesLost(WritesLost) = "writes_lost",
 }
 
 /// Who caused something: the peer's uid and pid, and the role it had.
@@ -197,89 +248,6 @@ pub struct Excerpt {
     /// BLAKE3 of the whole, hex, where `text` is only its beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blob: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SessionCreated {
-    pub name: String,
-    pub agent: String,
-    /// Program and arguments as asked for by the caller.
-    pub command: Vec<String>,
-    pub cwd: String,
-    /// The caller's home folder: what `~` means for the session's calls.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub home: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub write_root: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// Names of the environment variables that were handed on; values are not recorded.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env_names: Vec<String>,
-    pub mediation: Mediation,
-    /// Why mediation is lower than the agent's recipe gives.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mediation_note: Option<String>,
-    /// The agent waits for further prompts after a turn.
-    #[serde(default)]
-    pub keep_open: bool,
-    pub created_by: Actor,
-    /// Arguments accepted only by `--unsafe-arg`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unsafe_args: Vec<String>,
-    pub beadle_version: String,
-    /// What is run, for agents whose program can be attested.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program: Option<SessionProgram>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SessionStopping {
-    pub by: Actor,
-    /// `stop` or `kill`, or why the host does it (`breach`, `line too long`).
-    pub how: String,
-    pub grace_ms: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SessionEnded {
-    pub outcome: Outcome,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AttemptStarted {
-    /// What was really executed, after the agent's recipe. Secrets in arguments are replaced.
-    pub argv: Vec<String>,
-    pub pid: u32,
-    /// 0 where the host did not start the agent.
-    pub shim_pid: u32,
-    /// Start time of the agent's process, where no shim holds it: with the pid it names the process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent_start: Option<u64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AttemptEnded {
-    pub outcome: Outcome,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit_code: Option<i32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signal: Option<i32>,
-    /// Wall time at which the process ended, as the shim saw it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration_ms: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_ms: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub system_ms: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_rss_kb: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -401,6 +369,9 @@ pub struct ModelResponded {
     pub usage: Usage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Nanousd>,
+    /// BLAKE3 of the price table that was asked, hex: it gave the cost, or had no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<String>,
     /// Tokens that the request and its response filled, main agent only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_used: Option<u64>,
@@ -473,13 +444,6 @@ pub struct ConfigIgnored {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SecretRedacted {
-    pub seq: u64,
-    pub reason: String,
-    pub by: Actor,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Note {
     pub text: String,
 }
@@ -487,12 +451,13 @@ pub struct Note {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Outcome;
 
     #[test]
     fn wire_shape_is_stable() {
         let e = Event::from(ToolStarted { call: 7 });
         assert_eq!((e.kind(), e.body().to_string().as_str()), ("tool_started", r#"{"call":7}"#));
-        let e = Event::from(SessionEnded { outcome: Outcome::Succeeded, reason: None });
+        let e = Event::from(SessionEnded { outcome: Outcome::Succeeded, reason: None, report: None });
         assert_eq!(e.body().to_string(), r#"{"outcome":"succeeded"}"#);
     }
 

@@ -130,7 +130,11 @@ fn failure(store: &Store<State>, e: &wasmtime::Error) -> CallFailure {
             None => FailureCause::BadAnswer,
         }
     };
-    CallFailure { frames: frames(e), ..CallFailure::new(cause, e.root_cause().to_string()) }
+    let detail = match &store.data().panic {
+        Some(why) if cause == FailureCause::Trap => format!("{why} ({})", e.root_cause()),
+        _ => e.root_cause().to_string(),
+    };
+    CallFailure { frames: frames(e), ..CallFailure::new(cause, detail) }
 }
 
 /// What was running, by names, without the machinery of a panic on top.

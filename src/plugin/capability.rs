@@ -18,6 +18,7 @@ use crate::model::{Grant, Grants, Wants};
 use super::http::Network;
 use super::kv;
 use super::log::{Level, PluginLog};
+use super::machine::Machine;
 
 /// The interfaces of ours that every kind of plugin may import besides its log.
 pub(super) const INTERFACES: [&str; 7] = [
@@ -46,6 +47,7 @@ pub(super) struct Surroundings {
     /// Folders that no plugin reaches.
     pub(super) own: Vec<PathBuf>,
     pub(super) network: Network,
+    pub(super) machine: Arc<dyn Machine>,
 }
 
 /// The capabilities of one call.
@@ -113,7 +115,7 @@ impl Uses {
             format!("denied: {word}: the plugin does not ask for it; its author adds the word to the wants of `describe`")
         } else if !self.rights.grants.covers(what) {
             let policy = &self.policy;
-            format!("denied: {word}: it is not granted; add it to `grants` of policy {policy}")
+            format!("denied: {word}: it is not granted; add it to the `grants` of {policy}")
         } else {
             return Ok(());
         };

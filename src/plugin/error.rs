@@ -24,8 +24,9 @@ pub enum Error {
     Invalid { plugin: String, detail: String },
 
     #[error(
-        "plugin {plugin}: imports {imports}, which the host does not give to its kind of plugin; only `beadle:plugin/log`, \
-         for compaction strategies `beadle:plugin/transcript`, and WASI 0.2 (inert) can be imported"
+        "plugin {plugin}: imports {imports}, which the host does not give to its kind of plugin; only `beadle:plugin/log`, the \
+         capabilities (`kv`, `clock`, `random`, `env`, `secret`, `fs`, `http`), for compaction strategies `beadle:plugin/transcript`, and \
+         WASI 0.2 (inert) can be imported; what plugins export is called by the host alone"
     )]
     ForbiddenImport { plugin: String, imports: String },
 

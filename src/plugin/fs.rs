@@ -48,6 +48,15 @@ pub(super) enum Kind {
     Other,
 }
 
+/// The folders that one plugin reaches.
+pub(super) struct Within<'a> {
+    pub(super) grants: &'a Grants,
+    /// Those that it never does.
+    pub(super) own: &'a [PathBuf],
+    /// What stands for `/`, where that is another folder.
+    pub(super) root: Option<PathBuf>,
+}
+
 /// A plain absolute path without `.`, `..`, empty parts and NUL.
 pub(super) fn plain(path: &str) -> Result<(), FsError> {
     if path.len() > MAX_PATH {
@@ -70,8 +79,8 @@ pub(super) fn asked(access: FsAccess, path: &str, of_folder: bool) -> (Grant, Gr
 }
 
 /// Reads a whole file.
-pub(super) fn read(grants: &Grants, own: &[PathBuf], path: &str, until: Instant) -> Result<Vec<u8>, FsError> {
-    let place = open(grants, FsAccess::Read, own, path)?;
+pub(super) fn read(within: &Within<'_>, path: &str, until: Instant) -> Result<Vec<u8>, FsError> {
+    let place = open(within, FsAccess::Read, path)?;
     let stat = fstat(&place).map_err(|e| errno(path, e))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(FsError::Unavailable(format!("{path} is no regular file")));
@@ -96,14 +105,14 @@ pub(super) fn read(grants: &Grants, own: &[PathBuf], path: &str, until: Instant)
 }
 
 /// Makes or replaces a file as a whole.
-pub(super) fn write(grants: &Grants, own: &[PathBuf], path: &str, content: &[u8]) -> Result<(), FsError> {
+pub(super) fn write(within: &Within<'_>, path: &str, content: &[u8]) -> Result<(), FsError> {
     if content.len() > MAX_WRITE {
         return Err(FsError::OverLimit(format!("a content of {} bytes; the limit is {MAX_WRITE}", content.len())));
     }
     let Some((parent, name)) = path.rsplit_once('/').filter(|(p, _)| !p.is_empty()) else {
         return Err(FsError::Unavailable(format!("{path} lies in no folder that can be granted")));
     };
-    let folder = open(grants, FsAccess::Write, own, parent)?;
+    let folder = open(within, FsAccess::Write, parent)?;
     if FileType::from_raw_mode(fstat(&folder).map_err(|e| errno(parent, e))?.st_mode) != FileType::Directory {
         return Err(FsError::Unavailable(format!("{parent} is no folder")));
     }
@@ -122,8 +131,8 @@ pub(super) fn write(grants: &Grants, own: &[PathBuf], path: &str, content: &[u8]
 }
 
 /// What is in a folder.
-pub(super) fn list(grants: &Grants, own: &[PathBuf], path: &str) -> Result<Vec<(String, Kind)>, FsError> {
-    let place = open(grants, FsAccess::Read, own, path)?;
+pub(super) fn list(within: &Within<'_>, path: &str) -> Result<Vec<(String, Kind)>, FsError> {
+    let place = open(within, FsAccess::Read, path)?;
     if FileType::from_raw_mode(fstat(&place).map_err(|e| errno(path, e))?.st_mode) != FileType::Directory {
         return Err(FsError::Unavailable(format!("{path} is no folder")));
     }
@@ -151,15 +160,16 @@ pub(super) fn list(grants: &Grants, own: &[PathBuf], path: &str) -> Result<Vec<(
 }
 
 /// The place of a path beneath the granted folder that covers it: a descriptor that can be looked at, and not read from.
-fn open(grants: &Grants, access: FsAccess, own: &[PathBuf], path: &str) -> Result<OwnedFd, FsError> {
+fn open(within: &Within<'_>, access: FsAccess, path: &str) -> Result<OwnedFd, FsError> {
     let what = Grant::Fs(access, Some(path.to_owned()));
-    let covering = grants.iter().filter(|g| g.covers(&what));
+    let covering = within.grants.iter().filter(|g| g.covers(&what));
     let folder = covering.filter_map(|g| if let Grant::Fs(_, Some(folder)) = g { Some(folder) } else { None }).max_by_key(|f| f.len());
     // why never: whoever calls this has checked the grant.
     let folder = folder.ok_or_else(|| FsError::Unavailable(format!("no granted folder holds {path}")))?;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     // The operator's own links on the way to the folder hold; what is beneath it is held there by the kernel.
-    let root = openat2(CWD, folder.as_str(), flags | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
+    let place = within.root.as_ref().map_or_else(|| PathBuf::from(folder), |r| r.join(folder.trim_start_matches('/')));
+    let root = openat2(CWD, &place, flags | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
     let root = root.map_err(|e| match e {
         Errno::NOTDIR => FsError::Unavailable(format!("the granted {folder} is no folder")),
         e => errno(folder, e),
@@ -176,8 +186,8 @@ fn open(grants: &Grants, access: FsAccess, own: &[PathBuf], path: &str) -> Resul
         }
     };
     let real = std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd())).map_err(|e| FsError::Unavailable(e.to_string()))?;
-    let within = |folder: &Path| folder.canonicalize().is_ok_and(|f| real.starts_with(f)) || real.starts_with(folder);
-    if own.iter().any(|o| within(o)) {
+    let lies_in = |folder: &Path| folder.canonicalize().is_ok_and(|f| real.starts_with(f)) || real.starts_with(folder);
+    if within.own.iter().any(|o| lies_in(o)) {
         return Err(FsError::Unavailable(format!("{path} lies in one of Beadle's own folders, which no plugin reaches")));
     }
     // why: the environment and memory of the host itself are files there.
@@ -222,15 +232,19 @@ mod tests {
         Case { dir, grants }
     }
 
+    fn within<'a>(grants: &'a Grants, own: &'a [PathBuf]) -> Within<'a> {
+        Within { grants, own, root: None }
+    }
+
     impl Case {
         fn path(&self, rest: &str) -> String {
             format!("{}/in/{rest}", self.dir.path().display())
         }
         fn read(&self, rest: &str) -> Result<Vec<u8>, FsError> {
-            read(&self.grants, &[], &self.path(rest), Instant::now() + Duration::from_secs(20))
+            read(&within(&self.grants, &[]), &self.path(rest), Instant::now() + Duration::from_secs(20))
         }
         fn write(&self, rest: &str, content: &[u8]) -> Result<(), FsError> {
-            write(&self.grants, &[], &self.path(rest), content)
+            write(&within(&self.grants, &[]), &self.path(rest), content)
         }
     }
 
@@ -260,7 +274,8 @@ mod tests {
         for n in ["loop", "fifo", "sub"] {
             refused(c.read(n));
         }
-        let names: Vec<String> = list(&c.grants, &[], &c.path("")[..c.path("").len() - 1]).unwrap().into_iter().map(|e| e.0).collect();
+        let names: Vec<String> =
+            list(&within(&c.grants, &[]), &c.path("")[..c.path("").len() - 1]).unwrap().into_iter().map(|e| e.0).collect();
         assert_eq!(names, ["a", "absolute", "fifo", "fine", "loop", "proc", "root", "sub", "up"]);
     }
 
@@ -289,8 +304,8 @@ mod tests {
         symlink("sub", c.dir.path().join("in/way")).unwrap();
         let soon = Instant::now() + Duration::from_secs(20);
         for n in ["sub/log", "way/log"] {
-            assert!(refused(read(&c.grants, &own, &c.path(n), soon)).contains("own folders"), "{n}");
-            assert!(refused(write(&c.grants, &own, &c.path(n), b"y")).contains("own folders"), "{n}");
+            assert!(refused(read(&within(&c.grants, &own), &c.path(n), soon)).contains("own folders"), "{n}");
+            assert!(refused(write(&within(&c.grants, &own), &c.path(n), b"y")).contains("own folders"), "{n}");
         }
         assert_eq!(std::fs::read(own[0].join("log")).unwrap(), b"x");
         assert!(plain("/a/b").is_ok());

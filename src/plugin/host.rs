@@ -15,25 +15,29 @@ use tokio::time::timeout;
 use wasmtime::Store;
 
 use crate::model::moment::{PromptAnswer, ResultAnswer, SessionAnswer};
-use crate::model::{Clock, Decision, Delivery, Edit, FailureCause, Grant, Grants, Moment, SystemClock, Verdict, Wants};
+use crate::model::{Clock, Decision, Delivery, Edit, FailureCause, Grant, Grants, Moment, SystemClock, Verdict};
 
 use super::cache::{CacheOptions, Name};
 use super::call::{self, CallFailure};
 use super::capability::{NoSecrets, Rights, Secrets, Surroundings, Uses};
 use super::compile::Compiler;
-use super::engine::{Engines, Kind};
+use super::engine::Engines;
 use super::error::{Error, Result};
 use super::http::{Network, Resolver, SystemResolver};
+use super::kept::KeptLogs;
 use super::limits::Limits;
 use super::load::{Loaded, Source};
 use super::log::{Level, PluginLog};
+use super::machine::{Machine, ThisMachine};
 use super::pool::{Job, Pool, Standing};
 use super::quarantine::{Quarantine, QuarantineOptions};
 use super::ready::{Ready, Spare};
 use super::state::State;
-use super::v0_1::{
-    Ask, AttemptQuestion, Batch, Description, PlanQuestion, PluginKind, PromptQuestion, Question, ResultQuestion, SessionQuestion,
-};
+use super::v0_1::{Ask, AttemptQuestion, Batch, PlanQuestion, PluginKind, PromptQuestion, Question, ResultQuestion, SessionQuestion};
+
+mod about;
+
+pub use about::Footprint;
 
 /// How long after its deadline a running call is waited for; stopping a guest takes a few milliseconds.
 const STOPPING: Duration = Duration::from_millis(100);
@@ -51,6 +55,10 @@ pub struct HostOptions {
     /// Folders that no plugin reaches, whatever is granted: the host's own.
     pub own: Vec<PathBuf>,
     pub resolver: Arc<dyn Resolver>,
+    /// What capabilities reach; another one than this machine where cases are judged.
+    pub machine: Arc<dyn Machine>,
+    /// Keeps what plugins log beyond their sessions.
+    pub logs: Option<KeptLogs>,
 }
 
 impl Default for HostOptions {
@@ -64,6 +72,8 @@ impl Default for HostOptions {
             secrets: Arc::new(NoSecrets),
             own: Vec::new(),
             resolver: Arc::new(SystemResolver),
+            machine: Arc::new(ThisMachine),
+            logs: None,
         }
     }
 }
@@ -107,9 +117,15 @@ impl Host {
             secrets: Arc::clone(&options.secrets),
             own: options.own.clone(),
             network: Network::new(&options.resolver),
+            machine: Arc::clone(&options.machine),
         });
         let inner = Inner { options, engines, fingerprint, compiler: Compiler::default(), pool, around, loaded: Mutex::default() };
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// What plugins have logged, where that is kept.
+    pub fn logs(&self) -> Option<&KeptLogs> {
+        self.0.options.logs.as_ref()
     }
 
     /// Loads a component: from the cache in well under a millisecond, else compiling it, which takes 0.1 to 30 seconds.
@@ -122,7 +138,8 @@ impl Host {
 
     /// The same for a component of this kind, or of whatever kind it is.
     pub fn load_kind(&self, spec: LoadSpec, wanted: Option<PluginKind>) -> Result<Arc<Plugin>> {
-        let log = Arc::new(PluginLog::new(Arc::clone(&self.0.options.clock)));
+        let log = PluginLog::new(Arc::clone(&self.0.options.clock)).kept(self.0.options.logs.as_ref(), &spec.name);
+        let log = Arc::new(log);
         let LoadSpec { name, wasm, config, limits, grants } = spec;
         let source = Source { plugin: name.clone(), wasm, config, limits: limits.clone(), log: Arc::clone(&log), wanted };
         source.check()?;
@@ -222,69 +239,6 @@ impl Plugin {
     /// The policy's name in the configuration.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// Who the component says it is.
-    pub fn describe(&self) -> &Description {
-        &self.program.loaded.meta.description
-    }
-
-    /// What it is, by its exports.
-    pub fn kind(&self) -> PluginKind {
-        self.program.loaded.exports.kind
-    }
-
-    /// The optional moments that it takes part in.
-    pub fn moments(&self) -> Vec<Moment> {
-        self.program.loaded.exports.moments()
-    }
-
-    pub fn takes_part_in(&self, moment: Moment) -> bool {
-        self.program.loaded.exports.has(moment)
-    }
-
-    /// BLAKE3 of the component, hex.
-    pub fn digest(&self) -> &str {
-        &self.program.digest
-    }
-
-    /// BLAKE3 of the configuration as given, hex.
-    pub fn config_digest(&self) -> &str {
-        &self.program.config_digest
-    }
-
-    /// What the operator granted.
-    pub fn grants(&self) -> &Grants {
-        &self.program.rights.grants
-    }
-
-    /// What it wants, as far as this host knows it.
-    pub fn wants(&self) -> &Wants {
-        &self.program.rights.wants
-    }
-
-    /// Whether its calls may use state: both keys are there, and it imports a capability.
-    pub fn keeps_state(&self) -> bool {
-        self.program.loaded.capable && self.wants().cover(&Grant::Kv) && self.grants().covers(&Grant::Kv)
-    }
-
-    /// Whether calls start from a snapshot; else each call configures anew, and `snapshot_note` says why.
-    pub fn snapshotted(&self) -> bool {
-        self.program.loaded.meta.snapshotted
-    }
-
-    pub fn snapshot_note(&self) -> Option<&str> {
-        self.program.loaded.meta.note.as_deref()
-    }
-
-    /// The engine that runs it, and why that one.
-    pub fn engine(&self) -> (Kind, &str) {
-        (self.program.loaded.meta.kind, &self.program.loaded.meta.kind_reason)
-    }
-
-    /// Whether it imports WASI (which is inert).
-    pub fn imports_wasi(&self) -> bool {
-        self.program.loaded.meta.wasi
     }
 
     /// Calls that run now on the host's threads.

@@ -77,6 +77,7 @@ pub(super) struct Ready {
     pub(super) what: Grant,
     to: HostName,
     url: Url,
+    pub(super) body: Bytes,
     request: Request<Full<Bytes>>,
 }
 
@@ -146,7 +147,8 @@ pub(super) fn prepare(asked: Asked) -> Result<Ready, HttpError> {
         None => url.path().to_owned(),
     };
     let verb = HttpMethod::from_bytes(method.as_str().as_bytes()).map_err(|e| invalid(e.to_string()))?;
-    let mut request = Request::new(Full::new(Bytes::from(asked.body)));
+    let body = Bytes::from(asked.body);
+    let mut request = Request::new(Full::new(body.clone()));
     *request.method_mut() = verb;
     *request.uri_mut() = target.parse().map_err(|e| invalid(format!("the path: {e}")))?;
     let headers = request.headers_mut();
@@ -162,7 +164,17 @@ pub(super) fn prepare(asked: Asked) -> Result<Ready, HttpError> {
     let authority = if port == standard { to.to_string() } else { format!("{to}:{port}") };
     headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|e| invalid(e.to_string()))?);
     headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(concat!("beadle-plugin/", env!("CARGO_PKG_VERSION"))));
-    Ok(Ready { what: Grant::Http { to: Some((to.clone(), port)), method }, to, url, request })
+    Ok(Ready { what: Grant::Http { to: Some((to.clone(), port)), method }, to, url, body, request })
+}
+
+impl Ready {
+    pub(super) fn method(&self) -> &str {
+        self.request.method().as_str()
+    }
+
+    pub(super) fn url(&self) -> &str {
+        self.url.as_str()
+    }
 }
 
 impl Network {

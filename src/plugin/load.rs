@@ -271,6 +271,8 @@ impl Loaded {
         if self.meta.wasi {
             store.data_mut().wasi = Some(Box::new(Inert::new(question.at_ms(), &question.seed(), log)));
         }
+        // why: another chain with the same plugin may have made it.
+        store.data_mut().log = Arc::clone(log);
         store.set_epoch_deadline(super::ticker::ticks(ahead));
     }
 }

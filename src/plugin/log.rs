@@ -6,6 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use serde::{Deserialize, Serialize};
+
+use super::kept::KeptLogs;
 use crate::model::Clock;
 
 /// Lines kept.
@@ -17,7 +20,8 @@ const HIDDEN: usize = 256;
 /// Lines a second, and also how many may come at once.
 pub const RATE: u64 = 100;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     Debug,
     Info,
@@ -40,6 +44,8 @@ pub struct PluginLog {
     ring: Mutex<Ring>,
     /// Secrets that the plugin was given.
     hidden: RwLock<Vec<String>>,
+    /// Where its lines are kept beyond its life, and under which name.
+    keep: Option<(KeptLogs, String)>,
 }
 
 #[derive(Default)]
@@ -54,7 +60,12 @@ struct Ring {
 impl PluginLog {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         let ring = Ring { credit: RATE * 1000, counted: clock.boot_ms(), ..Ring::default() };
-        Self { clock, ring: Mutex::new(ring), hidden: RwLock::default() }
+        Self { clock, ring: Mutex::new(ring), hidden: RwLock::default(), keep: None }
+    }
+
+    /// The same with its lines kept.
+    pub(super) fn kept(self, logs: Option<&KeptLogs>, name: &str) -> Self {
+        Self { keep: logs.map(|l| (l.clone(), name.to_owned())), ..self }
     }
 
     /// The lines kept, oldest first, and how many were left out since the start.
@@ -74,7 +85,8 @@ impl PluginLog {
         }
     }
 
-    fn shown(&self, text: &str) -> String {
+    /// A text without the secrets that the plugin was given.
+    pub(super) fn shown(&self, text: &str) -> String {
         let hidden = self.hidden.read().unwrap_or_else(PoisonError::into_inner);
         // why before the cut: a secret that is cut in two is no longer known as one.
         hidden.iter().fold(text.to_owned(), |t, h| if t.contains(h) { t.replace(h, "[secret masked]") } else { t })
@@ -97,7 +109,11 @@ impl PluginLog {
         }
         let mut text = self.shown(text);
         text.truncate(text.floor_char_boundary(LINE));
-        ring.lines.push_back(Line { at: self.clock.wall_ms(), level, text });
+        let line = Line { at: self.clock.wall_ms(), level, text };
+        if let Some((logs, name)) = &self.keep {
+            logs.take(name, &line, now);
+        }
+        ring.lines.push_back(line);
     }
 }
 

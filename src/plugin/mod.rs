@@ -24,11 +24,13 @@ mod error;
 mod fs;
 mod host;
 mod http;
+mod kept;
 pub mod kit;
 mod kv;
 mod limits;
 mod load;
 mod log;
+mod machine;
 mod pool;
 mod quarantine;
 mod ready;
@@ -45,11 +47,13 @@ pub use capability::{NoSecrets, Secrets};
 pub use engine::Kind;
 pub use error::{Error, Result};
 pub use fs::{MAX_ENTRIES, MAX_FILE, MAX_WRITE};
-pub use host::{Host, HostOptions, LoadSpec, Outcome, Plugin, Used};
+pub use host::{Footprint, Host, HostOptions, LoadSpec, Outcome, Plugin, Used};
 pub use http::{MAX_BODY, MAX_REQUESTS, Resolver, SystemResolver};
+pub use kept::{KeptLine, KeptLogs};
 pub use kv::{MAX_KEY, MAX_KEYS, MAX_STATE, MAX_VALUE, Round, States};
 pub use limits::{Limits, MAX_COMPONENT, MAX_CONFIG, MAX_CONTEXT, MAX_INPUT, MAX_REASON, MAX_RULE};
 pub use log::{Level, Line, PluginLog};
+pub use machine::{Canned, Machine, NoAnswer, Sent, ThisMachine};
 pub use quarantine::QuarantineOptions;
 pub use v0_1::{
     AttemptQuestion, Batch, Description, PlanQuestion, PluginKind, PromptQuestion, Question, ResultQuestion, SessionQuestion, Want,

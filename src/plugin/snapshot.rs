@@ -16,11 +16,12 @@ use super::engine::Engines;
 use super::limits::{Limits, MAX_MEMORY};
 use super::log::PluginLog;
 use super::state::{self, State};
+use super::ticker;
 use super::wasi::Inert;
 
 /// Components over this size are not snapshotted: making it takes as long as compiling them twice, and they are the
 /// guests of languages whose runtime is a snapshot already.
-const MAX_SNAPSHOT: usize = 4 << 20;
+const MAX_SNAPSHOT: usize = 8 << 20;
 
 /// The configured component, or why there is none.
 pub(super) fn take(
@@ -44,6 +45,8 @@ pub(super) fn take(
     let mut wizer = Wizer::new();
     wizer.init_func(format!("configure({})", wave_string(config))).keep_init_func(true);
     let run = wizer.run_component(&mut store, wasm, async |s: &mut Store<State>, c: &Component| {
+        // The component was compiled in between, which is the host's time: on a busy machine seconds for a large one.
+        s.set_epoch_deadline(ticker::ticks(limits.configure * 4));
         state::linker(s.engine(), c, with_wasi)?.instantiate_async(s, c).await
     });
     // The snapshot maker panics on state that it cannot read out; that is a plugin without a snapshot, not a bug here.

@@ -1,5 +1,8 @@
 //! The plugins inside the binary: built from this repository by `build.rs`.
 
+/// What policies of `cedar` speak of, in Cedar's notation of schemas.
+pub const CEDAR_SCHEMA: &str = include_str!("../../plugins/policy-cedar/src/beadle.cedarschema");
+
 macro_rules! standard {
     ($($(#[$doc:meta])* $constant:ident = $name:literal,)*) => {
         $($(#[$doc])* pub const $constant: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".wasm"));)*
@@ -26,8 +29,22 @@ standard! {
     BUDGET = "budget",
     /// Which hosts fetch tools and network commands may connect to.
     EGRESS = "egress",
+    /// Permits and forbids in the Cedar language.
+    CEDAR = "cedar",
     /// The example policy of the README: no forced pushes, the others become dry runs.
     HELLO = "hello",
+}
+
+/// The JSON Schema of a policy's configuration, as the policy itself describes it; `None` for one that says nothing of it.
+pub fn schema(name: &str) -> Option<&'static str> {
+    match name {
+        "rules" => Some(include_str!("../../plugins/policy-rules/src/config.schema.json")),
+        "paths" => Some(include_str!("../../plugins/policy-paths/src/config.schema.json")),
+        "budget" => Some(include_str!("../../plugins/policy-budget/src/config.schema.json")),
+        "egress" => Some(include_str!("../../plugins/policy-egress/src/config.schema.json")),
+        "cedar" => Some(include_str!("../../plugins/policy-cedar/src/config.schema.json")),
+        _ => None,
+    }
 }
 
 /// Compaction strategies, by name; see `plugins/strategies`.

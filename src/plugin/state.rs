@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) lent: Option<Arc<dyn Transcript>>,
     /// What the call may use; there while a question is put, to plugins that import a capability.
     pub(super) uses: Option<Box<Uses>>,
+    /// What it said of its own panic, secrets masked.
+    pub(super) panic: Option<String>,
 }
 
 impl WasiView for State {
@@ -45,7 +47,7 @@ pub(super) fn store(engine: &Engine, state: State, ahead: Duration) -> Store<Sta
 
 /// State for a component that imports WASI (`inert` is some) or not.
 pub(super) fn state(limits: &Limits, log: &Arc<PluginLog>, inert: Option<Inert>) -> State {
-    State { meter: Meter::new(limits), log: Arc::clone(log), wasi: inert.map(Box::new), lent: None, uses: None }
+    State { meter: Meter::new(limits), log: Arc::clone(log), wasi: inert.map(Box::new), lent: None, uses: None, panic: None }
 }
 
 /// Everything that this component may call. Its imports were checked before.

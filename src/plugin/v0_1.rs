@@ -78,6 +78,10 @@ const MAX_TEXT: usize = 4 << 10;
 const MAX_SCHEMA: usize = 256 << 10;
 const MAX_WANTS: usize = 64;
 
+/// How the line begins in which the SDK says why a guest panicked, and how much of it goes into the failure.
+const PANIC: &str = "panicked at ";
+const MAX_PANIC: usize = 512;
+
 type DecideParams<'a> = (&'a types::Session, &'a types::Call);
 
 /// What a component is, by its exports.
@@ -146,6 +150,7 @@ pub struct Want {
 }
 
 /// A call with the session it is made in, as plugins see them. Made once per call and put to every policy.
+#[derive(Clone)]
 pub struct Question {
     session: types::Session,
     call: types::Call,
@@ -342,6 +347,11 @@ impl log::Host for State {
             log::Level::Warn => Level::Warn,
             log::Level::Error => Level::Error,
         };
+        if level == Level::Error && message.starts_with(PANIC) {
+            let mut text = self.log.shown(&message);
+            text.truncate(text.floor_char_boundary(MAX_PANIC));
+            self.panic = Some(text);
+        }
         self.log.write(level, &message);
     }
 }

@@ -26,7 +26,7 @@ use crate::plugin::{self, Host, Limits, LoadSpec};
 use crate::registry::Registry;
 
 /// A rule added at run time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RuntimeRule {
     pub effect: Effect,
     pub rule: String,
@@ -141,7 +141,16 @@ impl Chains {
             events.push(event);
         }
         slots.extend(pinned.broken());
-        (Arc::new(Chain { slots, default: config.default, states: None, generation: pinned.generation }), events)
+        (
+            Arc::new(Chain {
+                slots,
+                default: config.default,
+                states: None,
+                generation: pinned.generation,
+                rules: Chain::rules_mark(rules),
+            }),
+            events,
+        )
     }
 
     /// The same for a session that already runs: a configuration that can no longer be read denies every call.
@@ -158,7 +167,13 @@ impl Chains {
                     deadline: Duration::from_secs(1),
                     tighten_only: false,
                 };
-                Arc::new(Chain { slots: vec![slot], default: Effect::Deny, states: None, generation: self.generation() })
+                Arc::new(Chain {
+                    slots: vec![slot],
+                    default: Effect::Deny,
+                    states: None,
+                    generation: self.generation(),
+                    rules: Chain::rules_mark(rules),
+                })
             }
         }
     }

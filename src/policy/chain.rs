@@ -1,5 +1,6 @@
 //! The chain: all policies are asked, the strictest effect wins, at most one rewrite, and all judge the rewritten call again.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,17 @@ pub struct Chain {
     pub states: Option<Arc<States>>,
     /// The state of the installed plugins that it was made from; see [`super::Chains::generation`].
     pub generation: u64,
+    /// The rules added at run time that it holds; see [`super::Chain::rules_mark`].
+    pub rules: u64,
+}
+
+impl Chain {
+    /// Tells one list of run-time rules from another, within one process.
+    pub fn rules_mark<R: Hash>(rules: &[R]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        rules.hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// What came out, before any person is asked.
@@ -315,7 +327,7 @@ mod tests {
     fn judge(slots: Vec<PolicySlot>) -> Judged {
         let Some(session) = crate::policy::examples::session(std::path::Path::new("/")) else { panic!("a session stands for any") };
         assert_eq!((session.status, session.usage), (Status::Starting, Usage::default()));
-        let chain = Chain { slots, default: Effect::Ask, states: None, generation: 0 };
+        let chain = Chain { slots, default: Effect::Ask, states: None, generation: 0, rules: 0 };
         let call = call_of(&json!({"command": "a"}));
         let Ok(rt) = tokio::runtime::Builder::new_current_thread().build() else { panic!("a runtime") };
         rt.block_on(chain.judge(&session, &call, 0, &|v| Ok(call_of(v))))

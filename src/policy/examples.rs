@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::call::{CallInput, build};
 use super::chain::{Policy, Subject};
 use super::paths::RealPaths;
-use crate::model::{Actor, Channel, Effect, Envelope, Mediation, Session, SessionCreated, SessionId};
+use crate::model::{Actor, Channel, Effect, Envelope, Mediation, Record, Session, SessionCreated, SessionId};
 
 /// Time that one example may take.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -96,6 +96,8 @@ pub fn session(cwd: &Path) -> Option<Session> {
         created_by: Actor::host(),
         unsafe_args: vec![],
         beadle_version: env!("CARGO_PKG_VERSION").into(),
+        prompt: None,
+        record: Record::default(),
         program: None,
     };
     let id = SessionId::parse("example").ok()?;

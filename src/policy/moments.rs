@@ -60,6 +60,8 @@ pub struct ResultRuling {
     /// It must not be seen at all: a policy failed.
     pub withheld: Option<Refusal>,
     pub flags: Vec<PromptContext>,
+    /// It was over [`RESULT_MAX`], and no policy saw it.
+    pub unseen: bool,
     pub answers: Vec<Said<ResultSaid>>,
     pub failures: Failures,
 }
@@ -209,6 +211,7 @@ impl Chain {
         let mut now = result.clone();
         let (round, mut answered) = (self.round(), Vec::new());
         let fits = now.output.to_string().len() <= RESULT_MAX;
+        out.unseen = !fits;
         for (slot, plugin) in self.parts(Moment::JudgeResult) {
             let h = if fits {
                 let q = Arc::new(ResultQuestion::new(session, call, &now, at_ms).in_round(round.as_ref()));

@@ -169,7 +169,7 @@ fn cut(text: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Actor, Mediation, SessionCreated, SessionId, ToolRequested};
+    use crate::model::{Actor, Mediation, Record, SessionCreated, SessionId, ToolRequested};
     use serde_json::json;
 
     fn envelope(seq: u64, event: Event) -> Envelope {
@@ -194,6 +194,8 @@ mod tests {
             created_by: Actor::host(),
             unsafe_args: vec![],
             beadle_version: String::new(),
+            prompt: None,
+            record: Record::default(),
             program: None,
         }
         .into()

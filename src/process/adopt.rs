@@ -94,6 +94,12 @@ async fn greet(run_dir: &Path) -> io::Result<(UnixStream, Status)> {
     }
 }
 
+/// Who listens in this run folder. The kernel tells, so the shim need not: it may be stopped. None where nobody can be asked.
+pub async fn shim_in(run_dir: &Path) -> Option<ProcessId> {
+    let stream = launch::connect_path(run_dir, SOCKET_FILE).await.ok()?;
+    tree::identify(u32::try_from(stream.peer_cred().ok()?.pid()?).ok()?)
+}
+
 /// KILL to a shim that does not answer and to everything below it; its processes that left are found when it is adopted.
 pub fn kill_silent(shim: ProcessId) {
     kill_family(shim);

@@ -19,7 +19,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{Error, ProcessInfo, Result, tree};
-use crate::wire::{ExitRecord, FromShim, MAX_INPUT, ProcessId, Status, ToShim, frame_len};
+use crate::wire::{ExitRecord, FromShim, Frozen, MAX_INPUT, ProcessId, Status, ToShim, frame_len};
 
 /// Commands waiting for the connection task; senders wait above it.
 pub const MAX_COMMANDS: usize = 64;
@@ -201,6 +201,13 @@ impl ShimHandle {
     /// A stop without grace.
     pub async fn kill(&self) -> Result<()> {
         self.plain(ToShim::Kill).await
+    }
+
+    /// Stops the whole tree, or lets it go on; tells how far that went.
+    pub async fn freeze(&self, frozen: bool) -> Result<Frozen> {
+        self.plain(if frozen { ToShim::Freeze } else { ToShim::Thaw }).await?;
+        // why asked: the shim answers in order, so what it says is of after.
+        Ok(self.status().await?.frozen)
     }
 
     /// The exit record is stored: the shim may go.

@@ -1,7 +1,9 @@
 //! Puts the shim that this executable carries into the data folder, named by its digest: an upgrade never touches a running one.
 //! Under a second name that never changes lies the same file, for settings of agents that name it: replaced whole, at each start.
 //!
-//! Called by the daemon at start.
+//! Also keeps copies of this executable, by which an upgrade can be taken back.
+//!
+//! Called by the daemon at start, and by `api` before an upgrade.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -26,6 +28,13 @@ pub fn install_bytes(dir: &Path, shim: &[u8]) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Whether a program is a shim, of this build or another, in the data folder `data` or in one that was moved aside from there.
+pub fn is_shim_below(program: &Path, data: &Path) -> bool {
+    let (program, data) = (program.to_string_lossy(), data.to_string_lossy());
+    let Some(below) = program.strip_prefix(&*data) else { return false };
+    (below.starts_with('/') || below.starts_with(".before-")) && below.contains("/bin/beadle-shim-")
+}
+
 /// The name under which agents' hooks call it.
 pub const STABLE: &str = "beadle-shim";
 
@@ -40,6 +49,60 @@ pub fn install_stable(dir: &Path) -> Result<PathBuf> {
 pub fn is_installed(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     is_same(path, SHIM) && std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o100 != 0)
+}
+
+/// How names of kept executables begin; what follows is the digest.
+const HOST: &str = "host-";
+/// Kept executables at most.
+const HOSTS_MAX: usize = 2;
+
+/// A copy of the executable that runs this process, in `dir` (which must exist), named by its digest; 0700. Works after the file was
+/// replaced or removed. The oldest copies over two go.
+pub fn keep_host(dir: &Path) -> Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    let tmp = dir.join(format!(".host-{}", std::process::id()));
+    let copied = (|| -> io::Result<PathBuf> {
+        match std::fs::remove_file(&tmp) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut from = File::open(running)?;
+        let mut to = File::options().write(true).create_new(true).mode(0o700).open(&tmp)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut block = vec![0; 1 << 20];
+        loop {
+            let n = from.read(&mut block)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&block[..n]);
+            to.write_all(&block[..n])?;
+        }
+        to.sync_all()?;
+        drop(to);
+        let path = dir.join(format!("{HOST}{}", &hasher.finalize().to_hex()[..16]));
+        std::fs::rename(&tmp, &path)?;
+        File::open(dir)?.sync_all()?;
+        Ok(path)
+    })();
+    let path = copied.map_err(Error::file("keep a copy of this executable in", dir))?;
+    forget_hosts(dir, &path);
+    Ok(path)
+}
+
+/// Removes the oldest kept executables but for `newest`.
+fn forget_hosts(dir: &Path, newest: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let mut old: Vec<_> = entries
+        .flatten()
+        .filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(HOST)) && e.path() != newest)
+        .filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())))
+        .collect();
+    old.sort_by(|a, b| b.cmp(a));
+    for (_, path) in old.into_iter().skip(HOSTS_MAX - 1) {
+        // why ignore: it costs room only.
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 fn write(dir: &Path, path: &Path, shim: &[u8]) -> Result<()> {
@@ -74,6 +137,19 @@ fn is_same(path: &Path, shim: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn executables_are_kept_by_their_digest_and_few() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..4 {
+            std::fs::write(dir.path().join(format!("{HOST}{n}")), "old").unwrap();
+        }
+        let path = keep_host(dir.path()).unwrap();
+        assert_eq!(keep_host(dir.path()).unwrap(), path);
+        let (kept, running) = (std::fs::read(&path).unwrap(), std::fs::read("/proc/self/exe").unwrap());
+        assert_eq!(blake3::hash(&kept), blake3::hash(&running));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), HOSTS_MAX);
+    }
 
     #[test]
     fn a_shim_is_written_once_and_repaired() {

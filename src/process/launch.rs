@@ -69,6 +69,11 @@ pub(super) async fn launch(shim_bin: &Path, spec: &LaunchSpec) -> Result<(ShimHa
     }
 }
 
+/// Whether a shim may ever have been started there: its log is made before.
+pub fn was_tried(run_dir: &Path) -> bool {
+    run_dir.join(SHIM_LOG).symlink_metadata().is_ok()
+}
+
 fn prepare(run_dir: &Path) -> Result<()> {
     match std::fs::DirBuilder::new().mode(0o700).create(run_dir) {
         Ok(()) => Ok(()),

@@ -1,4 +1,5 @@
-//! Whether a run folder's shim lives: asks about its lock without ever taking it. Called by `adopt`.
+//! Whether a run folder's shim lives: asks about its lock without ever taking it. Called by `adopt`, and before
+//! a backup takes the place of a data folder.
 
 use std::fs::File;
 use std::io;
@@ -24,4 +25,16 @@ pub(super) fn is_held(run_dir: &Path) -> Result<bool> {
         return Err(Error::file("ask for the lock of", &path)(io::Error::last_os_error()));
     }
     Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+/// Names of the folders in `root` in which a shim lives, in a folder of theirs or in themselves. A lock that cannot be asked counts.
+pub fn held_below(root: &Path) -> Vec<String> {
+    let folders = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir());
+    let lives = |dir: &Path| is_held(dir).unwrap_or(true);
+    let mut out: Vec<String> = folders(root)
+        .filter(|run| lives(run) || folders(run).any(|attempt| lives(&attempt)))
+        .filter_map(|run| Some(run.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    out.sort();
+    out
 }

@@ -26,17 +26,19 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-pub use crate::wire::{EndedBy, ExitRecord, Limits, MAX_INPUT, ProcessId, Stage, Status};
-pub use adopt::{Adopted, kill_leftovers, kill_silent};
+pub use crate::wire::{EndedBy, ExitRecord, Frozen, Limits, MAX_INPUT, ProcessId, Stage, Status};
+pub use adopt::{Adopted, kill_leftovers, kill_silent, shim_in};
 pub use ancestry::{Peer, ancestors, chain_of, descends_from};
 pub use client::{MAX_COMMANDS, ShimEvent, ShimEvents, ShimHandle};
 pub use exit::read as read_exit;
 pub use inbox::{Inbox, Line, MAX_LINE};
-pub use install::{STABLE, install, install_bytes, install_stable, is_installed};
+pub use install::{STABLE, install, install_bytes, install_stable, is_installed, is_shim_below, keep_host};
+pub use launch::was_tried;
+pub use lock::held_below;
 pub use logs::{LogChunk, MAX_CHUNK, Stream, read_log, read_tail};
 pub use program::{FileId, Inspected, Kind as ProgramKind, ProgramFile, Programs};
 pub use terminal::{Terminal, terminal_of};
-pub use tree::{ProcessInfo, command_line, identify, processes_of};
+pub use tree::{ProcessInfo, command_line, identify, lives, processes_of, program_of};
 pub use watch::Watch;
 
 /// Output kept for `logs` of an ungated agent, and unread output at which a gated one blocks, in bytes.

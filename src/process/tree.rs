@@ -33,6 +33,11 @@ pub fn identify(pid: u32) -> Option<ProcessId> {
     stat(pid).map(|s| s.id)
 }
 
+/// Whether exactly this process still runs something.
+pub fn lives(id: ProcessId) -> bool {
+    stat(id.pid).is_some_and(|s| s.id == id && !s.is_zombie())
+}
+
 /// This process and all its descendants, in order of pid, at most 10,000; empty when it is gone.
 pub fn processes_of(root: ProcessId) -> Vec<ProcessInfo> {
     if identify(root.pid) != Some(root) {
@@ -41,6 +46,12 @@ pub fn processes_of(root: ProcessId) -> Vec<ProcessInfo> {
     let all = snapshot();
     let family = family_of(&all, [root.pid]);
     family.iter().filter_map(|pid| all.get(pid)).filter(|s| !s.is_zombie()).take(MAX_LISTED).map(info).collect()
+}
+
+/// The file it runs, as the kernel names it; `None` when it is gone or hidden.
+pub fn program_of(id: ProcessId) -> Option<std::path::PathBuf> {
+    let program = std::fs::read_link(format!("/proc/{}/exe", id.pid)).ok()?;
+    (identify(id.pid) == Some(id)).then_some(program)
 }
 
 /// Its arguments, cut to 4 KiB in all; empty when it is gone or hidden. Untrusted text.

@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::hook::{Tell, Told};
+use super::hook::{Heard, Tell};
 use super::live::Report;
 use super::run::{Ending, Runner, told};
-use super::{Error, live, mask, moments};
+use super::{Error, failpoint, live, mask, moments};
 use crate::model::account::Seen;
 use crate::model::moment::NewPrompt;
-use crate::model::{Actor, Effect, Event, PromptSubmitted, RuleId, Session, SessionStopping, Witness};
+use crate::model::{Actor, Effect, Event, PauseMode, PromptSubmitted, RuleId, Session, SessionStopping, Witness};
 use crate::policy::Chain;
 use crate::store::Frame;
 
@@ -42,6 +42,17 @@ pub enum Command {
         by: Actor,
         reply: oneshot::Sender<Result<Session, Error>>,
     },
+    Pause {
+        mode: Option<PauseMode>,
+        reason: String,
+        by: Actor,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    },
+    /// Let it go on.
+    Continue {
+        by: Actor,
+        reply: oneshot::Sender<Result<Session, Error>>,
+    },
     /// Make the conversation shorter.
     Compact {
         request: super::compact::CompactRequest,
@@ -54,12 +65,14 @@ pub enum Command {
         report: EffectReport,
         reply: oneshot::Sender<Result<Session, Error>>,
     },
+    /// Look at the limits of its tree: one is passed.
+    Look,
     /// A terminal that can answer came or went.
     Attached(bool),
     /// An agent's hook tells or asks something.
     Hook {
         tell: Box<Tell>,
-        reply: oneshot::Sender<Option<Told>>,
+        reply: oneshot::Sender<Option<Heard>>,
     },
     /// Events from elsewhere that belong into this log (rules).
     Record {
@@ -105,6 +118,18 @@ impl Runner {
             Command::Hook { tell, reply } => return self.hook(*tell, reply).await,
             // why kept: the agent is being started anew between turns, and takes it then.
             Command::Prompt { text, by, reply } if self.live.parking.turns_over() => self.keep_prompt(text, by, reply),
+            Command::Pause { mode, reason, by, reply } => {
+                let answer = self.pause(mode, reason, by).await;
+                let _ = reply.send(answer);
+            }
+            Command::Continue { by, reply } => {
+                let answer = self.unpause(by).await;
+                let _ = reply.send(answer);
+            }
+            Command::Compact { reply, .. } if self.is_paused() => {
+                let why = "it is paused; let it go on with `beadle resume` first".to_owned();
+                let _ = reply.send(Err(Error::Compaction { session: self.id.clone(), why }));
+            }
             Command::Compact { request, by, reply } => {
                 let answer = self.compact(request, by).await;
                 let _ = reply.send(answer);
@@ -122,6 +147,7 @@ impl Runner {
                     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
                     self.pending.events.push(SessionStopping { by, how: how.to_owned(), grace_ms }.into());
                     self.commit().await;
+                    failpoint::hit("stopping");
                 }
                 if self.external.is_some() {
                     self.stop_process(kill);
@@ -140,6 +166,8 @@ impl Runner {
                 }
                 let _ = reply.send(answer);
             }
+            // The limits are looked at after each command.
+            Command::Look => {}
             Command::Attached(true) => {
                 self.attached += 1;
                 self.unattended_since = None;
@@ -172,13 +200,17 @@ impl Runner {
             return Err(Error::NotOurs(self.id.clone()));
         }
         if self.driver.prompt("", &[]).is_none() {
-            return Err(Error::NoPrompts(self.session.agent.clone()));
+            return Err(Error::NoPrompts(self.driver.name().to_owned()));
         }
         if let Some(call) = self.live.parking.put_away_at() {
             return Err(Error::PutAway { session: self.id.clone(), call });
         }
         if self.input_closed || self.ending.is_some() {
             return Err(Error::InputClosed(self.id.clone()));
+        }
+        if let Some(why) = self.over_turns() {
+            self.commit().await;
+            return Err(Error::Refused { what: "the prompt".to_owned(), why: format!("is not given: {why}") });
         }
         let prompt = NewPrompt { text: text.clone(), number: self.live.prompts + 1, role: by.role.clone() };
         let (events, ruling) = moments::judge_prompt(&self.inner, &self.chain_now(), self.driver, &self.session, prompt).await;
@@ -197,6 +229,9 @@ impl Runner {
         let (prompt, blob) = live::excerpt(mask::text(&text).into_owned().into_bytes());
         self.pending.events.push(PromptSubmitted { prompt, by }.into());
         self.pending.blobs.extend(blob);
+        if self.live.parking.unproven.is_some() {
+            self.compaction.given(&bytes);
+        }
         let no = self.live.next_frame();
         self.pending.frames.push(Frame { no, bytes });
         self.commit().await;

@@ -11,10 +11,14 @@
 //! Invariants:
 //! - the old record is never written to; until the new one is named the session goes on with the old one, afterwards with the new one;
 //! - nothing is compacted in a turn, at an open question, or where ending the agent would end more than the agent;
-//! - where the second plan fails, the agent is started anew from the old conversation and the log says why;
+//! - where the second plan fails, the agent is started anew from the old conversation and the log says why; so it is where the agent does not
+//!   take the shorter one ([`failed`]);
 //! - prompts that come meanwhile wait, at most [`PROMPTS`], and are given to the agent that comes back.
 //!
 //! Called by `run` (after each turn), `command` and `park` (the agent's end).
+
+mod failed;
+mod kept;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +29,7 @@ use tokio::time::Instant;
 use super::command::Command;
 use super::live::Live;
 use super::park::stage::Stage;
+use super::plugins::watchdog;
 use super::relaunch::Kept;
 use super::run::{CLOSE_INPUT, Runner};
 use super::transcript::whole::{self, Whole};
@@ -34,15 +39,13 @@ use crate::agent::{self, Driver};
 use crate::compaction::{Checked, ESTIMATOR, Folded, Unpinned, check};
 use crate::config::Config;
 use crate::model::{
-    Actor, CompactionBegan, ContextCompacted, Edit, Event, HostCompaction, Note, Outcome, Session, SessionId, SessionPaused, Status,
+    Actor, CompactionBegan, ContextCompacted, Edit, Event, HostCompaction, Outcome, Session, SessionId, SessionPaused, Status,
     TranscriptNamed,
 };
 use crate::plugin::{PlanQuestion, Plugin};
 use crate::process::ExitRecord;
 use crate::store::Frame;
 
-/// How long a strategy may take.
-const PLAN_WITHIN: Duration = Duration::from_secs(20);
 /// Prompts that wait for an agent that is started anew.
 const PROMPTS: usize = 16;
 /// Looks at a session that is over the threshold and cannot be compacted at once; they are up to a second apart.
@@ -50,8 +53,6 @@ const LOOKS: u32 = 10;
 /// How often, and how long apart, the agent's record is looked at for its newest words: it is written late.
 const RECORD_LOOKS: u32 = 30;
 const RECORD_LOOK: Duration = Duration::from_millis(100);
-/// A context that is still over the threshold after a try must have grown by this share of the window before the next.
-const AGAIN_AFTER: u64 = 20;
 
 /// What a caller wants; what is left out is as configured.
 #[derive(Debug, Clone, Default)]
@@ -93,9 +94,14 @@ pub(super) struct Compaction {
     pub due: bool,
     /// How often the threshold was looked at since.
     looks: u32,
-    /// The context's size at the newest automatic try.
-    tried: u64,
+    /// The context's size from which on it is tried again, and tries in a row that came to nothing.
+    again_at: u64,
+    failures: u32,
     prompts: Vec<Prompt>,
+    /// Frames of prompts given to an agent that has not shown yet that it took the shorter record.
+    given: Vec<Vec<u8>>,
+    /// What such an agent said of a failure, and may have said last.
+    refusal: Option<crate::agent::Output>,
 }
 
 /// A good plan, and the record that it is for.
@@ -150,7 +156,7 @@ impl Manager {
 pub(super) async fn preview(inner: &Arc<Inner>, session: &Session, request: CompactRequest) -> Result<CompactReport, Error> {
     let (live, _) = recovery::rebuild(inner, session)?;
     let config = inner.config_of(std::path::Path::new(&session.cwd));
-    let wanted = wanted(request, &config);
+    let wanted = wanted(request, inner, &config);
     let named = (live.parking.root.as_str(), live.parking.conversation.as_str());
     let driver = agent::driver(&session.agent)?;
     if session.status == Status::Running && live.prompts <= live.turns {
@@ -159,11 +165,12 @@ pub(super) async fn preview(inner: &Arc<Inner>, session: &Session, request: Comp
     Ok(plan(inner, driver, session, named, &wanted, &config).await?.report())
 }
 
-fn wanted(mut r: CompactRequest, config: &Config) -> CompactRequest {
+fn wanted(mut r: CompactRequest, inner: &Inner, config: &Config) -> CompactRequest {
+    let strategy = r.strategy.get_or_insert_with(|| config.compaction.strategy.clone());
     // why only then: the settings of one strategy are not those of another.
-    let own = r.strategy.as_ref().is_none_or(|s| *s == config.compaction.strategy);
-    r.config.get_or_insert_with(|| if own { config.compaction.config.clone() } else { "{}".to_owned() });
-    r.strategy.get_or_insert_with(|| config.compaction.strategy.clone());
+    let set = Some(&config.compaction.config).filter(|c| *strategy == config.compaction.strategy && c.trim() != "{}");
+    let own = || set.cloned().or_else(|| inner.chains.strategy_config(strategy)).unwrap_or_else(|| "{}".to_owned());
+    r.config.get_or_insert_with(own);
     r
 }
 
@@ -187,15 +194,19 @@ async fn plan(
     };
     let (whole, folded) = tokio::task::block_in_place(read).map_err(cannot)?;
     let (name, settings) = (wanted.strategy.as_deref().unwrap_or_default(), wanted.config.as_deref().unwrap_or("{}"));
-    let plugin = inner.chains.strategy(name, settings).await.map_err(cannot)?;
+    let broken = |why: String| Error::Strategy { session: session.id.clone(), why };
+    let plugin = inner.chains.strategy(name, settings).await.map_err(|why| broken(format!("strategy {name} cannot be loaded: {why}")))?;
     let target = wanted.target.unwrap_or_else(|| aim(folded.used(), session, config.compaction.target_percent));
     let budget = folded.budget(session.context_window.unwrap_or_else(|| folded.used()), target);
     let folded = Arc::new(folded);
     let question = Arc::new(PlanQuestion::new(session, folded.clone(), &budget, inner.clock.wall_ms()));
-    let failed = |f: crate::plugin::CallFailure| cannot(format!("strategy {name} failed ({:?}): {}", f.cause, f.detail));
-    let edits = plugin.plan(&question, PLAN_WITHIN).await.map_err(failed)?;
+    let failed = |f: crate::plugin::CallFailure| {
+        watchdog::broke(inner, plugin.digest(), f.cause);
+        broken(format!("strategy {name} failed ({}): {}", f.cause.as_str(), f.detail))
+    };
+    let edits = plugin.plan(&question, Duration::from_millis(config.compaction.deadline_ms)).await.map_err(failed)?;
     let checked = tokio::task::block_in_place(|| check(&folded, &edits))
-        .map_err(|e| cannot(format!("the plan of strategy {name} is refused, and nothing of it is done: {e} [{}]", e.code())))?;
+        .map_err(|e| broken(format!("the plan of strategy {name} is refused, and nothing of it is done: {e} [{}]", e.code())))?;
     Ok(Planned { plugin, whole, edits, checked, target })
 }
 
@@ -249,12 +260,8 @@ impl Runner {
         let percent = self.config.compaction.threshold_percent;
         let (Some(window), Some(used)) = (self.session.context_window, self.session.context_used) else { return };
         let over = percent < 100 && used.saturating_mul(100) >= window.saturating_mul(percent);
-        if !over {
-            self.compaction.tried = 0;
-            return;
-        }
         // why: what could not be made small enough is not tried again each turn.
-        if self.compaction.tried > 0 && used < self.compaction.tried.saturating_add(window / AGAIN_AFTER) {
+        if !self.compaction.may_try(used, over) {
             return;
         }
         if let Err(why) = self.can_compact().await {
@@ -264,31 +271,16 @@ impl Runner {
             self.compaction.due = self.compaction.looks < LOOKS;
             return;
         }
-        self.compaction.tried = used;
-        let wanted = wanted(CompactRequest::default(), &self.config);
-        self.record_follows().await;
-        let why = match self.plan(&wanted).await {
-            Ok(p) if p.saves() => return self.begin(&p, wanted, "auto", Actor::host()).await,
-            Ok(_) => "the strategy plans nothing that saves tokens".to_owned(),
-            Err(e) => e.to_string(),
-        };
-        let text = format!("the context is over {percent} % of the window ({used} of {window} tokens) and was not compacted: {why}");
-        self.pending.events.push(Note { text: live::cut(&text, 2048) }.into());
-        self.commit().await;
+        self.compact_over(used, window).await;
     }
 
     /// Begins at once, or says why not.
     pub(super) async fn compact(&mut self, request: CompactRequest, by: Actor) -> Result<CompactReport, Error> {
         let cannot = |id: &SessionId, why: String| Error::Compaction { session: id.clone(), why };
         self.can_compact().await.map_err(|why| cannot(&self.id, why))?;
-        let wanted = wanted(request, &self.config);
+        let wanted = wanted(request, &self.inner, &self.config);
         self.record_follows().await;
-        let planned = self.plan(&wanted).await?;
-        if !planned.saves() {
-            let (used, target) = (planned.checked.tokens_before, planned.target);
-            let why = format!("the strategy plans nothing that saves tokens; the conversation has {used}, the target is {target}");
-            return Err(cannot(&self.id, why));
-        }
+        let planned = self.plan_that_saves(&wanted).await?;
         let report = planned.report();
         self.begin(&planned, wanted, "manual", by).await;
         let session = self.recorded()?;
@@ -307,6 +299,16 @@ impl Runner {
     async fn plan(&self, wanted: &CompactRequest) -> Result<Planned, Error> {
         let named = (self.live.parking.root.as_str(), self.live.parking.conversation.as_str());
         plan(&self.inner, self.driver, &self.session, named, wanted, &self.config).await
+    }
+
+    async fn plan_that_saves(&self, wanted: &CompactRequest) -> Result<Planned, Error> {
+        let planned = self.plan(wanted).await?;
+        if !planned.saves() {
+            let (used, target) = (planned.checked.tokens_before, planned.target);
+            let strategy = wanted.strategy.clone().unwrap_or_default();
+            return Err(Error::NothingSaved { session: self.id.clone(), strategy, used, target });
+        }
+        Ok(planned)
     }
 
     /// Whether the agent can be ended now and started anew with nothing lost; the error says what would be.
@@ -384,7 +386,7 @@ impl Runner {
         let done = self.shorten(&began).await;
         let reason = match &done {
             Ok(_) => "the conversation was compacted; the agent is started anew from the shorter one".to_owned(),
-            Err(why) => format!("the conversation was not compacted after all and goes on as it was: {}", live::cut(why, 1024)),
+            Err(e) => format!("the conversation was not compacted after all and goes on as it was: {}", live::cut(&e.to_string(), 1024)),
         };
         self.pending.events.push(finish::attempt_ended(Outcome::Exited, record, Some(reason.clone())).into());
         let mut named = None;
@@ -394,13 +396,18 @@ impl Runner {
                 self.pending.blobs.extend(blobs);
                 named = Some(new);
             }
-            Err(_) => self.pending.events.push(Note { text: reason.clone() }.into()),
+            Err(e) => {
+                self.compaction.failures = self.compaction.failures.saturating_add(1);
+                self.pending.events.push(failed::failed(&began.trigger, &began.strategy, "apply", &e).into());
+            }
         }
-        self.pending.events.push(SessionPaused { reason, call: None }.into());
+        self.pending.events.push(SessionPaused { reason, ..SessionPaused::default() }.into());
         self.commit().await;
         failpoint::hit("compacted");
         if let Some(named) = named {
+            self.live.parking.compacted(&began.trigger, &began.strategy);
             self.live.parking.named(&named);
+            self.compaction.given.clear();
             self.witnesses = Witnesses::new(Some(&named), &self.session);
         }
         // why ignore: without it the shim goes by itself after its linger.
@@ -410,7 +417,8 @@ impl Runner {
     }
 
     /// Plans on the whole record and writes the new one.
-    async fn shorten(&self, began: &CompactionBegan) -> Result<(ContextCompacted, TranscriptNamed, Vec<Vec<u8>>), String> {
+    async fn shorten(&self, began: &CompactionBegan) -> Result<(ContextCompacted, TranscriptNamed, Vec<Vec<u8>>), Error> {
+        let cannot = |why: String| Error::Compaction { session: self.id.clone(), why };
         let wanted = CompactRequest {
             strategy: Some(began.strategy.clone()),
             config: Some(began.config.clone()),
@@ -418,12 +426,10 @@ impl Runner {
             unpinned: Unpinned { user: began.unpinned_user, system: began.unpinned_system },
             dry_run: false,
         };
-        let planned = self.plan(&wanted).await.map_err(|e| format!("{e} [{}]", e.code()))?;
+        let planned = self.plan_that_saves(&wanted).await?;
         if planned.plugin.digest() != began.digest {
-            return Err("the strategy is another one than at the beginning".to_owned());
-        }
-        if !planned.saves() {
-            return Err("the strategy plans nothing that saves tokens".to_owned());
+            let why = format!("strategy {} was changed since it began; try again", began.strategy);
+            return Err(Error::Strategy { session: self.id.clone(), why });
         }
         let new = start::uuid(&self.inner);
         let write = || -> Result<u64, String> {
@@ -438,13 +444,15 @@ impl Runner {
             whole::write(&planned.whole, &new, &bytes)?;
             Ok(bytes.len() as u64)
         };
-        let written = tokio::task::block_in_place(write)?;
+        let written = tokio::task::block_in_place(write).map_err(cannot)?;
         failpoint::hit("compaction_written");
         let (host, blobs) = self.told(&planned, &new);
         let compacted = ContextCompacted {
             trigger: began.trigger.clone(),
             tokens_before: Some(planned.checked.tokens_before),
             tokens_after: Some(planned.checked.tokens_after),
+            dropped: None,
+            retained: None,
             host: Some(host),
         };
         Ok((compacted, TranscriptNamed { root: self.live.parking.root.clone(), conversation: new, written }, blobs))

@@ -15,15 +15,17 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::command::Command;
-use super::hook::{HookCall, HookOutcome, Tell, Told};
+use super::hook::{Heard, HookCall, HookOutcome, Tell};
 use super::live::{self, Live};
 use super::recovery::{self, Gone};
 use super::run::Runner;
-use super::start::first;
+use super::start::brief::record_of_found;
+use super::start::{first, preview, take};
 use super::witness::Witnesses;
-use super::{COMMAND_TIMEOUT, Error, Inner, LiveSession, Manager};
+use super::{COMMAND_TIMEOUT, Error, Inner, LiveSession, Manager, moments, state};
 use crate::agent::hook::{Hook, HookAnswer, HookEvent};
 use crate::agent::{self, Driver};
+use crate::model::moment::SessionStart;
 use crate::model::{
     Actor, AgentStarted, AttemptEnded, AttemptStarted, By, Event, Mediation, Outcome, Session, SessionCreated, SessionEnded, SessionId,
     Witness,
@@ -69,10 +71,10 @@ pub(super) async fn hook(inner: &Arc<Inner>, call: HookCall) -> Result<HookOutco
     match tokio::time::timeout(hold, answer).await {
         Ok(Ok(told)) => {
             // why not of the others: one is only a record, and a person's time says nothing of the host.
-            if told.as_ref().is_some_and(|t| !t.by_person) {
+            if told.as_ref().is_some_and(Heard::is_timed) {
                 inner.metrics.hooked(call.begun.elapsed());
             }
-            Ok(HookOutcome::Reply(driver.hook_answer(told.as_ref().map_or(HookAnswer::Pass, Told::as_answer))))
+            Ok(HookOutcome::Reply(driver.hook_answer(told.as_ref().map_or(HookAnswer::Pass, Heard::as_answer))))
         }
         Ok(Err(_)) => Err(if *inner.shutdown.borrow() { Error::ShuttingDown } else { Error::Ended(id) }),
         // why: the call is on record by now, or the session is busy; either way the client asks again and is joined with it.
@@ -142,13 +144,17 @@ async fn create(inner: &Arc<Inner>, driver: &'static dyn Driver, hook: &Hook, pr
     }
     let watch = Watch::open(process)?;
     let cwd = PathBuf::from(&hook.cwd);
-    let id = SessionId::new(driver.name(), inner.clock.as_ref(), inner.entropy.as_ref());
+    let reserved = inner.reserve(driver.name())?;
+    let id = reserved.id.clone();
     let earlier = earlier(inner, driver, &hook.agent_session_id);
-    let labels: BTreeMap<String, String> = earlier.map(|old| (RESUMES.to_owned(), old.to_string())).into_iter().collect();
-    let rules = inner.rules().for_session(&id, &hook.cwd, inner.config_of(&cwd).needs_two(&labels));
-    let assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
+    let mut labels: BTreeMap<String, String> = earlier.map(|old| (RESUMES.to_owned(), old.to_string())).into_iter().collect();
+    let two_person = inner.config_of(&cwd).needs_two(&labels);
+    let rules = inner.rules().for_session(&id, &hook.cwd, two_person);
+    let mut assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
     let argv = process::command_line(process);
-    let mut events: Vec<Event> = vec![
+    let model = if let HookEvent::Started { model, .. } = &hook.event { model.clone() } else { None };
+    let record = record_of_found(&cwd, &assembled.config.record)?;
+    let created = |labels: &BTreeMap<String, String>| -> Event {
         SessionCreated {
             name: driver.name().to_owned(),
             agent: driver.name().to_owned(),
@@ -157,7 +163,7 @@ async fn create(inner: &Arc<Inner>, driver: &'static dyn Driver, hook: &Hook, pr
             cwd: hook.cwd.clone(),
             home: std::env::var("HOME").ok().filter(|h| Path::new(h).is_absolute()),
             write_root: None,
-            labels,
+            labels: labels.clone(),
             env_names: vec![],
             mediation: Mediation::Hooks,
             mediation_note: Some(NOTE.to_owned()),
@@ -165,20 +171,46 @@ async fn create(inner: &Arc<Inner>, driver: &'static dyn Driver, hook: &Hook, pr
             created_by: by.clone(),
             unsafe_args: vec![],
             beadle_version: env!("CARGO_PKG_VERSION").to_owned(),
+            prompt: None,
+            record: record.clone(),
         }
-        .into(),
-    ];
-    events.extend(assembled.events);
-    events.push(AttemptStarted { argv, pid: process.pid, shim_pid: 0, agent_start: Some(process.start) }.into());
-    events.extend(hook.transcript.clone().map(Event::from));
-    let model = if let HookEvent::Started { model, .. } = &hook.event { model.clone() } else { None };
-    events.push(AgentStarted { agent_session_id: Some(hook.agent_session_id.clone()), model, ..AgentStarted::default() }.into());
-    let done = inner.store.append(first(inner, &id, events)).await?;
-    let external = External { agent_session_id: hook.agent_session_id.clone(), process };
+        .into()
+    };
     let mut live = Live::default();
     live.account.reporter = Witness::Hook;
+    let states = state::of_new_session();
+    let mut judged = Vec::new();
+    if let Some(draft) = preview(inner, &id, created(&labels)) {
+        let start = SessionStart {
+            program: argv.first().cloned().unwrap_or_default(),
+            args: argv.get(1..).unwrap_or_default().to_vec(),
+            model: model.clone(),
+            keep_open: true,
+            role: by.role.clone(),
+            ..SessionStart::default()
+        };
+        if let Some((ruling, failures)) = moments::judge_session(inner, &assembled.chain.keeping(&states), &draft, &start).await {
+            let ruling = take(ruling, &mut labels, &mut assembled.config);
+            live.moments.refused.clone_from(&ruling.refused);
+            judged = failures;
+            judged.push(ruling.into());
+            judged.extend(state::changes(&states));
+        }
+    }
+    if !two_person && assembled.config.needs_two(&labels) {
+        let rules = inner.rules().for_session(&id, &hook.cwd, true);
+        assembled.chain = inner.chains.assemble(Some(&cwd), &rules).await?.chain;
+    }
+    let mut events: Vec<Event> = vec![created(&labels)];
+    events.extend(assembled.events);
+    events.extend(judged);
+    events.push(AttemptStarted { argv, pid: process.pid, agent_start: Some(process.start), ..AttemptStarted::default() }.into());
+    events.extend(hook.transcript.clone().map(Event::from));
+    events.push(AgentStarted { agent_session_id: Some(hook.agent_session_id.clone()), model, ..AgentStarted::default() }.into());
+    let done = inner.store.append(first(inner, &id, events, &super::start::How::Now)).await?;
+    let external = External { agent_session_id: hook.agent_session_id.clone(), process };
     let witnesses = Witnesses::new(hook.transcript.as_ref(), &done.session);
-    spawn(inner, driver, (*done.session).clone(), live, external, watch, assembled.config, assembled.chain, witnesses);
+    spawn(inner, driver, (*done.session).clone(), live, external, watch, assembled.config, assembled.chain, witnesses).await;
     Ok(id)
 }
 
@@ -191,7 +223,7 @@ fn earlier(inner: &Inner, driver: &dyn Driver, agent_session_id: &str) -> Option
 }
 
 #[allow(clippy::too_many_arguments)] // why: the parts of a session, handed over once.
-fn spawn(
+async fn spawn(
     inner: &Arc<Inner>,
     driver: &'static dyn Driver,
     session: Session,
@@ -206,13 +238,22 @@ fn spawn(
     let shim = ShimHandle::gone(&run_dir);
     let inbox = process::Inbox::open(&run_dir, 0);
     let (mailbox, commands) = tokio::sync::mpsc::channel(super::run::MAILBOX);
-    let generation = chain.generation;
+    let made = (chain.generation, chain.rules);
     let (chain, chains) = tokio::sync::watch::channel(chain);
     let cwd = PathBuf::from(&session.cwd);
     let two_person = config.needs_two(&session.labels);
-    let entry = LiveSession { mailbox, chain, shim: shim.0.clone(), cwd, two_person, agent: driver.name(), external: Some(external) };
+    let entry = LiveSession {
+        mailbox,
+        chain,
+        shim: shim.0.clone(),
+        cwd,
+        two_person,
+        agent: driver.name(),
+        stopping: false,
+        external: Some(external),
+    };
     inner.live().insert(session.id.clone(), entry);
-    super::plugins::swap::catch_up(inner, &session.id, generation);
+    super::plugins::swap::catch_up(inner, &session.id, made).await;
     let mut runner = Runner::new(inner.clone(), driver, session, live, shim, inbox, config, chains, commands, false, witnesses);
     runner.watch_process(watch);
     tokio::spawn(runner.run(inner.shutdown.subscribe()));
@@ -244,7 +285,7 @@ pub(super) async fn adopt(inner: &Arc<Inner>, session: &Session, process: Proces
     let rules = inner.rules().for_session(&session.id, &session.cwd, config.needs_two(&session.labels));
     let chain = inner.chains.assemble_or_deny(&cwd, &rules).await;
     let external = External { agent_session_id: session.agent_session_id.clone().unwrap_or_default(), process };
-    spawn(inner, driver, session.clone(), live, external, watch, config, chain, witnesses);
+    spawn(inner, driver, session.clone(), live, external, watch, config, chain, witnesses).await;
     Ok(true)
 }
 
@@ -268,6 +309,7 @@ impl Runner {
 
     /// The end of a session without a shim: `reason` is the agent's own word, or `None` when only its process is gone.
     pub(super) async fn finish_external(mut self, reason: Option<String>) {
+        self.finishing = true;
         self.take_log_back();
         self.consult_last().await;
         self.resolve_all(By::Withdrawn, "the agent ended before the answer", false);
@@ -290,7 +332,7 @@ impl Runner {
         let why = unaccepted.unwrap_or(why);
         let ended: AttemptEnded = super::finish::unseen(outcome, why.clone());
         self.pending.events.push(ended.into());
-        self.pending.events.push(SessionEnded { outcome, reason: Some(why) }.into());
+        self.pending.events.push(SessionEnded { outcome, reason: Some(why), report: None }.into());
         self.commit().await;
         self.inner.forget(&self.id);
     }

@@ -1,22 +1,33 @@
 //! Named places in a call's life at which a test breaks things: `BEADLE_FAILPOINT=<name>[:<n>][=<action>]`.
 //!
-//! The names: `requested` (a question was read), `decided` (it was judged), `appended` (its decision is queued for the log),
+//! The names: `assembled` (a session that starts has its chain), `requested` (a question was read), `decided` (it was judged), `appended` (its decision is queued for the log),
 //! `synced` (the decision is durable), `sent` (the answer was handed to the shim), `taken` (the agent's side took an allow), `shown`
-//! (the agent holds a result back until the policies judged it), `ran` (a result was read), `reported` (the result is durable). Of
+//! (the agent holds a result back until the policies judged it), `stopping` (a stop is on record and nothing was told of it), `ran` (a result was read), `reported` (the result is durable). Of
 //! a session that is put away and comes back: `deferring` (its call is about to be deferred), `deferred` (that is durable and not told),
 //! `confirmed` (the agent named the call), `left` (it has ended), `paused` (that is durable), `resuming`, `resumed` (the relaunch is about
 //! to be, and is, on record), `relaunched` (the agent runs and is not on record), `reasked` (its gate asks), `answered` (what was decided
 //! is on record and not told). Of one that is compacted: `compacting` (its agent is about to be told to end), `compaction_began` (that is
 //! durable), `compaction_left` (the agent has ended), `compaction_written` (the new record stands and is not named), `compacted` (it is
-//! named), then `resuming`, `resumed`, `relaunched`. Of a change of an installed plugin: `plugin_staged` (nothing is written),
-//! `plugin_noted` (it is durable), `plugin_locked` (the lock file has it). At the nth visit, the first by default, the daemon
+//! named), `compaction_refused` (the agent did not take it), then `resuming`, `resumed`, `relaunched`. Of one with a plan of attempts: `examining` (an attempt is about to
+//! be judged), `verifying` (its verifier runs), `checkpointed` (its worktree has its ref, and nothing of it is on record), `scheduled` (the next is on record), `tried` (its agent runs and
+//! is not). Of a change of an installed plugin: `plugin_staged` (nothing is written),
+//! `plugin_noted` (it is durable), `plugin_locked` (the lock file has it). Of an act on a tree: `tree_began` (it is written down), `tree_told` (one session was told), `tree_done` (all
+//! were told, and have ended where they should).
+//! Of an archive: `archive_written` (the file is synced),
+//! `archive_staged` (the database knows it), `archived` (its events are out of the database), `archive_restored` (they are back); of an erasure:
+//! `redaction_written`, `redaction_staged`, `redacted` (it is in force), `redaction_finished` (its payloads are gone). Of the queue: `queue_kept` (a request is kept, no
+//! session begun), `queued` (that is durable), `queue_claiming` (its turn has come), `queue_claimed` (that is durable, its agent not
+//! started), `queue_launched` (its agent runs and is not on record), `queue_leasing` and `queue_leased` (a worker's lease is about to be,
+//! and is, durable and not told), `queue_back` (it is back in the queue or given up), `queue_retried` (the new session is durable, the
+//! old one not marked). At the
+//! nth visit, the first by default, the daemon
 //! - dies as by `kill -9` when no action is given;
 //! - `wait:<folder>`: makes the file `reached` in the folder and goes on when `go` is there, after [`PATIENCE`] at the latest;
 //! - `slow:<ms>`: takes so long there, at every later visit too.
 //!
 //! Invariants: the variable is read once, so only who starts the daemon can set it; none of the actions allows, skips or changes
-//! anything; without the variable a visit is one atomic load. Called by `gate`, `run`, `park`, `compact`, `relaunch` and
-//! `plugins`.
+//! anything; without the variable a visit is one atomic load. Called by `gate`, `run`, `park`, `compact`, `relaunch`,
+//! `queue`, `plugins` and `tree`.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

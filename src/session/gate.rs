@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::command::Resolve;
 use super::live::{self, Question};
 use super::run::Runner;
-use super::{Error, failpoint, mask};
+use super::{Error, bounds, failpoint, mask};
 use crate::agent::{self, Asked};
 use crate::config::Unattended;
 use crate::model::{
@@ -85,6 +85,11 @@ impl Runner {
         self.decide(&asked, call, judged, begun);
     }
 
+    /// Whether a terminal is attached, or the grace for one to come back runs. Counts only with `approvals.unattended = "deny"`.
+    pub(super) fn can_ask(&self) -> bool {
+        self.attached > 0 || self.unattended_since.is_some_and(|t| t.elapsed() < super::run::REATTACH)
+    }
+
     /// The host denies it; an input that cannot be recorded is left out.
     pub(super) fn refuse(&mut self, asked: &Asked, why: String, begun: std::time::Instant) {
         let call = self.record(asked, &asked.input).unwrap_or_else(|_| {
@@ -95,10 +100,13 @@ impl Runner {
     }
 
     pub(super) async fn judge(&mut self, asked: &Asked, call: &Arc<Call>) -> Judged {
-        if let Some(why) = self.inner.own.check(call) {
+        if let Some(why) = self.inner.own.check(call).or_else(|| bounds::check(&self.session.record, call)) {
             return Judged::host_deny(why);
         }
-        if let Some(why) = self.inner.let_go(&self.session.labels).await {
+        if let Some(x) = &self.limits.over {
+            return Judged::host_deny(x.reason.clone());
+        }
+        if let Some(why) = self.inner.let_go(&self.id, &self.session.labels).await {
             return Judged::host_deny(why);
         }
         let chain = self.chain_now();
@@ -106,7 +114,7 @@ impl Runner {
         let own = &self.inner.own;
         let rebuild = |input: &Value| {
             let c = self.record(asked, input)?;
-            own.check(&c).map_or(Ok(c), Err)
+            own.check(&c).or_else(|| bounds::check(&self.session.record, &c)).map_or(Ok(c), Err)
         };
         let session = self.session_seen();
         chain.judge(&session, call, at, &rebuild).await
@@ -135,6 +143,7 @@ impl Runner {
             default: self.config.default.max(chain.default),
             states,
             generation: chain.generation,
+            rules: chain.rules,
         })
     }
 
@@ -150,7 +159,7 @@ impl Runner {
 
     pub(super) fn call_input<'a>(&'a self, asked: &'a Asked, input: &'a Value) -> calls::CallInput<'a> {
         calls::CallInput {
-            agent: &self.session.agent,
+            agent: self.driver.name(),
             tool: &asked.tool,
             input,
             cwd: &self.session.cwd,

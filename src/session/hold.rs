@@ -1,4 +1,5 @@
-//! Audit sinks that must keep up: calls wait while they do not, and a session is not removed before they have it.
+//! Audit sinks that must keep up: calls wait while they do not, and a session is not removed before they have it. So a session is told to
+//! end here, past a call that waits, and removed here.
 //!
 //! The sinks themselves are no floor of ours: they are asked through [`AuditHold`]. Called by `gate`, `hook` and `Manager::remove`.
 
@@ -6,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Inner, Manager};
-use crate::model::{Actor, AuditHold, Held, SessionId};
+use super::command::Command;
+use super::{COMMAND_TIMEOUT, Error, Inner, Manager, rules};
+use crate::model::{Actor, AuditHold, Held, Outcome, Session, SessionId, Status};
 use crate::store;
 
 /// How often it is looked whether the wait is over.
@@ -21,6 +23,58 @@ impl Manager {
         // why ignored: there is one, and it stays.
         let _ = self.inner.audit.set(audit);
     }
+
+    /// Ends a session: TERM to the whole tree, `grace` (default: configured), then KILL; `kill` skips TERM and grace.
+    pub async fn stop(&self, id: &SessionId, grace: Option<Duration>, kill: bool, by: Actor) -> Result<Session, Error> {
+        let session = self.inner.store.session(id)?;
+        if session.record.writer.is_some() && session.status != Status::Ended {
+            let (outcome, how) = if kill { (Outcome::Killed, "kill") } else { (Outcome::Stopped, "stop") };
+            return self.inner.end_written(id, outcome, "ended by an operator", how, &by).await;
+        }
+        if let Some(ended) = self.cancel(id, kill, &by).await? {
+            return Ok(ended);
+        }
+        if let Some(live) = self.inner.live().get_mut(id) {
+            live.stopping = true;
+        }
+        self.command(id, |reply| Command::Stop { grace, kill, by, reply }).await?
+    }
+
+    /// Deletes an ended session's rows and files; the host chain keeps that it was there.
+    pub async fn remove(&self, id: &SessionId, force: bool, by: Actor) -> Result<Session, Error> {
+        let session = self.inner.store.session(id)?;
+        if session.status != Status::Ended {
+            if !force {
+                return Err(Error::NotEnded(id.clone(), session.status.as_str()));
+            }
+            self.stop(id, None, true, by.clone()).await?;
+            self.ended(id, COMMAND_TIMEOUT).await?;
+        }
+        // why: a backup that is being made still needs the archives that its copy of the database names.
+        let (manager, id) = (self.clone(), id.clone());
+        self.alone(async move { manager.remove_now(&id, &by).await }).await
+    }
+
+    /// The same of an ended session, by one who holds that lock.
+    pub(super) async fn remove_now(&self, id: &SessionId, by: &Actor) -> Result<Session, Error> {
+        let session = self.inner.store.session(id)?;
+        if session.status != Status::Ended {
+            return Err(Error::NotEnded(id.clone(), session.status.as_str()));
+        }
+        let archives = self.inner.store.archives(id)?;
+        self.inner.remove_delivered(id, by).await?;
+        for a in archives.iter().filter(|a| a.is_ours()) {
+            self.inner.store.drop_file(&a.path)?;
+        }
+        rules::forget(&self.inner, id).await?;
+        self.inner.removed_from_queue(id);
+        if let Err(e) = std::fs::remove_dir_all(self.inner.run_dir(id, 1))
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(session = %id, error = %e, "the folder of a removed session stays");
+        }
+        Ok(session)
+    }
 }
 
 impl Inner {
@@ -28,10 +82,14 @@ impl Inner {
         self.audit.get()?.held(labels)
     }
 
-    /// Waits until calls of such a session may be judged. Gives why not, when the wait was too long.
-    pub(super) async fn let_go(&self, labels: &BTreeMap<String, String>) -> Option<String> {
+    /// Waits until calls of such a session may be judged. Gives why not, when the wait was too long or the session is to end: its task
+    /// hears of that only afterwards.
+    pub(super) async fn let_go(&self, id: &SessionId, labels: &BTreeMap<String, String>) -> Option<String> {
         let begun = Instant::now();
         while let Some(held) = self.held(labels) {
+            if self.live().get(id).is_some_and(|l| l.stopping) {
+                return Some(format!("the session was told to end while the call waited: {}", held.reason()));
+            }
             if begun.elapsed() >= Duration::from_millis(held.wait_ms) {
                 return Some(held.reason());
             }

@@ -18,13 +18,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::live;
-use super::run::{Ending, Runner};
-use super::{Error, failpoint, mask};
+use super::run::Runner;
+use super::{Error, bounds, failpoint, mask};
 use crate::agent::hook::{Hook, HookAnswer, HookAsked, HookEvent, HookReply};
 use crate::agent::{Asked, Output};
 use crate::config::HooksAsk;
 use crate::model::{
-    Actor, AgentStarted, By, Call, Channel, Effect, Envelope, Event, Mediation, Note, PromptSubmitted, ToolDecided, ToolEnded,
+    Actor, AgentStarted, By, Call, Channel, Effect, Envelope, Event, Mediation, Note, PromptContext, ToolDecided, ToolEnded,
 };
 use crate::policy::paths::RealPaths;
 use crate::policy::{Judged, call as calls};
@@ -92,21 +92,51 @@ pub struct Tell {
     pub can_wait: bool,
 }
 
-/// The answer of a call, as it was recorded; `None` in its place where there is nothing to decide.
+/// What a hook is answered; `None` in its place where there is nothing to say.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    Decided(Told),
+    /// The prompt is not taken, and why.
+    Refused(String),
+    Context(Vec<PromptContext>),
+    /// What the model sees in place of the result.
+    Instead(Value),
+}
+
+impl Heard {
+    pub(super) fn as_answer(&self) -> HookAnswer<'_> {
+        match self {
+            Self::Decided(told) => told.as_answer(),
+            Self::Refused(reason) => HookAnswer::Refuse { reason },
+            Self::Context(context) => HookAnswer::Context(context),
+            Self::Instead(output) => HookAnswer::Instead(output),
+        }
+    }
+
+    /// Whether it says how long the host took for a decision.
+    pub(super) const fn is_timed(&self) -> bool {
+        matches!(self, Self::Decided(told) if !told.by_person)
+    }
+}
+
+/// The answer of a call, as it was recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Told {
     effect: Effect,
     reason: String,
     input: Option<Value>,
     /// A person was asked, so the time until here says nothing of the host.
-    pub(super) by_person: bool,
+    by_person: bool,
 }
+
+/// Where a hook waits for its answer.
+pub(super) type Client = oneshot::Sender<Option<Heard>>;
 
 #[derive(Debug)]
 struct Open {
     digest: [u8; 32],
     told: Option<Told>,
-    clients: Vec<oneshot::Sender<Option<Told>>>,
+    clients: Vec<Client>,
     asked_at: Instant,
     by_person: bool,
 }
@@ -137,7 +167,7 @@ impl HookCalls {
         }
     }
 
-    fn insert(&mut self, seq: u64, digest: [u8; 32], client: Option<oneshot::Sender<Option<Told>>>) {
+    fn insert(&mut self, seq: u64, digest: [u8; 32], client: Option<Client>) {
         if self.open.len() >= OPEN
             && let Some(old) = self.open.iter().find(|(_, o)| o.told.is_some()).map(|(s, _)| *s)
         {
@@ -175,17 +205,17 @@ impl HookCalls {
             let Some(told) = o.told.as_ref().filter(|_| !o.clients.is_empty()) else { continue };
             for client in o.clients.drain(..) {
                 // why ignore: a client that has gone away runs nothing.
-                let _ = client.send(Some(told.clone()));
+                let _ = client.send(Some(Heard::Decided(told.clone())));
             }
         }
     }
 
     /// Joins a further client with an open call of the same words; gives it back when there is none.
-    fn join(&mut self, digest: &[u8; 32], client: oneshot::Sender<Option<Told>>) -> Option<oneshot::Sender<Option<Told>>> {
+    fn join(&mut self, digest: &[u8; 32], client: Client) -> Option<Client> {
         let Some(o) = self.open.values_mut().rev().find(|o| o.digest == *digest) else { return Some(client) };
         o.asked_at = Instant::now();
         match &o.told {
-            Some(told) => drop(client.send(Some(told.clone()))),
+            Some(told) => drop(client.send(Some(Heard::Decided(told.clone())))),
             None => {
                 o.clients.retain(|c| !c.is_closed());
                 if o.clients.len() >= CLIENTS {
@@ -209,7 +239,7 @@ impl HookCalls {
 }
 
 impl Told {
-    pub(super) fn as_answer(&self) -> HookAnswer<'_> {
+    fn as_answer(&self) -> HookAnswer<'_> {
         match self.effect {
             Effect::Allow => HookAnswer::Allow { reason: &self.reason, input: self.input.as_ref() },
             Effect::Ask => HookAnswer::Ask { reason: &self.reason },
@@ -233,17 +263,23 @@ fn digest(call_id: &str, tool: &str, input: &Value) -> [u8; 32] {
 
 impl Runner {
     /// One hook call. `Some` when the agent says with it that the session is over.
-    pub(super) async fn hook(&mut self, tell: Tell, reply: oneshot::Sender<Option<Told>>) -> Option<String> {
+    pub(super) async fn hook(&mut self, tell: Tell, reply: Client) -> Option<String> {
+        let gated = self.external.is_none() && self.session.mediation == Mediation::Gate;
+        let gate_decides = gated && self.session.agent_session_id.as_deref() == Some(tell.hook.agent_session_id.as_str());
+        if self.is_paused() && matches!(tell.hook.event, HookEvent::Asked(_)) && !gate_decides {
+            self.hold_hook(tell, reply);
+            return None;
+        }
         let Tell { agent, hook, by, can_wait } = tell;
         let own = self.external.is_some();
-        let gated = self.session.mediation == Mediation::Gate;
-        if !own && gated && self.session.agent_session_id.as_deref() == Some(hook.agent_session_id.as_str()) {
+        if gate_decides {
             // why: the gate decides each of these calls; a second judgement would be a second call in the log.
             let _ = reply.send(None);
             return None;
         }
         // why: ids of an agent inside the session must not meet those of the session's own.
         let name = |id: String| if own { id } else { format!("{}/{id}", live::cut(&hook.agent_session_id, 64)) };
+        let mut heard = None;
         match hook.event {
             HookEvent::Asked(asked) => {
                 let asked = HookAsked { call_id: asked.call_id.map(name), ..asked };
@@ -263,11 +299,11 @@ impl Runner {
                     self.pending.events.push(Note { text: format!("the agent goes on: {}", live::cut(&source, 64)) }.into());
                 }
             }
-            HookEvent::Prompt { text } if own => {
-                self.live.prompts += 1;
-                let (prompt, blob) = live::excerpt(mask::text(&text).into_owned().into_bytes());
-                self.pending.events.push(PromptSubmitted { prompt, by }.into());
-                self.pending.blobs.extend(blob);
+            HookEvent::Prompt { text } if own => heard = self.hooked_prompt(text, by).await,
+            HookEvent::Shown { result, said } => {
+                let (said, instead) = if own { self.hooked_result(*result, *said).await } else { (*said, None) };
+                heard = instead;
+                self.hook_said(said, own, &name).await;
             }
             HookEvent::Said(said) => {
                 for out in said {
@@ -277,7 +313,7 @@ impl Runner {
             HookEvent::Started { .. } | HookEvent::Prompt { .. } | HookEvent::Ended { .. } | HookEvent::Other => {}
         }
         self.commit().await;
-        let _ = reply.send(None);
+        let _ = reply.send(heard);
         None
     }
 
@@ -302,7 +338,7 @@ impl Runner {
             _ => return,
         };
         let out = if own { self.reported_result(out).await } else { out };
-        let step = self.live.step(out, &self.inner.prices);
+        let step = self.live.step(out, self.inner.prices.at(self.inner.clock.wall_ms()));
         self.pending.blobs.extend(step.blobs);
         for e in step.events {
             match e {
@@ -318,7 +354,7 @@ impl Runner {
         }
     }
 
-    async fn hook_question(&mut self, asked: HookAsked, ask: Ask, reply: oneshot::Sender<Option<Told>>) {
+    async fn hook_question(&mut self, asked: HookAsked, ask: Ask, reply: Client) {
         let begun = std::time::Instant::now();
         failpoint::hit("requested");
         let digest = asked.call_id.as_deref().map(|id| digest(id, &asked.tool, &asked.input));
@@ -418,7 +454,8 @@ impl Runner {
                 &RealPaths,
             )
         };
-        let own = |call: &Call| self.inner.own.check(call).or_else(|| self.inner.hooked.check(call));
+        let hooked = |call: &Call| self.inner.own.check(call).or_else(|| self.inner.hooked.check(call));
+        let own = |call: &Call| hooked(call).or_else(|| bounds::check(&self.session.record, call));
         let rebuild = |input: &Value| {
             if !input.is_object() || !calls::fits(input) {
                 return Err("the input is not a JSON object of at most 16 MiB".to_owned());
@@ -427,13 +464,13 @@ impl Runner {
             own(&call).map_or(Ok(call), Err)
         };
         let call = Arc::new(record(&asked.input));
-        if self.ending == Some(Ending::Breach) {
-            return (call, Judged::host_deny("a tool of this session ran without a decision; end it and begin a new one".to_owned()));
+        if let Some(why) = self.goes_no_further() {
+            return (call, Judged::host_deny(why));
         }
         if let Some(why) = own(&call) {
             return (call, Judged::host_deny(why));
         }
-        if let Some(why) = self.inner.let_go(&self.session.labels).await {
+        if let Some(why) = self.inner.let_go(&self.id, &self.session.labels).await {
             return (call, Judged::host_deny(why));
         }
         let chain = self.chain_now();
@@ -466,7 +503,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn client() -> (oneshot::Sender<Option<Told>>, oneshot::Receiver<Option<Told>>) {
+    fn client() -> (Client, oneshot::Receiver<Option<Heard>>) {
         oneshot::channel()
     }
 
@@ -485,7 +522,7 @@ mod tests {
         h.answer(4);
         assert!(got_a.try_recv().is_err(), "nothing is told before it is synced");
         h.answer(5);
-        let deny = Some(Told { effect: Effect::Deny, reason: "no".into(), input: None, by_person: false });
+        let deny = Some(Heard::Decided(Told { effect: Effect::Deny, reason: "no".into(), input: None, by_person: false }));
         assert_eq!((got_a.try_recv(), got_b.try_recv()), (Ok(deny.clone()), Ok(deny.clone())));
         let (c, mut got_c) = client();
         assert!(h.join(&d, c).is_none());

@@ -70,10 +70,11 @@ impl Runner {
                 }
                 self.shim = handle;
                 self.shim_events = events;
+                self.align().await;
                 Relinked::Linked
             }
             Ok(Adopted::Ended(record)) => Relinked::Gone(Gone::Exited(record)),
-            Ok(Adopted::Lost { .. }) => Relinked::Gone(Gone::Lost("the shim was killed".to_owned())),
+            Ok(Adopted::Lost { leftovers }) => Relinked::Gone(Gone::Lost(recovery::lost(&leftovers))),
             Err(e) => Relinked::Gone(Gone::Lost(e.to_string())),
         }
     }
@@ -83,6 +84,7 @@ impl Runner {
         let silent = || Error::Silent(self.id.clone());
         match command {
             Command::Prompt { reply, .. } | Command::Stop { kill: false, reply, .. } => drop(reply.send(Err(silent()))),
+            Command::Pause { reply, .. } | Command::Continue { reply, .. } => drop(reply.send(Err(silent()))),
             Command::Compact { reply, .. } => drop(reply.send(Err(silent()))),
             Command::Resolve(_, reply) => drop(reply.send(Err(silent()))),
             // why dropped: a hook without an answer blocks its call.
@@ -96,7 +98,9 @@ impl Runner {
                 let _ = tokio::task::spawn_blocking(move || kill_silent(shim)).await;
                 drop(reply.send(self.recorded()));
             }
-            other @ (Command::Report { .. } | Command::Record { .. } | Command::Attached(_)) => drop(self.command(other).await),
+            other @ (Command::Report { .. } | Command::Record { .. } | Command::Look | Command::Attached(_)) => {
+                drop(self.command(other).await)
+            }
         }
     }
 }

@@ -9,20 +9,22 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::mask;
 pub use super::waiting::Waiting;
+use super::waiting::question_digest;
 use super::words::{Mismatch, Words};
 use crate::agent::{Asked, Output};
 use crate::model::account::{Account, Joined, Seen};
 use crate::model::{
-    AgentReplied, AgentStarted, ContextCompacted, Effect, EffectSeen, EffectsObserved, Envelope, Event, Excerpt, MediationBreached,
-    ModelResponded, OutputUnparsed, PriceTable, SubAgentInvoked, ToolDecided, ToolEnded, TurnEnded, Usage, Witness,
+    AgentReplied, AgentStarted, ContextCompacted, Effect, EffectSeen, EffectsObserved, Envelope, Event, MediationBreached, ModelResponded,
+    OutputUnparsed, PricesAt, SubAgentInvoked, ToolDecided, ToolEnded, TurnEnded, UNATTRIBUTED, Usage, Witness,
 };
+
+mod text;
+
+pub use text::{cut, excerpt};
 
 /// Text kept inside an event, in bytes; the whole goes to a blob when it is longer.
 pub const EXCERPT: usize = 4096;
-/// Parent of usage that belongs to no message of the stream.
-pub const UNATTRIBUTED: &str = "unattributed";
 /// Effects that wait for the next event to go into the log with.
 const OBSERVED: usize = 256;
 /// Ids remembered per session for joining; the oldest are forgotten first.
@@ -90,20 +92,27 @@ pub struct Live {
     /// The main agent's message of which only the start count is known; its final one usually follows and is recorded in its place.
     opened: Option<(String, String, Usage)>,
     /// Sums by model of what `messages` holds.
-    recorded: BTreeMap<String, Usage>,
+    pub(super) recorded: BTreeMap<String, Usage>,
+    /// Why the agent's own total of its newest turn may be another than ours.
+    pub(super) discrepancies: Vec<String>,
     /// Answers sent but not yet seen taken: frame number to call.
     pub untaken: BTreeMap<u64, u64>,
     /// Calls that wait for a person, by seq.
     pub waiting: BTreeMap<u64, Waiting>,
     /// Calls that came through hooks and wait for their answer or their result.
     pub(super) hooks: super::hook::HookCalls,
+    /// The agent's own list of tasks.
+    pub(super) tasks: super::tasks::AgentTasks,
     /// What policies said at the optional moments.
     pub moments: super::moments::Moments,
+    /// Where it stands on its ladder of attempts.
+    pub ladder: super::ladder::Ladder,
     /// Where it stands between being put away and coming back.
     pub parking: super::park::Parking,
     /// Number of the newest frame.
     pub last_frame: u64,
-    /// Prompts given, and turns that ended.
+    /// Prompts given, and turns that ended, of this attempt; and prompts that the attempts before it answered, which a limit of turns counts too.
+    pub earlier_turns: u64,
     pub prompts: u64,
     pub turns: u64,
     /// Whether the newest turn ended in an error.
@@ -127,7 +136,13 @@ impl Live {
         self.hooks.replay(e);
         self.moments.replay(e);
         self.parking.replay(e, &self.waiting);
+        self.tasks.replay(&e.event);
+        if self.ladder.replay(e) {
+            self.new_try();
+        }
         match &e.event {
+            // why: a turn before it came to nothing.
+            Event::SessionClaimed(_) => self.prompts = 0,
             Event::PromptSubmitted(_) => self.prompts += 1,
             Event::ToolRequested(r) => {
                 if let Some(id) = &r.request_id {
@@ -191,6 +206,15 @@ impl Live {
             }
             _ => {}
         }
+    }
+
+    /// Another agent begins with the work: nothing was said to it or by it.
+    pub fn new_try(&mut self) {
+        self.earlier_turns += self.prompts.min(self.turns);
+        (self.prompts, self.turns, self.turn_failed) = (0, 0, None);
+        self.waiting.clear();
+        self.tasks.new_try();
+        self.moments.new_try();
     }
 
     /// The agent was started anew: its ids, frames and sums begin again. `seq` is the attempt's first event.
@@ -286,18 +310,23 @@ impl Live {
     }
 
     /// The events of one output other than a question. Prices come from `prices`.
-    pub fn step(&mut self, out: Output, prices: &PriceTable) -> Step {
+    pub fn step(&mut self, out: Output, prices: PricesAt<'_>) -> Step {
         let mut s = Step::default();
         self.parking.said(&out);
         match out {
             Output::Started { agent_session_id, version, model, permission_mode, tools, mcp_servers } => {
                 s.events.push(AgentStarted { agent_session_id, version, model, permission_mode, tools, mcp_servers }.into());
             }
-            Output::ToolUse { call_id, tool, input, .. } => {
+            Output::ToolUse { call_id, tool, input, parent_call_id } => {
+                self.tasks.asked(&call_id, parent_call_id.as_deref(), &tool, &input);
                 let wrong = self.words.used(&call_id, &tool, &input);
                 s.events.extend(wrong.map(|m| mismatch_event(m, &call_id, Witness::Stream)));
             }
-            Output::ToolResult { call_id, is_error, ran, content, .. } => self.result(&call_id, Seen { is_error, ran }, content, &mut s),
+            Output::ToolResult { call_id, is_error, ran, content, .. } => {
+                let changed = self.tasks.ended(&call_id, is_error, &content);
+                self.result(&call_id, Seen { is_error, ran }, content, &mut s);
+                s.events.extend(changed);
+            }
             Output::Replied { text, message_id, parent_call_id } => {
                 let text = cut(&text, EXCERPT);
                 if parent_call_id.is_none() {
@@ -327,6 +356,7 @@ impl Live {
                     let message_id = format!("unattributed-{}.{}-{model}", self.parking.began, self.turns);
                     self.usage(message_id, model, usage, Some(UNATTRIBUTED.to_owned()), prices, &mut s);
                 }
+                self.discrepancies = super::usage::discrepancies(&t, &self.recorded, prices);
                 s.events.push(
                     TurnEnded {
                         is_error: t.is_error,
@@ -343,7 +373,7 @@ impl Live {
                 );
             }
             Output::Compacted { trigger, tokens_before, tokens_after } => {
-                s.events.push(ContextCompacted { trigger, tokens_before, tokens_after, host: None }.into());
+                s.events.push(ContextCompacted { trigger, tokens_before, tokens_after, dropped: None, retained: None, host: None }.into());
             }
             Output::SubAgent { call_id, agent_type, description } => {
                 self.account.sub_agent_started(call_id.as_deref());
@@ -380,7 +410,7 @@ impl Live {
 
     /// Holds back a start count until the final one, another message, or the end of the turn. Losing it with the daemon costs
     /// nothing: the turn's totals make up for it.
-    fn counted(&mut self, message_id: String, model: String, usage: Usage, parent: Option<String>, prices: &PriceTable, s: &mut Step) {
+    fn counted(&mut self, message_id: String, model: String, usage: Usage, parent: Option<String>, prices: PricesAt<'_>, s: &mut Step) {
         if self.opened.as_ref().is_some_and(|o| o.0 != message_id) {
             self.settle_opened(prices, s);
         }
@@ -392,14 +422,14 @@ impl Live {
         self.usage(message_id, model, usage.max(begun), parent, prices, s);
     }
 
-    fn settle_opened(&mut self, prices: &PriceTable, s: &mut Step) {
+    fn settle_opened(&mut self, prices: PricesAt<'_>, s: &mut Step) {
         if let Some((id, model, usage)) = self.opened.take() {
             self.usage(id, model, usage, None, prices, s);
         }
     }
 
     /// Tokens of a message as the agent's own record has them, where no stream tells them. Counted once, however often it is read.
-    pub fn metered(&mut self, out: Output, prices: &PriceTable) -> Step {
+    pub fn metered(&mut self, out: Output, prices: PricesAt<'_>) -> Step {
         let mut s = Step::default();
         if let Output::Usage { message_id, model, usage, parent_call_id } = out {
             self.usage(message_id, model, usage, parent_call_id, prices, &mut s);
@@ -407,24 +437,21 @@ impl Live {
         s
     }
 
-    fn usage(&mut self, message_id: String, model: String, usage: Usage, parent: Option<String>, prices: &PriceTable, s: &mut Step) {
+    fn usage(&mut self, message_id: String, model: String, usage: Usage, parent: Option<String>, prices: PricesAt<'_>, s: &mut Step) {
         let known = self.messages.entry_or(&message_id, Usage::default);
-        let grown = known.max(usage);
+        let grown = known.max(usage.capped());
         if grown == *known {
             return;
         }
-        let difference = Usage {
-            input: grown.input - known.input,
-            output: grown.output - known.output,
-            cache_read: grown.cache_read - known.cache_read,
-            cache_write: grown.cache_write - known.cache_write,
-            reasoning: grown.reasoning.map(|r| r - known.reasoning.unwrap_or(0).min(r)),
-        };
+        let difference = grown.beyond(*known);
         *known = grown;
         self.count(&model, difference);
         let cost = prices.cost(&model, difference);
+        let table = Some(prices.table.digest.clone()).filter(|d| !d.is_empty());
         let context_used = parent.is_none().then(|| grown.total());
-        s.events.push(ModelResponded { message_id, model, usage: difference, cost, context_used, parent_call_id: parent }.into());
+        s.events.push(
+            ModelResponded { message_id, model, usage: difference, cost, prices: table, context_used, parent_call_id: parent }.into(),
+        );
     }
 
     fn count(&mut self, model: &str, more: Usage) {
@@ -460,41 +487,10 @@ pub fn unparsed_event(reason: String, line: &[u8]) -> (Event, Option<Vec<u8>>) {
     (OutputUnparsed { reason, raw }.into(), blob)
 }
 
-/// The beginning of `bytes` as text, and the whole as a blob where that is longer.
-pub fn excerpt(bytes: Vec<u8>) -> (Excerpt, Option<Vec<u8>>) {
-    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT)]).into_owned();
-    if bytes.len() <= EXCERPT && std::str::from_utf8(&bytes).is_ok() {
-        return (Excerpt { text, bytes: len, blob: None }, None);
-    }
-    let digest = blake3::hash(&bytes).to_hex().to_string();
-    (Excerpt { text, bytes: len, blob: Some(digest) }, Some(bytes))
-}
-
-/// At most `max` bytes of `s`, cut at a character, with a mark when something is missing.
-pub fn cut(s: &str, max: usize) -> String {
-    if s.len() <= max {
-        return s.to_owned();
-    }
-    let mut end = max;
-    while !s.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &s[..end])
-}
-
-fn question_digest(tool: &str, input: &serde_json::Value, call_id: Option<&str>) -> [u8; 32] {
-    let mut h = blake3::Hasher::new();
-    for part in [tool.as_bytes(), mask::value(input).to_string().as_bytes(), call_id.unwrap_or("").as_bytes()] {
-        h.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
-        h.update(part);
-    }
-    *h.finalize().as_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::PriceTable;
     use serde_json::json;
 
     fn asked(request: &str, input: serde_json::Value) -> Asked {
@@ -526,12 +522,12 @@ mod tests {
     fn results_are_joined_with_decisions() {
         let p = PriceTable::default();
         let mut l = Live::default();
-        assert_eq!(breaches(&l.step(result("t1", false), &p)), 1, "nothing was asked");
-        assert_eq!(breaches(&l.step(result("t1", true), &p)), 0, "an error shows nothing that ran");
+        assert_eq!(breaches(&l.step(result("t1", false), p.at(0))), 1, "nothing was asked");
+        assert_eq!(breaches(&l.step(result("t1", true), p.at(0))), 0, "an error shows nothing that ran");
         decide(&mut l, 5, Effect::Allow);
         decide(&mut l, 7, Effect::Deny);
-        assert_eq!(breaches(&l.step(result("t1", false), &p)), 0);
-        assert_eq!(breaches(&l.step(result("t1", false), &p)), 1, "the second of that id was denied");
+        assert_eq!(breaches(&l.step(result("t1", false), p.at(0))), 0);
+        assert_eq!(breaches(&l.step(result("t1", false), p.at(0))), 1, "the second of that id was denied");
     }
 
     #[test]
@@ -596,7 +592,7 @@ mod tests {
                         Output::ToolResult { call_id, ran: true, .. } if !asked.contains(call_id) => ran += 1,
                         _ => {}
                     }
-                    found += breaches(&l.step(out, &p));
+                    found += breaches(&l.step(out, p.at(0)));
                 }
             }
             l.account.over = true;
@@ -620,7 +616,7 @@ mod tests {
         };
         let costs: Vec<u64> = [1, 1, 34, 2]
             .into_iter()
-            .flat_map(|n| l.step(say(n), &p).events)
+            .flat_map(|n| l.step(say(n), p.at(0)).events)
             .filter_map(|e| if let Event::ModelResponded(m) = e { m.cost } else { None })
             .collect();
         assert_eq!(costs, [10 * 5000 + 34 * 25000], "one event, when the final count is there");
@@ -632,10 +628,10 @@ mod tests {
         let p = PriceTable::default();
         let mut q = asked("r", json!({}));
         q.tool = "Agent".into();
-        l.step(Output::ToolUse { call_id: "t1".into(), tool: "Task".into(), input: json!({}), parent_call_id: None }, &p);
+        l.step(Output::ToolUse { call_id: "t1".into(), tool: "Task".into(), input: json!({}), parent_call_id: None }, p.at(0));
         assert_eq!(l.changed(1, &q), None);
         q.tool = "Read".into();
-        l.step(Output::ToolUse { call_id: "t1".into(), tool: "Task".into(), input: json!({}), parent_call_id: None }, &p);
+        l.step(Output::ToolUse { call_id: "t1".into(), tool: "Task".into(), input: json!({}), parent_call_id: None }, p.at(0));
         assert_eq!(l.changed(2, &q).map(|m| m.what), Some("tool renamed"));
     }
 

@@ -186,7 +186,8 @@ pub fn bytes(b: Vec<u8>) -> Vec<u8> {
             Cow::Borrowed(_) => s.into_bytes(),
             Cow::Owned(o) => o.into_bytes(),
         },
-        Err(e) => e.into_bytes(),
+        // why in parts: one odd byte must not let everything else pass.
+        Err(e) => e.as_bytes().utf8_chunks().flat_map(|c| [text(c.valid()).as_bytes(), c.invalid()].concat()).collect(),
     }
 }
 
@@ -204,6 +205,8 @@ mod tests {
         for plain in ["task-antics", "sk-ant-short", "AKIAfoo", "ghp_", "x", "", "ä-ö"] {
             assert_eq!(text(plain), plain);
         }
+        let odd = [b"\xff".as_slice(), key.as_bytes(), b" \xfe\xff"].concat();
+        assert_eq!(bytes(odd), [b"\xff".as_slice(), MARK.as_bytes(), b" \xfe\xff"].concat());
         assert_eq!(event(Note { text: key }.into()), Note { text: MARK.into() }.into());
     }
 

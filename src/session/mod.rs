@@ -7,7 +7,7 @@
 //!
 //! Called by `api` and `daemon`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::model::{Actor, ApprovalId, Clock, Entropy, Event, PriceTable, RuleId, Session, SessionId, Status};
+use crate::model::{Actor, Clock, Entropy, Event, PauseMode, PriceTable, RuleId, Session, SessionId, Status};
 use crate::policy::own::OwnFolders;
 use crate::policy::{Chain, Chains};
 use crate::process::{self, ProcessInfo, ShimHandle};
@@ -25,8 +25,15 @@ use crate::store::Store;
 mod accounts;
 mod approvals;
 mod attest;
+mod bounds;
+mod branch;
+mod budget;
+mod checkpoint;
+mod collect;
 mod command;
 mod compact;
+mod elsewhere;
+mod error;
 mod external;
 mod failpoint;
 mod finish;
@@ -34,159 +41,69 @@ mod gate;
 mod hold;
 mod hook;
 mod hooked;
+mod ids;
 pub mod instructions;
+mod keep;
+mod ladder;
 mod link;
 mod live;
 pub mod mask;
+mod memory;
 mod moments;
+mod overwrite;
 mod park;
+mod pause;
 pub mod plugin_logs;
 mod plugins;
+mod queue;
+mod reconcile;
 mod recovery;
 mod relaunch;
+mod report;
+mod rollback;
 mod rules;
 mod run;
 mod start;
 mod state;
 mod taken;
+mod tasks;
+mod timers;
 mod transcript;
+mod tree;
+mod usage;
 mod usurped;
 mod waiting;
 mod witness;
 mod words;
+mod written;
 
 pub use approvals::{Always, Answer, ApprovalChanges, ApprovalDetail, REASON_MAX, Reach};
 pub use attest::{AttestRequest, Attested, ProgramSeen};
+pub use collect::{CollectRequest, Collection, Item, Places};
 pub use hook::{HookCall, HookOutcome};
 pub use hooked::{HOOKS_MAX, Installed};
+pub use keep::{ERASED_MAX, Erased};
+pub use memory::{NewMemory, namespace, namespace_of};
 pub use plugins::{Looked, NewPlugin, PluginChange};
+pub use queue::{Ask, Error as QueueError, Hold, LaneNumbers, Leased, Move, Settled, WORKER_OUTPUT_MAX, Waiting as QueuedSession};
 pub use recovery::Recovered;
+pub use rollback::{Restored, Selection, TakenBack};
 pub use rules::{NewRule, Rule};
-pub use start::{StartRequest, is_gated};
+pub use start::{Brief, StartRequest, is_gated};
+pub use transcript::kept::Kept;
+pub use written::{LOST_KEYS_MAX, LostWrites, OpenWritten, WriteCall, WriteTo, Wrote};
 
 pub use crate::compaction::{ESTIMATOR, Unpinned};
+pub use branch::{BranchRequest, GoingOn};
 use command::Command;
 pub use command::{AttachGuard, EffectReport};
 pub use compact::{CompactReport, CompactRequest};
+pub use error::Error;
+pub use tasks::TaskChange;
+pub use tree::{ActReport, ActRequest, HandOff, Node, TREE_MAX, Tree, TreeError};
 
 /// How long a caller waits for a session's task to take a command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What can go wrong with sessions. Codes are stable.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("working directory {path} {why}; give an existing folder with --cwd")]
-    Cwd { path: String, why: String },
-    #[error("program {program:?} {why}; install it, put it on PATH, or give its path")]
-    Program { program: String, why: String },
-    #[error("{what} {why}")]
-    Refused { what: String, why: String },
-    #[error("session {0} has ended; see `beadle show {0}`")]
-    Ended(SessionId),
-    #[error("session {0} takes no further prompts: its input is closed; start it with --keep to send more later")]
-    InputClosed(SessionId),
-    #[error(
-        "session {session} is put away until call {call} is answered; answer it with `beadle approve {session}:{call}` or `beadle deny`, then send again"
-    )]
-    PutAway { session: SessionId, call: u64 },
-    #[error("session {session} cannot be compacted: {why}")]
-    Compaction { session: SessionId, why: String },
-    #[error("agent {0} takes no prompts; its command line is all it gets")]
-    NoPrompts(String),
-    #[error("session {0} is {1}; stop it first, or remove it with --force")]
-    NotEnded(SessionId, &'static str),
-    #[error("no call of session {session} waits for an answer under number {call}; see `beadle show {session}`")]
-    NothingWaits { session: SessionId, call: u64 },
-    #[error("approval {id} was {state} by {by} at {at}: {reason}")]
-    Answered { id: ApprovalId, state: &'static str, by: String, at: String, reason: String },
-    #[error("no rule is added for approval {id}, which still waits: {why}")]
-    NoSuchRule { id: ApprovalId, why: String },
-    #[error("approval {id} was taken and the call allowed, but its rule is not in force: {why}; add it with `beadle rule add`")]
-    RuleLost { id: ApprovalId, why: String },
-    #[error("call {call} of session {session} needs two persons, told apart by their keys; approve it with operator.confirm = \"key\"")]
-    Unnamed { session: SessionId, call: u64 },
-    #[error("call {call} of session {session} was allowed by {name} already; it needs a second person, with another key")]
-    Endorsed { session: SessionId, call: u64, name: String },
-    #[error("policy {policy} refuses session {session}, which was not started: {reason}")]
-    SessionRefused { session: SessionId, policy: String, reason: String },
-    #[error("policy {policy} refuses this prompt of session {session}: {reason}")]
-    PromptRefused { session: SessionId, policy: String, reason: String },
-    #[error("rule {rule:?} is not a rule: {why}")]
-    BadRule { rule: String, why: String },
-    #[error("there is no rule {0}; see `beadle rule ls`")]
-    NoRule(String),
-    #[error("{0} sessions are live, the limit `limits.live_sessions`; end some first")]
-    TooMany(u64),
-    #[error("{agent} would run with mediation {got}, and `session.require_mediation` is {want}; {hint}")]
-    Mediation { agent: String, got: &'static str, want: &'static str, hint: &'static str },
-    #[error("{agent} at {program} is not attested: {why}; run `beadle doctor {agent}`, or unset `session.require_attested`")]
-    NotAttested { agent: String, program: String, why: String },
-    #[error(transparent)]
-    Config(#[from] crate::config::Error),
-    #[error("the session's task did not answer within {} s; see `beadle host logs`", COMMAND_TIMEOUT.as_secs())]
-    Busy,
-    #[error(
-        "the log of session {0} has another writer, so this was neither recorded nor done and its agent is ended; see `beadle verify` and \
-         `beadle host logs`"
-    )]
-    Usurped(SessionId),
-    #[error("the shim of session {0} is alive and does not answer, so nothing was done; try again, or end both with `beadle kill {0}`")]
-    Silent(SessionId),
-    #[error("session {0} was not started by the host: it takes prompts in its own terminal only")]
-    NotOurs(SessionId),
-    #[error("the conversation is session {session}, which belongs to process {pid}; that process lives, so no other may speak for it")]
-    OtherProcess { session: SessionId, pid: u32 },
-    #[error("the host is shutting down; try again in a moment")]
-    ShuttingDown,
-    #[error(transparent)]
-    Agent(#[from] crate::agent::Error),
-    #[error(transparent)]
-    Plugin(#[from] crate::registry::Error),
-    #[error(transparent)]
-    Process(#[from] crate::process::Error),
-    #[error(transparent)]
-    Store(#[from] crate::store::Error),
-}
-
-impl Error {
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Cwd { .. } => "BDL-SESSION-001",
-            Self::Program { .. } => "BDL-SESSION-002",
-            Self::Refused { .. } => "BDL-SESSION-003",
-            Self::Ended(_) => "BDL-SESSION-004",
-            Self::InputClosed(_) => "BDL-SESSION-005",
-            Self::PutAway { .. } => "BDL-SESSION-040",
-            Self::Compaction { .. } => "BDL-SESSION-041",
-            Self::NoPrompts(_) => "BDL-SESSION-006",
-            Self::NotEnded(..) => "BDL-SESSION-007",
-            Self::NothingWaits { .. } => "BDL-SESSION-008",
-            Self::BadRule { .. } => "BDL-SESSION-009",
-            Self::NoRule(_) => "BDL-SESSION-010",
-            Self::TooMany(_) => "BDL-SESSION-011",
-            Self::Mediation { .. } => "BDL-SESSION-014",
-            Self::Answered { .. } => "BDL-SESSION-015",
-            Self::NotAttested { .. } => "BDL-SESSION-030",
-            Self::NoSuchRule { .. } => "BDL-SESSION-016",
-            Self::RuleLost { .. } => "BDL-SESSION-017",
-            Self::Unnamed { .. } => "BDL-SESSION-032",
-            Self::Endorsed { .. } => "BDL-SESSION-033",
-            Self::SessionRefused { .. } => "BDL-SESSION-036",
-            Self::PromptRefused { .. } => "BDL-SESSION-037",
-            Self::NotOurs(_) => "BDL-SESSION-020",
-            Self::OtherProcess { .. } => "BDL-SESSION-021",
-            Self::Config(e) => e.code(),
-            Self::Usurped(_) => "BDL-SESSION-034",
-            Self::Silent(_) => "BDL-SESSION-035",
-            Self::Busy => "BDL-SESSION-012",
-            Self::ShuttingDown => "BDL-SESSION-013",
-            Self::Agent(e) => e.code(),
-            Self::Plugin(e) => e.code(),
-            Self::Process(e) => e.code(),
-            Self::Store(e) => e.code(),
-        }
-    }
-}
 
 /// What a manager is made of.
 pub struct Parts {
@@ -220,7 +137,16 @@ pub struct Inner {
     host_bin: PathBuf,
     run_root: PathBuf,
     live: Mutex<HashMap<SessionId, LiveSession>>,
+    /// Ids whose session is about to begin.
+    starting: Mutex<HashSet<SessionId>>,
+    /// Held while a session that no task has is taken up again.
+    reconciling: tokio::sync::Mutex<()>,
     rules: Mutex<rules::Rules>,
+    /// Held while a task is changed: no id is given twice.
+    changing_tasks: tokio::sync::Mutex<()>,
+    /// Held while memory is changed: the caps are looked at first.
+    changing_memory: tokio::sync::Mutex<()>,
+    trees: tree::Trees,
     /// Held while a change of the rules is written: document and list change together.
     changing_rules: tokio::sync::Mutex<()>,
     plugins: plugins::Acts,
@@ -233,6 +159,10 @@ pub struct Inner {
     externals: tokio::sync::Mutex<()>,
     /// Settings files of agents that hold our hooks.
     pub(super) hooked: hooked::Hooked,
+    /// Held while something is moved, erased or copied: each takes the files as they are.
+    keeping: Arc<tokio::sync::Mutex<()>>,
+    queue: queue::Queue,
+    idle: written::idle::Idle,
     /// Audit sinks that calls may have to wait for.
     audit: std::sync::OnceLock<Arc<dyn crate::model::AuditHold>>,
     shutdown: watch::Sender<bool>,
@@ -249,6 +179,8 @@ struct LiveSession {
     /// Two persons must allow its calls: rules added at run time allow nothing there.
     two_person: bool,
     agent: &'static str,
+    /// It was told to end: a call that waits for audit sinks is denied at once, so that its task hears of it.
+    stopping: bool,
     /// Set where there is no shim.
     external: Option<external::External>,
 }
@@ -291,11 +223,12 @@ pub struct Manager {
 
 impl Manager {
     pub fn new(parts: Parts) -> Result<Self, Error> {
-        let rules = rules::Rules::load(&parts.store)?;
+        let (rules, trees) = (rules::Rules::load(&parts.store)?, tree::Trees::load(&parts.store)?);
         parts.chains.set_installed(plugins::load(&parts.store, parts.chains.registry())?);
         let attested = attest::load(&parts.store)?;
         let hooked = hooked::Hooked::load(&parts.store)?;
         let (shutdown, _) = watch::channel(false);
+        let queue = queue::Queue::new(&parts.config.queue);
         Ok(Self {
             inner: Arc::new(Inner {
                 store: parts.store,
@@ -310,7 +243,12 @@ impl Manager {
                 host_bin: parts.host_bin,
                 run_root: parts.run_root,
                 live: Mutex::new(HashMap::new()),
+                starting: Mutex::new(HashSet::new()),
+                reconciling: tokio::sync::Mutex::new(()),
                 rules: Mutex::new(rules),
+                changing_tasks: tokio::sync::Mutex::new(()),
+                changing_memory: tokio::sync::Mutex::new(()),
+                trees,
                 changing_rules: tokio::sync::Mutex::new(()),
                 plugins: plugins::Acts::default(),
                 programs: crate::process::Programs::default(),
@@ -318,6 +256,9 @@ impl Manager {
                 attesting: tokio::sync::Mutex::new(()),
                 externals: tokio::sync::Mutex::new(()),
                 hooked,
+                keeping: Arc::default(),
+                queue,
+                idle: written::idle::Idle::default(),
                 audit: std::sync::OnceLock::new(),
                 shutdown,
             }),
@@ -338,12 +279,19 @@ impl Manager {
 
     /// Starts a session and returns once its agent runs.
     pub async fn start(&self, request: StartRequest, by: Actor) -> Result<Session, Error> {
-        start::start(&self.inner, request, by).await
+        let inner = Arc::clone(&self.inner);
+        // why: half a start would stay until the next daemon looks.
+        keep::to_the_end(async move { start::start(&inner, request, by, start::How::Now).await }).await
     }
 
     /// Adopts what an earlier daemon left. Called once, before the first request is served.
     pub async fn recover(&self) -> Result<Recovered, Error> {
-        recovery::recover(&self.inner).await
+        let found = recovery::recover(&self.inner).await?;
+        self.name_branches().await;
+        queue::load(&self.inner).await?;
+        tokio::spawn(written::idle::run(self.inner.clone()));
+        self.go_on_with_trees();
+        Ok(found)
     }
 
     /// By id, unique prefix of one, or name.
@@ -356,9 +304,20 @@ impl Manager {
         self.command(id, |reply| Command::Prompt { text, by, reply }).await?
     }
 
-    /// Ends a session: TERM to the whole tree, `grace` (default: configured), then KILL; `kill` skips TERM and grace.
-    pub async fn stop(&self, id: &SessionId, grace: Option<Duration>, kill: bool, by: Actor) -> Result<Session, Error> {
-        self.command(id, |reply| Command::Stop { grace, kill, by, reply }).await?
+    /// Pauses a running session; without a mode, where it has a gate its calls wait there, else its tree is frozen.
+    pub async fn pause(&self, id: &SessionId, mode: Option<PauseMode>, reason: String, by: Actor) -> Result<Session, Error> {
+        match self.command(id, |reply| Command::Pause { mode, reason, by, reply }).await {
+            Err(Error::Ended(_)) => Err(Error::not_running(&self.inner.store.session(id)?)),
+            told => told?,
+        }
+    }
+
+    /// Lets a paused session go on.
+    pub async fn unpause(&self, id: &SessionId, by: Actor) -> Result<Session, Error> {
+        match self.command(id, |reply| Command::Continue { by, reply }).await {
+            Err(Error::Ended(_)) => Err(Error::not_paused(&self.inner.store.session(id)?)),
+            told => told?,
+        }
     }
 
     /// One call of an agent's hook.
@@ -406,27 +365,6 @@ impl Manager {
         self.inner.rules().all()
     }
 
-    /// Deletes an ended session's rows and files; the host chain keeps that it was there.
-    pub async fn remove(&self, id: &SessionId, force: bool, by: Actor) -> Result<Session, Error> {
-        let session = self.inner.store.session(id)?;
-        if session.status != Status::Ended {
-            if !force {
-                return Err(Error::NotEnded(id.clone(), session.status.as_str()));
-            }
-            self.stop(id, None, true, by.clone()).await?;
-            self.ended(id, COMMAND_TIMEOUT).await?;
-        }
-        let session = self.inner.store.session(id)?;
-        self.inner.remove_delivered(id, &by).await?;
-        rules::forget(&self.inner, id).await?;
-        if let Err(e) = std::fs::remove_dir_all(self.inner.run_dir(id, 1))
-            && e.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(session = %id, error = %e, "the folder of a removed session stays");
-        }
-        Ok(session)
-    }
-
     /// Waits until the session has ended, at most `timeout`; returns it as it then is.
     pub async fn ended(&self, id: &SessionId, timeout: Duration) -> Result<Session, Error> {
         let deadline = tokio::time::Instant::now() + timeout;
@@ -459,11 +397,24 @@ impl Manager {
         self.inner.run_dir(&session.id, session.attempt)
     }
 
+    /// Where the output of one attempt lies.
+    pub fn attempt_dir(&self, id: &SessionId, attempt: u32) -> PathBuf {
+        self.inner.run_dir(id, attempt)
+    }
+
     /// Live sessions by the identity of their shim, or of the agent where there is none: whoever descends from it has that
     /// session's role.
     pub fn shims(&self) -> Vec<(crate::process::ProcessId, SessionId)> {
         let root = |l: &LiveSession| l.external.as_ref().map_or_else(|| l.shim.shim(), |e| e.process);
         self.inner.live().iter().map(|(id, l)| (root(l), id.clone())).collect()
+    }
+
+    /// Whether it is a shim of this data folder, or of one that a restored backup took the place of.
+    pub fn is_shim(&self, process: crate::process::ProcessId) -> bool {
+        let Some(program) = crate::process::program_of(process) else { return false };
+        // why resolved: the kernel names the program without links.
+        let bin = self.inner.shim_bin.canonicalize().unwrap_or_else(|_| self.inner.shim_bin.clone());
+        bin.ancestors().nth(2).is_some_and(|data| crate::process::is_shim_below(&program, data))
     }
 
     pub fn live_count(&self) -> usize {
@@ -483,7 +434,10 @@ impl Manager {
     async fn command<T>(&self, id: &SessionId, make: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
         let mailbox = self.inner.live().get(id).map(|l| l.mailbox.clone());
         let Some(mailbox) = mailbox else {
-            self.inner.store.session(id)?;
+            let session = self.inner.store.session(id)?;
+            if session.record.writer.is_some() && session.status != Status::Ended {
+                return Err(Error::OtherWriter(id.clone()));
+            }
             return Err(Error::Ended(id.clone()));
         };
         let (reply, answer) = oneshot::channel();

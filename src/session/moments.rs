@@ -8,6 +8,9 @@
 //!
 //! Called by `start`, `command`, `run`, `finish` and `hook`.
 
+use std::sync::Arc;
+
+use super::plugins::watchdog;
 use super::{Inner, live};
 use crate::agent::Driver;
 use crate::model::moment::{NewPrompt, SessionStart};
@@ -16,6 +19,7 @@ use crate::policy::Chain;
 use crate::policy::moments::{CONTEXT_MAX, Failures};
 
 mod attempt;
+mod hooked;
 mod result;
 mod state;
 
@@ -23,7 +27,7 @@ pub use state::Moments;
 
 /// Asks about a session that is about to start. The event is without what was not taken, which the caller adds.
 pub(super) async fn judge_session(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     chain: &Chain,
     session: &Session,
     start: &SessionStart,
@@ -32,6 +36,7 @@ pub(super) async fn judge_session(
         return None;
     }
     let ruling = chain.judge_session(session, start, inner.clock.wall_ms()).await;
+    watchdog::heard(inner, &ruling.answers);
     let judged = SessionJudged {
         refused: ruling.refused,
         tightened: ruling.tighten,
@@ -44,7 +49,7 @@ pub(super) async fn judge_session(
 
 /// Asks about a prompt: its events, and what goes to the agent beside it.
 pub(super) async fn judge_prompt(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     chain: &Chain,
     driver: &dyn Driver,
     session: &Session,
@@ -54,6 +59,7 @@ pub(super) async fn judge_prompt(
         return (vec![], Ok(vec![]));
     }
     let ruling = chain.judge_prompt(session, &prompt, inner.clock.wall_ms()).await;
+    watchdog::heard(inner, &ruling.answers);
     let mut context = ruling.context;
     let mut not_given = (!ruling.left_out.is_empty())
         .then(|| format!("that of {} is over the {CONTEXT_MAX} bytes that one prompt may get", ruling.left_out.join(", ")));

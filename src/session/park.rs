@@ -33,7 +33,7 @@ use crate::agent::{self, Asked};
 use crate::config::Unattended;
 use crate::model::{By, Effect, Event, Note, Outcome, SessionEnded, SessionPaused, ToolAnswered, ToolDecided, ToolDeferred};
 use crate::policy::Judged;
-use crate::process::{self, ExitRecord, Inbox, MAX_CHUNK, ShimHandle, Stream, read_log};
+use crate::process::{self, ExitRecord, Inbox, MAX_CHUNK, Stream, read_log};
 use crate::store::Frame;
 
 pub mod stage;
@@ -287,6 +287,9 @@ impl Runner {
             return self.left_to_compact(record).await;
         }
         if self.live.parking.deferring_at().is_none() {
+            if self.refused_record(record).await || self.climbs(record).await {
+                return true;
+            }
             if let Some(call) = self.live.parking.expected() {
                 self.why.get_or_insert(format!("the agent was started anew to go on at call {call} and ended before it asked about it"));
             }
@@ -307,7 +310,7 @@ impl Runner {
         self.consult_last().await;
         let reason = format!("call {call} waits for its answer; the agent was ended and is started anew at it");
         self.pending.events.push(finish::attempt_ended(Outcome::Exited, record, Some(reason.clone())).into());
-        self.pending.events.push(SessionPaused { reason, call: Some(call) }.into());
+        self.pending.events.push(SessionPaused { reason, call: Some(call), ..SessionPaused::default() }.into());
         self.commit().await;
         // why ignore: without it the shim goes by itself after its linger.
         let _ = self.shim.ack_exit().await;
@@ -317,11 +320,7 @@ impl Runner {
     }
 
     pub(super) fn put_away(&mut self, call: Option<u64>) {
-        self.live.parking.stage = Stage::Paused { call };
-        (self.shim, self.shim_events) = ShimHandle::gone(&self.inner.run_dir(&self.id, self.session.attempt));
-        if let Some(entry) = self.inner.live().get_mut(&self.id) {
-            entry.shim = self.shim.clone();
-        }
+        self.without_agent(Stage::Paused { call }, true);
     }
 
     /// While there is no agent: starts it anew once its call is decided. `Some` when the session is to end, with the reason where it is not
@@ -362,7 +361,7 @@ impl Runner {
     }
 
     /// An attempt began: its output, frames and ids begin again.
-    fn begin_again(&mut self) {
+    pub(super) fn begin_again(&mut self) {
         self.inbox = Inbox::open(&self.inner.run_dir(&self.id, self.session.attempt), 0);
         self.live.begin_attempt(self.session.last_seq);
         (self.pending.taken, self.linger) = (None, None);
@@ -381,7 +380,10 @@ impl Runner {
         let conversation = p.conversation.clone();
         let callbacks = agent::Callbacks { hold: p.holds, results: self.live.moments.results };
         let resume = self.driver.resume(&args, &conversation, p.model.as_deref(), callbacks);
-        let resume = resume.ok_or_else(|| refused(format!("is not known for {}", self.driver.name())))?;
+        let mut resume = resume.ok_or_else(|| refused(format!("is not known for {}", self.driver.name())))?;
+        if call.is_none() {
+            resume.frames.extend(self.prompts_again());
+        }
         if matches!(p.stage, Stage::Paused { .. }) {
             failpoint::hit("resuming");
             self.session = relaunch::announce(&self.inner, &self.session, &conversation, call, &resume).await?;
@@ -393,21 +395,29 @@ impl Runner {
         (self.shim, self.shim_events) = shim;
         self.begin_again();
         self.live.last_frame = resume.frames.len() as u64;
+        // why the store too: an earlier daemon may have announced more than is known here.
+        if let Ok((attempt, no)) = self.inner.store.newest_frame(&self.id)
+            && attempt == self.session.attempt
+        {
+            self.live.last_frame = self.live.last_frame.max(no);
+        }
         Ok(())
     }
 
     /// The end of a session whose agent was put away.
     pub(super) async fn finish_away(mut self, reason: Option<String>) {
         self.take_log_back();
-        relaunch::forget(&self.inner.run_dir(&self.id, 1));
+        finish::forget(&self.inner.run_dir(&self.id, 1));
+        super::recovery::end_rest(&self.inner, &self.session).await;
         self.resolve_all(By::Withdrawn, "the session ended before the answer", false);
         let outcome = match self.ending {
             Some(Ending::Kill) => Outcome::Killed,
             Some(Ending::Stop) => Outcome::Stopped,
             Some(Ending::Breach) => Outcome::Breach,
+            Some(Ending::Budget) => Outcome::Budget,
             Some(Ending::Fault) | None => Outcome::Failed,
         };
-        self.pending.events.push(SessionEnded { outcome, reason }.into());
+        self.pending.events.push(SessionEnded { outcome, reason: reason.or(self.why.take()), report: None }.into());
         self.commit().await;
         self.inner.forget(&self.id);
     }

@@ -24,6 +24,7 @@ use crate::store::{HostEvent, PluginChanged, Store};
 
 mod gate;
 mod handle;
+pub mod reload;
 pub(super) mod swap;
 pub(super) mod watchdog;
 
@@ -78,8 +79,10 @@ pub enum PluginChange {
         accept: bool,
     },
     /// Back to a version by number or digest, or to the one before.
+    /// `accept`: although recorded calls would be decided less strictly.
     RollBack {
         to: Option<String>,
+        accept: bool,
     },
     Grant(Grants),
     Revoke(Grants),
@@ -272,14 +275,7 @@ pub(super) async fn change(inner: &Arc<Inner>, name: &str, change: PluginChange,
         PluginChange::Upgrade { digest, origin, grants, accept } => {
             let looked = successor(inner, name, &digest, &origin).await?;
             wanted(name, &looked.version, &grants)?;
-            let found = gate::replay(inner, name, &as_upgraded(inner, name, &looked)?).await;
-            let (loosened, judged) = (found.loosened, found.judged);
-            if loosened > 0 && !accept {
-                let (name, version) = (name.to_owned(), looked.version.version);
-                return Err(registry::Error::Loosens { name, version, count: loosened, judged }.into());
-            }
-            let reason = (loosened > 0)
-                .then(|| format!("{loosened} of {judged} recorded calls would be decided less strictly, accepted by {}", by.role));
+            let reason = gated(inner, name, &looked.version.version, &as_upgraded(inner, name, &looked)?, accept, &by).await?;
             let at = format_ms(inner.clock.wall_ms());
             edit(inner, act, name, by, reason, |p| {
                 if p.digest == looked.version.digest {
@@ -290,12 +286,13 @@ pub(super) async fn change(inner: &Arc<Inner>, name: &str, change: PluginChange,
             })
             .await
         }
-        PluginChange::RollBack { to } => {
+        PluginChange::RollBack { to, accept } => {
             let at = format_ms(inner.clock.wall_ms());
             let target = older(&find(inner, name)?, to.as_deref())?;
             // why loaded first: a version that cannot run is no way back.
             loads_everywhere(inner, &find(inner, name)?, &target.digest).await?;
-            edit(inner, act, name, by, None, |p| {
+            let reason = gated(inner, name, &target.version, &as_rolled_back(inner, name, &target)?, accept, &by).await?;
+            edit(inner, act, name, by, reason, |p| {
                 if !p.roll_back(&target.digest, at) {
                     return Err(refused(format!("version {}", target.version), "is not kept any more; see `beadle plugin ls`"));
                 }
@@ -351,6 +348,24 @@ fn as_upgraded(inner: &Inner, name: &str, looked: &Looked) -> Result<PluginLock,
     let plugin = lock.get_mut(name).ok_or_else(|| registry::Error::NoPlugin(name.to_owned()))?;
     plugin.upgrade(looked.version.clone(), String::new());
     Ok(lock)
+}
+
+/// What would be installed after a rollback.
+fn as_rolled_back(inner: &Inner, name: &str, to: &PluginVersion) -> Result<PluginLock, Error> {
+    let mut lock = inner.chains.installed().unwrap_or_default();
+    let plugin = lock.get_mut(name).ok_or_else(|| registry::Error::NoPlugin(name.to_owned()))?;
+    plugin.roll_back(&to.digest, String::new());
+    Ok(lock)
+}
+
+/// Refuses a change by which recorded calls would be decided less strictly, unless that is accepted; then it is the reason on record.
+async fn gated(inner: &Inner, name: &str, version: &str, then: &PluginLock, accept: bool, by: &Actor) -> Result<Option<String>, Error> {
+    let found = gate::replay(inner, name, then).await;
+    let (loosened, judged) = (found.loosened, found.judged);
+    if loosened > 0 && !accept {
+        return Err(registry::Error::Loosens { name: name.to_owned(), version: version.to_owned(), count: loosened, judged }.into());
+    }
+    Ok((loosened > 0).then(|| format!("{loosened} of {judged} recorded calls would be decided less strictly, accepted by {}", by.role)))
 }
 
 /// Loads a component with its own settings, and with those of every entry of the operator's configuration that names its plugin.

@@ -75,19 +75,8 @@ impl Kept {
 
     /// The kept file, if it is the one that the log names; the error says why it is not.
     pub fn read(run_dir: &Path, digest: &str) -> Result<Self, String> {
-        let path = run_dir.join(FILE);
-        let said = |why: String| format!("what a relaunch needs, {}, {why}", path.display());
-        let file = std::fs::File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
-        let file = file.map_err(|e| said(format!("cannot be opened ({})", e.kind())))?;
-        let meta = file.metadata().map_err(|e| said(format!("cannot be read ({})", e.kind())))?;
-        if !crate::private::is_private(&meta) {
-            return Err(said("is not a file of the host's own that only it may read".to_owned()));
-        }
-        let mut bytes = Vec::new();
-        file.take(MAX as u64 + 1).read_to_end(&mut bytes).map_err(|e| said(format!("cannot be read ({})", e.kind())))?;
-        if blake3::hash(&bytes).to_hex().as_str() != digest {
-            return Err(said("was changed since the session's start".to_owned()));
-        }
+        let bytes = read_file(run_dir, FILE, digest)?;
+        let said = |why: String| format!("what a relaunch needs, {}, {why}", run_dir.join(FILE).display());
         serde_json::from_slice(&bytes).map_err(|e| said(format!("cannot be understood ({e})")))
     }
 
@@ -103,9 +92,32 @@ impl Kept {
     }
 }
 
+/// A kept file's bytes, if it is the one that the log names; the error says why it is not.
+pub(super) fn read_file(run_dir: &Path, name: &str, digest: &str) -> Result<Vec<u8>, String> {
+    let path = run_dir.join(name);
+    let said = |why: String| format!("what a relaunch needs, {}, {why}", path.display());
+    let file = std::fs::File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
+    let file = file.map_err(|e| said(format!("cannot be opened ({})", e.kind())))?;
+    let meta = file.metadata().map_err(|e| said(format!("cannot be read ({})", e.kind())))?;
+    if !crate::private::is_private(&meta) {
+        return Err(said("is not a file of the host's own that only it may read".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX as u64 + 1).read_to_end(&mut bytes).map_err(|e| said(format!("cannot be read ({})", e.kind())))?;
+    if blake3::hash(&bytes).to_hex().as_str() != digest {
+        return Err(said("was changed since the session's start".to_owned()));
+    }
+    Ok(bytes)
+}
+
 /// Writes the kept file, synced. The folder is made where it is missing.
 pub(super) fn keep(run_dir: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let path = run_dir.join(FILE);
+    keep_file(run_dir, FILE, bytes)
+}
+
+/// The same for a file of another name.
+pub(super) fn keep_file(run_dir: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let path = run_dir.join(name);
     let write = || -> std::io::Result<()> {
         match std::fs::DirBuilder::new().mode(0o700).create(run_dir) {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(e),
@@ -121,7 +133,12 @@ pub(super) fn keep(run_dir: &Path, bytes: &[u8]) -> Result<(), Error> {
 
 /// The session ends, or has: nothing of it is started again.
 pub(super) fn forget(run_dir: &Path) {
-    if let Err(e) = std::fs::remove_file(run_dir.join(FILE))
+    forget_file(run_dir, FILE);
+}
+
+/// The same for a file of another name.
+pub(super) fn forget_file(run_dir: &Path, name: &str) {
+    if let Err(e) = std::fs::remove_file(run_dir.join(name))
         && e.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(path = %run_dir.display(), error = %e, "what was kept for a relaunch stays");
@@ -154,7 +171,8 @@ pub(super) async fn start(
     failpoint::hit("relaunched");
     let mut argv = vec![kept.program.clone()];
     argv.extend(args.iter().map(|a| super::live::cut(&a.to_string_lossy(), 2048)));
-    let started = AttemptStarted { argv, pid: shim.0.agent().pid, shim_pid: shim.0.shim().pid, agent_start: None };
+    let started =
+        AttemptStarted { argv, pid: shim.0.agent().pid, shim_pid: shim.0.shim().pid, warm: Some(true), ..AttemptStarted::default() };
     events.push(mask::event(started.into()));
     let session = (*inner.store.append(batch(inner, session, events)).await?.session).clone();
     // why only now: what is not on record is told nothing.

@@ -14,14 +14,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::command::Command;
+use super::ladder::Step;
 use super::link::Relinked;
 use super::live::{self, Live};
 use super::recovery::Gone;
 use super::witness::Witnesses;
 use super::{Inner, failpoint, mask};
 use crate::agent::{Driver, Output, ReadState};
-use crate::config::{Config, Unattended};
-use crate::model::{Actor, By, Effect, Event, Session, SessionId};
+use crate::config::Config;
+use crate::model::{Event, Session, SessionId};
 use crate::plugin::States;
 use crate::policy::Chain;
 use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle, Watch};
@@ -34,9 +35,9 @@ const LINES_PER_APPEND: usize = 512;
 /// Events of one append at the latest.
 const EVENTS_PER_APPEND: usize = 256;
 /// How long calls wait for a terminal that has gone away to come back.
-const REATTACH: Duration = Duration::from_secs(10);
+pub(super) const REATTACH: Duration = Duration::from_secs(10);
 /// How long a one-shot session waits after a turn for a prompt that was sent meanwhile to begin its own.
-const NEXT_TURN: Duration = Duration::from_secs(30);
+pub(super) const NEXT_TURN: Duration = Duration::from_secs(30);
 
 /// The stored form of "close the agent's input".
 pub(super) const CLOSE_INPUT: &[u8] = b"";
@@ -49,6 +50,8 @@ pub(super) enum Ending {
     Breach,
     /// A line over the cap, or another fault that leaves no safe way on.
     Fault,
+    /// A limit of the session is passed.
+    Budget,
 }
 
 /// Events collected for the next append.
@@ -96,8 +99,14 @@ pub struct Runner {
     pub(super) is_usurped: bool,
     pub(super) read_state: ReadState,
     pub(super) witnesses: Witnesses,
+    /// Questions through hooks that wait until a paused session goes on.
+    pub(super) held_hooks: Vec<super::pause::HeldHook>,
+    /// The agent has ended: what it still said is read, paused or not.
+    pub(super) finishing: bool,
     pub(super) states: OnceLock<Arc<States>>,
     pub(super) compaction: super::compact::Compaction,
+    pub(super) limits: super::usage::Limits,
+    pub(super) climb: super::ladder::Climb,
 }
 
 impl Runner {
@@ -119,6 +128,7 @@ impl Runner {
         let config = live.moments.applied(config);
         let unattended_since = (expect_terminal || !live.waiting.is_empty()).then_some(now);
         // why: an adopted session may have ended its turn while nobody was there to close its input.
+        let limits = super::usage::Limits::new(&inner, &session, &config);
         let idle = !session.keep_open && live.turns > 0;
         let close_at = idle.then(|| now + if live.prompts > live.turns { NEXT_TURN } else { Duration::ZERO });
         Self {
@@ -147,49 +157,70 @@ impl Runner {
             is_usurped: false,
             read_state: ReadState::default(),
             witnesses,
+            held_hooks: vec![],
+            finishing: false,
             states: OnceLock::new(),
             compaction: super::compact::Compaction::default(),
+            limits,
+            climb: super::ladder::Climb::default(),
         }
     }
 
     /// Runs the session to its end. Returns when the log has its `session_ended`, or the daemon shuts down.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let begun = self.ending_on_record();
+        // why not always: a breach of a session that only hooks hold is on record without an end.
+        self.ending = begun.or(self.ending);
         if self.external.is_none() && !self.shim.is_linked() && !self.live.parking.away() {
             match self.relink(&mut shutdown).await {
                 Relinked::Linked => {}
                 Relinked::Gone(Gone::Exited(record)) if self.left(&record).await => {}
+                Relinked::Gone(Gone::Lost(why)) if self.restarts(&why).await => {}
                 Relinked::Gone(end) => return self.finish_lost(end).await,
                 Relinked::ShuttingDown => return,
             }
         }
-        if self.session.status == crate::model::Status::Stopping {
-            self.ending = Some(Ending::Stop);
+        if begun.is_some() {
             self.stop_process(false);
             told(&self.id, self.shim.stop(Duration::from_millis(self.config.grace_ms)).await);
         }
+        self.align().await;
         self.catch_up(self.inbox.offset());
         self.close_at = self.close_at.or(self.live.parking.confirmed().then(Instant::now));
         loop {
+            self.hold_limits().await;
             if let Some(reason) = self.away().await {
                 return self.finish_away(reason).await;
             }
+            match self.climb_on().await {
+                Step::On => {}
+                Step::Finish(record) => return self.finish(*record).await,
+                Step::Away(reason) => return self.finish_away(reason).await,
+            }
             let away = self.live.parking.away();
-            if self.driver.speaks() && self.external.is_none() && !away {
+            let still = away || self.is_paused();
+            if self.driver.speaks() && self.external.is_none() && !still {
                 self.drain().await;
             }
-            if self.driver.speaks() && !away {
+            if self.driver.speaks() && !still {
                 self.consult().await;
             }
+            self.hold_limits().await;
             if !self.lingers() {
                 self.commit().await;
             }
-            if !away {
+            if !still {
                 self.between_turns().await;
             }
             let timer = self.next_timer();
             tokio::select! {
                 biased;
                 _ = shutdown.changed() => return,
+                Some(found) = self.climb.examined(), if self.climb.is_judging() => {
+                    if let Some(record) = self.examined(found).await {
+                        return self.finish(record).await;
+                    }
+                }
                 () = gone(self.external.as_ref()) => return self.finish_external(None).await,
                 got = self.shim_events.recv(), if self.external.is_none() && !away => match got {
                     Some(ShimEvent::Written { .. }) => {}
@@ -205,6 +236,7 @@ impl Runner {
                         match self.relink(&mut shutdown).await {
                             Relinked::Linked => {}
                             Relinked::Gone(Gone::Exited(record)) if self.left(&record).await => {}
+                            Relinked::Gone(Gone::Lost(why)) if self.restarts(&why).await => {}
                             Relinked::Gone(end) => return self.finish_lost(end).await,
                             Relinked::ShuttingDown => return,
                         }
@@ -221,7 +253,7 @@ impl Runner {
     /// Reads every whole line there is, appending in bounded portions.
     pub(super) async fn drain(&mut self) {
         let mut lines = 0;
-        while !self.unreadable && self.ending != Some(Ending::Breach) {
+        while !self.unreadable && self.ending != Some(Ending::Breach) && !self.is_paused() {
             match self.inbox.next_line() {
                 Ok(Some(line)) => {
                     self.line(&line.bytes).await;
@@ -248,14 +280,19 @@ impl Runner {
         if line.is_empty() {
             return;
         }
-        for out in self.driver.read(&mut self.read_state, line) {
+        let outs = self.driver.read(&mut self.read_state, line);
+        for out in self.heard(outs) {
             if let Some(call) = self.live.parking.refuses(&out) {
                 self.refused(call);
             } else if self.live.parking.out_of_turn(&out) {
                 self.not_asked_again("it went on with something else").await;
             }
             match out {
-                Output::Asked(asked) => self.question(asked).await,
+                Output::Asked(asked) => {
+                    // why here: what it records comes before the question, whose number is taken there.
+                    self.over_limit();
+                    self.question(asked).await;
+                }
                 Output::Shown(result) => self.shown(result).await,
                 Output::Held(asked) => self.held(asked).await,
                 Output::Cancelled { request_id } => self.cancelled(&request_id),
@@ -278,7 +315,7 @@ impl Runner {
                         failpoint::hit("ran");
                     }
                     let other = if reported { self.reported_result(other).await } else { other };
-                    let step = self.live.step(other, &self.inner.prices);
+                    let step = self.live.step(other, self.inner.prices.at(self.inner.clock.wall_ms()));
                     self.pending.blobs.extend(step.blobs);
                     for e in step.events {
                         match e {
@@ -291,6 +328,7 @@ impl Runner {
                         }
                     }
                     if turn_ended {
+                        self.reconcile();
                         self.turn_ended();
                     }
                 }
@@ -314,7 +352,7 @@ impl Runner {
         self.close_at = Some(Instant::now() + wait);
     }
 
-    async fn close_input(&mut self) {
+    pub(super) async fn close_input(&mut self) {
         if !self.input_closed {
             self.input_closed = true;
             let no = self.live.next_frame();
@@ -383,6 +421,15 @@ impl Runner {
                         return;
                     }
                 },
+                Err(e @ crate::store::Error::Transition { .. }) => {
+                    // why noted in its place: the rest must be kept, and decisions name their calls by number.
+                    tracing::error!(session = %self.id, code = e.code(), error = %e, "a change of status is not recorded");
+                    let said = |e: &Event| crate::model::status_of(e).is_some();
+                    for event in events.iter_mut().filter(|e| said(e)) {
+                        let text = format!("a {} event was refused: it breaks the order of statuses", event.kind());
+                        *event = crate::model::Note { text }.into();
+                    }
+                }
                 Err(e) => {
                     // why: nothing was acknowledged, so nothing may be sent; the agent waits at its question until the disk takes it.
                     tracing::error!(session = %self.id, code = e.code(), error = %e, "append failed; trying again");
@@ -398,8 +445,11 @@ impl Runner {
         if let Some(point) = tells {
             failpoint::hit(point);
         }
-        self.live.hooks.answer(self.session.last_seq);
-        for f in &p.frames {
+        // why not while it is paused: it is told when it goes on.
+        if !self.is_paused() {
+            self.live.hooks.answer(self.session.last_seq);
+        }
+        for f in p.frames.iter().filter(|_| !self.is_paused()) {
             send(&self.shim, f).await;
             if decides {
                 failpoint::hit("sent");
@@ -411,48 +461,6 @@ impl Runner {
         }
         if std::mem::take(&mut self.reports) {
             failpoint::hit("reported");
-        }
-    }
-
-    /// Whether a terminal is attached, or the grace for one to come back runs. Counts only with `approvals.unattended = "deny"`.
-    pub(super) fn can_ask(&self) -> bool {
-        self.attached > 0 || self.unattended_since.is_some_and(|t| t.elapsed() < REATTACH)
-    }
-
-    fn next_timer(&self) -> Option<Instant> {
-        let expiry = self.live.waiting.values().map(|w| w.asked.expires_at).min().map(|at| {
-            let left = at.saturating_sub(self.inner.clock.wall_ms()).max(0);
-            Instant::now() + Duration::from_millis(left.unsigned_abs())
-        });
-        let waiting = !self.live.waiting.is_empty();
-        let reattach = self.unattended_since.filter(|_| waiting && self.config.unattended == Unattended::Deny).map(|t| t + REATTACH);
-        // why: an answer can still come for what waits, and needs the input.
-        let away = self.live.parking.away();
-        let close = self.close_at.filter(|_| !away && (!waiting || self.live.parking.confirmed()));
-        let look = self.witnesses.due().filter(|_| !away);
-        let linger = self.linger.filter(|_| self.lingers() && !self.pending.events.is_empty());
-        [expiry, reattach, close, linger, look, self.live.parking.due(), self.live.hooks.next_gone()].into_iter().flatten().min()
-    }
-
-    async fn timer(&mut self) {
-        let now = Instant::now();
-        self.withdraw_gone(now);
-        let wall = self.inner.clock.wall_ms();
-        let expired: Vec<u64> = self.live.waiting.iter().filter(|(_, w)| w.asked.expires_at <= wall).map(|(s, _)| *s).collect();
-        for seq in expired {
-            self.resolve(seq, Effect::Deny, By::Expired, "nobody answered in time".to_owned(), (Actor::host(), vec![]), !self.input_closed);
-        }
-        if self.config.unattended == Unattended::Deny && self.unattended_since.is_some_and(|t| now >= t + REATTACH) {
-            self.unattended_since = None;
-            self.resolve_all(By::Unattended, "it needs a person's answer and the terminal went away", true);
-        }
-        self.parking_due(now).await;
-        let may_close = self.live.waiting.is_empty() || self.live.parking.confirmed();
-        if may_close && !self.live.parking.away() && self.close_at.is_some_and(|t| now >= t) {
-            self.close_at = None;
-            if !self.goes_on().await {
-                self.close_input().await;
-            }
         }
     }
 }

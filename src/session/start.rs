@@ -7,31 +7,43 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
+use super::branch::GoingOn;
 use super::live::{self, Live};
 use super::run::{CLOSE_INPUT, MAILBOX, Runner};
+use super::tree::Start;
 use super::witness::Witnesses;
-use super::{Error, Inner, LiveSession, attest, instructions, mask, moments, relaunch, state};
+use super::{Error, Inner, LiveSession, attest, instructions, ladder, mask, moments, relaunch, state};
 use crate::agent::{self, Driver, Launch, LaunchRequest};
 use crate::config::Config;
 use crate::model::moment::NewPrompt;
 use crate::model::{
-    Actor, AttemptStarted, Event, Mediation, Moment, Outcome, PromptSubmitted, RelaunchKept, Session, SessionCreated, SessionEnded,
-    SessionId, SessionProgram,
+    Actor, AttemptPlan, AttemptStarted, CompactionSet, Event, Excerpt, Mediation, Moment, Outcome, PromptSubmitted, Record, RelaunchKept,
+    Session, SessionCreated, SessionEnded, SessionProgram, Status, UsageLimits, UsageLimitsSet,
 };
 use crate::policy::Chain;
 use crate::process::{Inbox, LaunchSpec, Shim, ShimEvents, ShimHandle, default_limits};
 use crate::store::{Batch, Frame};
 
+pub(super) mod brief;
+mod found;
+mod how;
+mod kept;
 mod opening;
+pub(super) mod repository;
 
-pub(super) use opening::first;
+pub use brief::Brief;
+use found::folder;
+pub(super) use found::{DEFAULT_PATH, find_program, resolve};
+pub(super) use how::How;
+use kept::{sealed, sealed_plan};
+pub(super) use opening::{first, preview, take};
 
 /// Longest name in bytes.
 const NAME_MAX: usize = 200;
@@ -39,11 +51,8 @@ const NAME_MAX: usize = 200;
 const ARGS_MAX: usize = 1024;
 const ARG_MAX: usize = 128 << 10;
 
-/// Where programs are looked up when the session has no PATH.
-pub(super) const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// What a caller wants started; see `RunRequest` of the API.
-#[derive(Debug, Clone, Default)]
+/// What a caller wants started; see `RunRequest` of the API. Its JSON is part of the file that a queued session's request is kept in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StartRequest {
     pub name: Option<String>,
     pub agent: String,
@@ -55,21 +64,36 @@ pub struct StartRequest {
     pub env: BTreeMap<String, String>,
     pub prompt: Option<String>,
     pub labels: BTreeMap<String, String>,
+    pub brief: Brief,
     pub write_root: Option<PathBuf>,
     pub model: Option<String>,
     pub mcp_config: Option<Value>,
     /// A terminal will attach at once: asks wait for it from the start.
     pub attach: bool,
     pub keep_open: bool,
+    pub limits: UsageLimits,
+    /// Percent of the model's window from which on the conversation is compacted; 100 is never.
+    pub compact_at: Option<u64>,
+    /// It goes on from another session's log.
+    #[serde(skip)]
+    pub going_on: Option<GoingOn>,
+    /// How often it is tried, by whom, and who judges it.
+    #[serde(default)]
+    pub plan: Option<AttemptPlan>,
 }
 
-pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Actor) -> Result<Session, Error> {
-    if inner.live().len() as u64 >= inner.config.live_sessions {
+pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Actor, how: How<'_>) -> Result<Session, Error> {
+    let elsewhere = how.is_elsewhere();
+    if how.needs_room() && inner.live().len() as u64 >= inner.config.live_sessions {
         return Err(Error::TooMany(inner.config.live_sessions));
     }
+    ladder::kept::first_tier(inner, &mut request, how.may_be_elsewhere())?;
     let driver = agent::driver(&request.agent)?;
     let cwd = folder(&request.cwd)?;
     limits(&request)?;
+    how.can_hold(&request.limits, driver)?;
+    let (parent, repository) = (how.parent().map_or_else(|| request.brief.parent(inner), Ok)?, repository::of(&cwd));
+    let mut below = inner.may_begin(parent.as_ref(), driver, &cwd, matches!(how, How::Claim(..))).await?.map(Start::keeping_place);
     let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
     for (k, v) in &request.env {
         if !k.is_empty() && !k.contains(['=', '\0']) && !v.contains('\0') {
@@ -79,7 +103,8 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     let home = env.get(OsStr::new("HOME")).and_then(|h| h.to_str()).map(str::to_owned);
     let found = instructions::read(&cwd);
     let program = if request.agent == "demo" { Some(inner.host_bin.clone()) } else { request.program.as_ref().map(PathBuf::from) };
-    let conversation = uuid(inner);
+    let goes_on = request.going_on.as_ref().and_then(|g| g.record.clone());
+    let conversation = goes_on.as_ref().map_or_else(|| uuid(inner), |r| r.conversation.clone());
     let mut recipe = LaunchRequest {
         program,
         args: request.args.clone(),
@@ -88,46 +113,68 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         cwd: cwd.clone(),
         prompt: request.prompt.clone(),
         agent_session_id: conversation.clone(),
+        goes_on: goes_on.is_some(),
+        context: request.going_on.iter().filter_map(|g| g.context.clone()).collect(),
         model: request.model.clone(),
         instructions: found.text.clone(),
         mcp_config: request.mcp_config.clone(),
         // why not where programs must be attested: what was checked is the recipe that holds no calls.
-        hold: inner.config.park_after_ms.is_some() && !inner.config_of(&cwd).require_attested,
+        hold: inner.config.park_after_ms.is_some() && request.plan.is_none() && !inner.config_of(&cwd).require_attested,
         ..LaunchRequest::default()
     };
     let mut launch = driver.launch(&recipe)?;
-    let program = resolve(&launch, &cwd)?;
-    let name = request.name.clone().unwrap_or_else(|| default_name(&request, &program));
-    let id = SessionId::new(&name, inner.clock.as_ref(), inner.entropy.as_ref());
+    // why not found: a worker has its own.
+    let program = if elsewhere { launch.program.clone() } else { resolve(&launch, &cwd)? };
+    if elsewhere {
+        (launch.mediation, launch.mediation_note) = (Mediation::None, Some("workers elsewhere run it".to_owned()));
+    }
+    let planned = ladder::kept::plan(inner, &request, &program, &cwd, &recipe.env)?.map(|(p, k)| sealed_plan(p, &k)).transpose()?;
+    let name = how.name().or_else(|| request.name.clone()).unwrap_or_else(|| default_name(&request, &program));
+    let reserved = how.reserve(inner, &name)?;
+    let id = reserved.id.clone();
     // why only with labels: the configuration is read once more for this.
     let two_person = !request.labels.is_empty() && inner.config_of(&cwd).needs_two(&request.labels);
     let rules = inner.rules().for_session(&id, &cwd.to_string_lossy(), two_person);
     let mut assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
     let mut judged = Vec::new();
     let states = state::of_new_session();
-    let draft = created(&request, name.clone(), &cwd, home.clone(), &launch, by.clone(), None);
+    let mut kept_as = request.brief.record(&assembled.config.record, parent.clone(), repository.clone())?;
+    let draft = created(&request, &kept_as, name.clone(), &cwd, home.clone(), &launch, by.clone(), None);
     if let Some((ruling, failures)) =
         opening::judge(inner, &assembled.chain.keeping(&states), &id, draft, &request, &program, &launch, &by).await
     {
         judged.extend(failures);
-        let ruling = opening::take(ruling, &mut request, &mut assembled.config);
+        let ruling = opening::take(ruling, &mut request.labels, &mut assembled.config);
+        how.same_labels(&request.labels)?;
         judged.push(ruling.clone().into());
         judged.extend(state::changes(&states));
+        // why again: a policy may have tightened it.
+        kept_as = request.brief.record(&assembled.config.record, parent, repository)?;
         if let Some(r) = ruling.refused {
-            let first = created(&request, name, &cwd, home, &launch, by, None);
-            return opening::refused(inner, &id, [vec![first], assembled.events, judged].concat(), r, false).await;
+            let first = created(&request, &kept_as, name, &cwd, home, &launch, by, None);
+            return opening::refused(inner, &id, [vec![first], assembled.events, judged].concat(), r, false, &how).await;
         }
         if !two_person && assembled.config.needs_two(&request.labels) {
             let rules = inner.rules().for_session(&id, &cwd.to_string_lossy(), true);
             assembled.chain = inner.chains.assemble(Some(&cwd), &rules).await?.chain;
         }
     }
-    required(driver, &request, &launch, assembled.config.require_mediation)?;
+    super::failpoint::hit("assembled");
+    how.bounds_workers(driver, &assembled.config)?;
+    required_of(driver, &request.unsafe_args, &launch, assembled.config.require_mediation)?;
     let search = launch.env.get(OsStr::new("PATH")).cloned();
     let must = assembled.config.require_attested;
-    let checked = attest::check(inner, &request.agent, &program, search, !request.unsafe_args.is_empty(), must).await?;
+    let checked = if elsewhere {
+        None
+    } else {
+        attest::check(inner, &request.agent, &program, search, !request.unsafe_args.is_empty(), must).await?
+    };
 
-    let first = created(&request, name, &cwd, home, &launch, by.clone(), checked.as_ref().map(|c| c.seen.clone()));
+    let first = created(&request, &kept_as, name, &cwd, home, &launch, by.clone(), checked.as_ref().map(|c| c.seen.clone()));
+    if let How::Wait(entry) = how {
+        Start::count(&mut below).await;
+        return super::queue::enqueue(inner, &id, [vec![first], assembled.events, judged].concat(), request, by, entry).await;
+    }
     recipe.results = driver.shows_results() && assembled.chain.takes_part(Moment::JudgeResult);
     if let Some(text) = request.prompt.clone().filter(|_| assembled.chain.takes_part(Moment::JudgePrompt)) {
         let session = opening::preview(inner, &id, first.clone());
@@ -139,8 +186,8 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         judged.extend(more);
         judged.extend(state::changes(&states));
         match ruling {
-            Ok(context) => recipe.context = context,
-            Err(r) => return opening::refused(inner, &id, [vec![first], assembled.events, judged].concat(), r, true).await,
+            Ok(context) => recipe.context.extend(context),
+            Err(r) => return opening::refused(inner, &id, [vec![first], assembled.events, judged].concat(), r, true, &how).await,
         }
     }
     // why: a policy may have tightened it for this session.
@@ -150,9 +197,15 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         launch = driver.launch(&recipe)?;
     }
     let mut events: Vec<Event> = vec![first];
+    if !request.limits.is_empty() {
+        events.push(UsageLimitsSet { limits: request.limits }.into());
+    }
+    // why its own: the agent's record holds what was said before, which is nobody's here.
+    launch.transcript = goes_on.or(launch.transcript);
+    events.extend(planned.iter().map(|(plan, _)| plan.clone().into()));
     events.extend(launch.transcript.clone().map(Event::from));
     let spec = LaunchSpec {
-        run_dir: inner.run_dir(&id, 1),
+        run_dir: inner.run_dir(&id, how.attempt()),
         marker: id.to_string(),
         program: program.clone(),
         args: launch.args.clone(),
@@ -169,12 +222,13 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     events.extend(kept.iter().map(|(_, digest)| RelaunchKept { digest: digest.clone(), holds: launch.holds }.into()));
     events.extend(assembled.events);
     events.extend(judged);
+    events.extend(request.compact_at.map(|percent| CompactionSet { threshold_percent: percent, by: by.clone() }.into()));
     for skipped in found.skipped {
         events.push(crate::model::Note { text: format!("instructions {} were left out: {}", skipped.path, skipped.why) }.into());
     }
-    let mut blobs = vec![];
+    let mut blobs: Vec<Vec<u8>> = request.going_on.as_mut().and_then(|g| g.blob.take()).into_iter().collect();
     if let Some(p) = &request.prompt {
-        let (prompt, blob) = live::excerpt(mask::text(p).into_owned().into_bytes());
+        let (prompt, blob) = prompt_of(p);
         events.push(PromptSubmitted { prompt, by }.into());
         blobs.extend(blob);
     }
@@ -184,28 +238,43 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         inputs.push(CLOSE_INPUT.to_vec());
     }
     let frames: Vec<Frame> = (1u64..).zip(inputs).map(|(no, bytes)| Frame { no, bytes }).collect();
-    let done = inner.store.append(Batch { cursor: Some(0), frames: frames.clone(), blobs, ..opening::first(inner, &id, events) }).await?;
+    Start::count(&mut below).await;
+    let done =
+        inner.store.append(Batch { cursor: Some(0), frames: frames.clone(), blobs, ..opening::first(inner, &id, events, &how) }).await?;
+    if let Some(start) = &mut below {
+        start.recorded();
+    }
+    how.claimed(inner, &id)?;
 
     if let Some((bytes, _)) = &kept
-        && let Err(e) = relaunch::keep(&spec.run_dir, bytes)
+        && let Err(e) = relaunch::keep(&inner.run_dir(&id, 1), bytes)
     {
-        failed(inner, &done.session, e.to_string()).await?;
+        how.failed(inner, &done.session, &e).await?;
+        return Err(e);
+    }
+    if let Some((_, bytes)) = &planned
+        && let Err(e) = kept::keep_plan(inner, &id, bytes)
+    {
+        how.failed(inner, &done.session, &e).await?;
         return Err(e);
     }
     let shim = match Shim::launch(&inner.shim_bin, &spec).await {
         Ok(shim) => shim,
         Err(e) => {
-            failed(inner, &done.session, e.to_string()).await?;
-            return Err(e.into());
+            let e = Error::from(e);
+            how.failed(inner, &done.session, &e).await?;
+            return Err(e);
         }
     };
     if !attest::runs(checked.as_ref(), shim.0.agent().pid) {
         // why: it has been told nothing yet, not even the prompt.
         super::run::told(&id, shim.0.kill().await);
         let why = "the file was replaced between its check and its start; start the session again".to_owned();
-        failed(inner, &done.session, why.clone()).await?;
-        return Err(Error::NotAttested { agent: request.agent, program: program.display().to_string(), why });
+        let e = Error::NotAttested { agent: request.agent, program: program.display().to_string(), why };
+        how.failed(inner, &done.session, &e).await?;
+        return Err(e);
     }
+    super::failpoint::hit("queue_launched");
     let session = match started(inner, &done.session, &launch_argv(&program, &launch), &shim.0).await {
         Ok(session) => session,
         Err(e) => {
@@ -221,6 +290,9 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     live.last_frame = frames.len() as u64;
     live.prompts = u64::from(request.prompt.is_some());
     live.moments.results = recipe.results;
+    live.moments.compact_at = request.compact_at;
+    live.ladder.plan = session.planned.clone();
+    live.ladder.begin(session.last_activity_at);
     if let Some((_, digest)) = kept {
         live.parking.ready(digest, launch.holds);
     }
@@ -228,22 +300,33 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         live.parking.named(named);
     }
     let witnesses = Witnesses::new(launch.transcript.as_ref(), &session);
-    spawn(inner, driver, session.clone(), live, shim, 0, assembled.config, assembled.chain, request.attach, witnesses);
+    spawn(inner, driver, session.clone(), live, shim, 0, assembled.config, assembled.chain, request.attach, witnesses).await;
     Ok(session)
 }
 
 /// Records that the agent runs.
 pub(super) async fn started(inner: &Arc<Inner>, session: &Session, argv: &[String], shim: &ShimHandle) -> Result<Session, Error> {
-    let event = AttemptStarted { argv: argv.to_vec(), pid: shim.agent().pid, shim_pid: shim.shim().pid, agent_start: None };
+    // why only of several: one tier without a name of its own says nothing.
+    let tier = session.planned.as_ref().filter(|p| p.tiers.len() > 1).and_then(|p| p.tiers.first());
+    let event = AttemptStarted {
+        argv: argv.to_vec(),
+        pid: shim.agent().pid,
+        shim_pid: shim.shim().pid,
+        warm: Some(false),
+        agent: tier.map(|t| t.agent.clone()),
+        tier: tier.map(|t| t.name.clone()),
+        model: tier.and_then(|t| t.model.clone()),
+        ..AttemptStarted::default()
+    };
     Ok((*inner.store.append(batch(inner, session, vec![mask::event(event.into())])).await?.session).clone())
 }
 
 /// Records a start that came to nothing.
 pub(super) async fn failed(inner: &Arc<Inner>, session: &Session, reason: String) -> Result<Session, Error> {
-    relaunch::forget(&inner.run_dir(&session.id, 1));
+    super::finish::forget(&inner.run_dir(&session.id, 1));
     let outcome = Outcome::Failed;
     let ended = super::finish::unseen(outcome, reason.clone());
-    let events = vec![ended.into(), SessionEnded { outcome, reason: Some(reason) }.into()];
+    let events = vec![ended.into(), SessionEnded { outcome, reason: Some(reason), report: None }.into()];
     Ok((*inner.store.append(batch(inner, session, events)).await?.session).clone())
 }
 
@@ -251,7 +334,7 @@ fn batch(inner: &Inner, session: &Session, events: Vec<Event>) -> Batch {
     Batch {
         session: session.id.clone(),
         expected: Some(session.last_seq),
-        attempt: session.attempt.max(1),
+        attempt: attempt_of(session),
         at: inner.clock.wall_ms(),
         events,
         cursor: None,
@@ -261,9 +344,14 @@ fn batch(inner: &Inner, session: &Session, events: Vec<Event>) -> Batch {
     }
 }
 
+/// The attempt that a session is in, or about to begin.
+pub(super) fn attempt_of(session: &Session) -> u32 {
+    if session.status == Status::Starting { session.attempt + 1 } else { session.attempt.max(1) }
+}
+
 /// Starts the task of a session whose agent runs.
 #[allow(clippy::too_many_arguments)] // why: the parts of a running session, handed over once.
-pub(super) fn spawn(
+pub(super) async fn spawn(
     inner: &Arc<Inner>,
     driver: &'static dyn Driver,
     session: Session,
@@ -277,19 +365,22 @@ pub(super) fn spawn(
 ) {
     let inbox = Inbox::open(&inner.run_dir(&session.id, session.attempt), cursor);
     let (mailbox, commands) = mpsc::channel(MAILBOX);
-    let generation = chain.generation;
+    let made = (chain.generation, chain.rules);
     let (chain, chains) = watch::channel(chain);
     let cwd = PathBuf::from(&session.cwd);
     let two_person = config.needs_two(&session.labels);
-    let entry = LiveSession { mailbox, chain, shim: shim.0.clone(), cwd, two_person, agent: driver.name(), external: None };
+    let entry =
+        LiveSession { mailbox, chain, shim: shim.0.clone(), cwd, two_person, agent: driver.name(), stopping: false, external: None };
     inner.live().insert(session.id.clone(), entry);
-    super::plugins::swap::catch_up(inner, &session.id, generation);
+    super::plugins::swap::catch_up(inner, &session.id, made).await;
     let runner = Runner::new(inner.clone(), driver, session, live, shim, inbox, config, chains, commands, attach, witnesses);
     tokio::spawn(runner.run(inner.shutdown.subscribe()));
 }
 
+#[allow(clippy::too_many_arguments)] // why: the parts of one event.
 fn created(
     request: &StartRequest,
+    record: &Record,
     name: String,
     cwd: &Path,
     home: Option<String>,
@@ -315,8 +406,15 @@ fn created(
         unsafe_args: request.unsafe_args.clone(),
         beadle_version: env!("CARGO_PKG_VERSION").to_owned(),
         program,
+        prompt: request.prompt.as_ref().map(|p| prompt_of(p).0),
+        record: record.clone(),
     }
     .into()
+}
+
+/// A prompt without secrets, as events keep it; the whole as a blob where it is longer.
+pub(super) fn prompt_of(text: &str) -> (Excerpt, Option<Vec<u8>>) {
+    live::excerpt(mask::text(text).into_owned().into_bytes())
 }
 
 fn launch_argv(program: &Path, launch: &Launch) -> Vec<String> {
@@ -339,12 +437,12 @@ pub fn is_gated(agent: &str) -> bool {
 
 /// An agent we know is not started with less mediation than required. Arguments accepted with `--unsafe-arg` were accepted with
 /// their price, which the session then shows everywhere.
-fn required(driver: &dyn Driver, r: &StartRequest, launch: &Launch, want: Mediation) -> Result<(), Error> {
-    if !driver.speaks() || !r.unsafe_args.is_empty() || launch.mediation >= want {
+pub(super) fn required_of(driver: &dyn Driver, unsafe_args: &[String], launch: &Launch, want: Mediation) -> Result<(), Error> {
+    if !driver.speaks() || !unsafe_args.is_empty() || launch.mediation >= want {
         return Ok(());
     }
     Err(Error::Mediation {
-        agent: r.agent.clone(),
+        agent: driver.name().to_owned(),
         got: launch.mediation.as_str(),
         want: want.as_str(),
         hint: "lower it in the configuration to start it all the same",
@@ -366,70 +464,6 @@ fn limits(r: &StartRequest) -> Result<(), Error> {
         return refused(format!("write root {}", root.display()), "is not an existing folder with an absolute path");
     }
     Ok(())
-}
-
-fn folder(path: &Path) -> Result<PathBuf, Error> {
-    let err = |why: &str| Error::Cwd { path: live::cut(&path.display().to_string(), 300), why: why.to_owned() };
-    if !path.is_absolute() {
-        return Err(err("is not an absolute path"));
-    }
-    let meta = std::fs::metadata(path).map_err(|e| err(&format!("cannot be used ({})", e.kind())))?;
-    if !meta.is_dir() {
-        return Err(err("is not a folder"));
-    }
-    std::fs::read_dir(path).map_err(|e| err(&format!("cannot be read ({})", e.kind())))?;
-    path.canonicalize().map_err(|e| err(&format!("cannot be resolved ({})", e.kind())))
-}
-
-/// The program as an absolute path, looked up on the session's own PATH.
-fn resolve(launch: &Launch, cwd: &Path) -> Result<PathBuf, Error> {
-    if launch.program.as_os_str().is_empty() {
-        return Err(agent::Error::NoCommand.into());
-    }
-    let cwd_based = launch.program.components().count() > 1 || launch.program.is_absolute();
-    let program = if cwd_based { &cwd.join(&launch.program) } else { &launch.program };
-    find_program(program, launch.env.get(OsStr::new("PATH")).map(OsString::as_os_str))
-}
-
-/// An absolute path as it is, a name by its place on a PATH; an executable file in any case.
-pub(super) fn find_program(program: &Path, path: Option<&OsStr>) -> Result<PathBuf, Error> {
-    let err = |why: &str| Error::Program { program: live::cut(&program.display().to_string(), 300), why: why.to_owned() };
-    let check = |p: &Path| -> Result<(), Error> {
-        let meta = std::fs::metadata(p).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => err("does not exist"),
-            kind => err(&format!("cannot be used ({kind})")),
-        })?;
-        if !meta.is_file() {
-            return Err(err("is not a file"));
-        }
-        if meta.permissions().mode() & 0o111 == 0 {
-            return Err(err("is not executable"));
-        }
-        Ok(())
-    };
-    if program.is_absolute() {
-        check(program)?;
-        return Ok(program.to_owned());
-    }
-    if program.components().count() != 1 {
-        return Err(err("is not an absolute path"));
-    }
-    std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH)))
-        .filter(|d| d.is_absolute())
-        .map(|d| d.join(program))
-        .find(|p| check(p).is_ok())
-        .ok_or_else(|| err("is not on the session's PATH"))
-}
-
-/// What a relaunch would need, as its file's bytes, and their digest.
-fn sealed(inner: &Inner, spec: &LaunchSpec, conversation: &str) -> Result<(Vec<u8>, String), Error> {
-    let mut salt = [0u8; 32];
-    inner.entropy.fill(&mut salt);
-    let kept = relaunch::Kept::of(spec, conversation, &salt).and_then(|k| k.seal());
-    kept.map_err(|why| Error::Refused {
-        what: "the agent's arguments and environment".to_owned(),
-        why: format!("cannot be kept for a relaunch: one {why}"),
-    })
 }
 
 pub(super) fn uuid(inner: &Inner) -> String {

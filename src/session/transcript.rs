@@ -26,6 +26,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat
 
 use crate::model::TranscriptNamed;
 
+pub mod kept;
 pub mod whole;
 
 /// How often a session at work is looked after, and one between turns.

@@ -29,3 +29,13 @@ impl Waiting {
         self.is_from_log && (input || self.asked.updated_input.as_ref().is_some_and(mask::is_in))
     }
 }
+
+/// What was asked, so that the same question is known again.
+pub(super) fn question_digest(tool: &str, input: &serde_json::Value, call_id: Option<&str>) -> [u8; 32] {
+    let mut h = blake3::Hasher::new();
+    for part in [tool.as_bytes(), super::mask::value(input).to_string().as_bytes(), call_id.unwrap_or("").as_bytes()] {
+        h.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+        h.update(part);
+    }
+    *h.finalize().as_bytes()
+}

@@ -85,6 +85,10 @@ impl Runner {
             let text = format!("{n} lines of the agent's transcript could not be read; what they hold is not in the account");
             self.pending.events.push(crate::model::Note { text }.into());
         }
+        if let Some(transcript) = self.witnesses.transcript.take() {
+            self.keep_transcript(&transcript);
+            self.witnesses.transcript = Some(transcript);
+        }
     }
 
     async fn look(&mut self) {
@@ -96,7 +100,7 @@ impl Runner {
             let said: Vec<_> = lines.filter_map(|line| self.driver.recorded_usage(line, since)).collect();
             self.witnesses.quiet = if said.is_empty() { self.witnesses.quiet.saturating_add(1) } else { 0 };
             for out in said {
-                let step = self.live.metered(out, &self.inner.prices);
+                let step = self.live.metered(out, self.inner.prices.at(self.inner.clock.wall_ms()));
                 self.pending.events.extend(step.events);
             }
             return;

@@ -26,6 +26,8 @@ const BYTES: usize = 8 << 20;
 const HALVES: usize = 64;
 /// Fields that name files: compared after they are made absolute.
 const PATHS: &[&str] = &["file_path", "notebook_path", "path"];
+/// Fields that hold an address: compared as the URL standard reads it (`HTTP://Example.com:80` is `http://example.com/`).
+const URLS: &[&str] = &["url"];
 /// Fields that a question may not leave out: without them something else would be judged.
 const BINDING: &[&str] = &[
     "command",
@@ -250,6 +252,7 @@ fn differing_as_is(said: &Value, read: &Value) -> Option<String> {
     for (key, value) in s {
         let fits = match r.get(key) {
             Some(other) if PATHS.contains(&key.as_str()) => same_path(value, other),
+            Some(other) if URLS.contains(&key.as_str()) => same_url(value, other),
             Some(other) => alike(value, other),
             None => value.is_null() || !BINDING.contains(&key.as_str()),
         };
@@ -308,6 +311,13 @@ fn same_path(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// The same address once both are written as the URL standard writes them (<https://url.spec.whatwg.org/#url-serializing>), which
+/// Claude Code does before it asks.
+fn same_url(a: &Value, b: &Value) -> bool {
+    let (Some(a), Some(b)) = (a.as_str(), b.as_str()) else { return alike(a, b) };
+    a == b || matches!((url::Url::parse(a), url::Url::parse(b)), (Ok(a), Ok(b)) if a == b)
+}
+
 /// Length of a value's JSON, without building it.
 fn size(v: &Value) -> usize {
     match v {
@@ -362,6 +372,9 @@ mod tests {
             (json!({"command": "ls", "run_in_background": "true"}), json!({"command": "ls", "run_in_background": true})),
             (json!({"todos": "[{\"a\":1}]"}), json!({"todos": [{"a": 1, "b": 2}]})),
             (json!({"command": "ls", "unknown": 1}), json!({"command": "ls"})),
+            (json!({"url": "https://example.com"}), json!({"url": "https://example.com/"})),
+            (json!({"url": "http://2852039166/"}), json!({"url": "http://169.254.169.254/"})),
+            (json!({"url": " HTTP://EXAMPLE.com:80/a/../b c"}), json!({"url": "http://example.com/b%20c"})),
         ] {
             assert!(same(&said, &read), "{said} {read}");
         }
@@ -374,6 +387,10 @@ mod tests {
             (json!({"file_path": "/w/f", "content": "a"}), json!({"file_path": "/w/f", "content": "b"})),
             (json!({"command": "ls", "timeout": 5000}), json!({"command": "ls", "timeout": 1})),
             (json!({"a": [1]}), json!({"a": [1, 2]})),
+            (json!({"url": "https://example.com/a"}), json!({"url": "https://example.com/b"})),
+            (json!({"url": "https://example.com/"}), json!({"url": "http://example.com/"})),
+            (json!({"url": "https://example.com/"}), json!({"url": "https://u@example.com/"})),
+            (json!({"url": "no address"}), json!({"url": "no  address"})),
         ] {
             assert!(!same(&said, &read), "{said} {read}");
         }

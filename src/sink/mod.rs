@@ -17,6 +17,8 @@ mod backoff;
 mod form;
 mod jsonl;
 mod line;
+mod otlp;
+mod plugin;
 mod state;
 mod target;
 mod worker;
@@ -35,7 +37,8 @@ use crate::store::{
     self, DeadLetter, HostEvent, SinkChange, SinkConfigured, SinkLagging, SinkPlace, SinkReader, SinkRecovered, SinkState, Store,
 };
 
-pub use state::SinkStatus;
+pub use plugin::Pins;
+pub use state::{SinkComponent, SinkStatus};
 
 use line::Line;
 use state::Shared;
@@ -128,6 +131,7 @@ pub struct Parts {
     pub groups: Vec<SinkGroup>,
     pub store: Store,
     pub plugins: Host,
+    pub pins: Arc<dyn Pins>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
 }
@@ -148,7 +152,7 @@ pub struct Sinks(Arc<Inner>);
 impl Sinks {
     /// Starts a task for each sink, from where it was.
     pub async fn start(parts: Parts) -> Result<Self, Error> {
-        let Parts { sinks, groups, store, plugins, clock, entropy } = parts;
+        let Parts { sinks, groups, store, plugins, pins, clock, entropy } = parts;
         let reader = store.sink_reader()?;
         let known = reader.names()?;
         for (name, _) in known.iter().filter(|(n, holds)| *holds && !sinks.iter().any(|s| s.name == *n)) {
@@ -181,6 +185,7 @@ impl Sinks {
                 store: store.clone(),
                 reader: Arc::new(Mutex::new(store.sink_reader()?)),
                 plugins: plugins.clone(),
+                pins: pins.clone(),
                 source: source.clone(),
                 clock: clock.clone(),
                 entropy: entropy.clone(),
@@ -189,6 +194,7 @@ impl Sinks {
                 stop: stopped.clone(),
                 line: Line::new(place, batch, BATCH_BYTES),
                 target: None,
+                opened: 0,
                 saved_at: clock.boot_ms(),
                 saved: place,
             };

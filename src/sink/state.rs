@@ -11,6 +11,14 @@ use crate::store::{SinkPlace, SinkState};
 /// Longest text of a sink's last error, in bytes.
 const ERROR_MAX: usize = 1_024;
 
+/// The component of a sink that is a plugin: who it says it is, and BLAKE3 of it, hex.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkComponent {
+    pub name: String,
+    pub version: String,
+    pub digest: String,
+}
+
 /// A sink as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SinkStatus {
@@ -18,6 +26,8 @@ pub struct SinkStatus {
     pub kind: &'static str,
     pub mode: &'static str,
     pub group: Option<String>,
+    /// What it is loaded from; absent until then.
+    pub component: Option<SinkComponent>,
     pub place: SinkPlace,
     pub lag_events: u64,
     pub lag_ms: u64,
@@ -47,6 +57,7 @@ pub struct Now {
     pub lagging_since: Option<u64>,
     pub lag_events: u64,
     pub lag_ms: u64,
+    pub component: Option<SinkComponent>,
 }
 
 /// One sink.
@@ -106,6 +117,7 @@ impl Shared {
             kind: e.kind.as_str(),
             mode: e.mode.as_str(),
             group: (e.mode == crate::config::SinkMode::Required).then(|| e.group.clone()),
+            component: now.component.clone(),
             place: s.place,
             lag_events: now.lag_events,
             lag_ms: now.lag_ms,

@@ -1,9 +1,8 @@
-//! What takes a batch: the two native sinks and plugins, behind one answer.
+//! What takes a batch: the native sinks and plugins, behind one answer.
 //!
-//! `jsonl` and `http` are part of the host because they need a file and the network; they answer as a plugin does, and the worker treats
+//! `jsonl`, `http` and `otlp` are part of the host because they need a file, the network and the log; they answer as a plugin does, and the worker treats
 //! them alike. Called by `worker`.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,11 +14,14 @@ use super::backoff::ASKED_MAX_MS;
 use super::form;
 use super::jsonl::Jsonl;
 use super::line::Answer;
+use super::otlp::Otlp;
+use super::plugin::{self, Pins};
+use super::state::SinkComponent;
 use crate::config::{HttpConfig, SinkEntry, SinkKind};
-use crate::model::grant::Grants;
 use crate::model::{Clock, Delivery, SinkEvent};
 use crate::outbound::{Kept, Message, Receiver};
-use crate::plugin::{Batch, Host, Limits, LoadSpec, MAX_COMPONENT, Plugin, PluginKind};
+use crate::plugin::{Batch, Host, Level, Plugin};
+use crate::store::SinkReader;
 
 /// Media type of what `http` sends.
 const BATCH_TYPE: &str = "application/cloudevents-batch+json";
@@ -32,21 +34,61 @@ const POISON: &str = "beadle-poison";
 pub enum Target {
     Jsonl(Arc<Mutex<Jsonl>>),
     Http(Box<Receiver>, String),
+    Otlp(Arc<Otlp>),
     Plugin(Arc<Plugin>),
+}
+
+/// What `otlp` is opened with: where it looks things up, and what it has summed up to its cursor.
+pub struct Looks<'a> {
+    pub reader: Arc<Mutex<SinkReader>>,
+    pub sums: Option<Vec<u8>>,
+    pub clock: &'a dyn Clock,
 }
 
 impl Target {
     /// Opens what the configuration names; errors are texts, since a later try may work. `source` names this host.
-    pub async fn open(entry: &SinkEntry, host: &Host, source: &str) -> Result<Self, String> {
+    pub async fn open(entry: &SinkEntry, host: &Host, pins: &Arc<dyn Pins>, source: &str, looks: Looks<'_>) -> Result<Self, String> {
         let deadline = Duration::from_millis(entry.timeout_ms);
         match &entry.kind {
             SinkKind::Jsonl(c) => Ok(Self::Jsonl(Arc::new(Mutex::new(Jsonl::new(c.clone()))))),
             SinkKind::Http(c) => receiver(c, deadline).map(|r| Self::Http(Box::new(r), source.to_owned())),
-            SinkKind::Plugin { file, config } => {
-                let (host, name, file, config) = (host.clone(), entry.name.clone(), file.clone(), config.to_string());
-                let loaded = tokio::task::spawn_blocking(move || load(&host, name, &file, config)).await;
+            SinkKind::Otlp(c) => {
+                let Looks { reader, sums, clock } = looks;
+                Otlp::open(c, deadline, source, reader, sums.as_deref(), clock).map(|o| Self::Otlp(Arc::new(o)))
+            }
+            SinkKind::Plugin { from, config, grants } => {
+                let (host, pins, entry) = (host.clone(), Arc::clone(pins), entry.clone());
+                let (from, config, grants) = (from.clone(), config.clone(), grants.clone());
+                let load = move || plugin::load(&entry, (&from, config.as_ref(), &grants), &host, &*pins);
+                let loaded = tokio::task::spawn_blocking(load).await;
                 loaded.unwrap_or_else(|_| Err("loading the plugin broke off".to_owned())).map(Self::Plugin)
             }
+        }
+    }
+
+    /// The component that takes the events, where it is one.
+    pub fn plugin(&self) -> Option<SinkComponent> {
+        let Self::Plugin(p) = self else { return None };
+        let d = p.describe();
+        Some(SinkComponent { name: d.name.clone(), version: d.version.clone(), digest: p.digest().to_owned() })
+    }
+
+    /// The newest warning of a plugin's log since then (wall clock): why it did not take its events, often; a capability that it lacks.
+    pub fn complaint(&self, since: i64) -> Option<String> {
+        let Self::Plugin(p) = self else { return None };
+        let newest = p.log().read().0.into_iter().rfind(|l| matches!(l.level, Level::Warn | Level::Error))?;
+        (newest.at >= since).then_some(newest.text)
+    }
+
+    /// So many events of the last batch are done with: what to store with the cursor.
+    pub fn passed(&self, events: usize) -> Option<Vec<u8>> {
+        if let Self::Otlp(o) = self { o.passed(events) } else { None }
+    }
+
+    /// That is stored.
+    pub fn stored(&self) {
+        if let Self::Otlp(o) = self {
+            o.stored();
         }
     }
 
@@ -55,12 +97,12 @@ impl Target {
         match self {
             // why: the contract of plugins says so.
             Self::Plugin(_) => super::BATCH_BYTES,
-            Self::Jsonl(_) | Self::Http(..) => usize::MAX,
+            Self::Jsonl(_) | Self::Http(..) | Self::Otlp(_) => usize::MAX,
         }
     }
 
     /// One try, within the deadline.
-    pub async fn write(&self, batch: Vec<SinkEvent>, tries: u32, clock: &dyn Clock, deadline: Duration) -> Answer {
+    pub async fn write(&self, batch: Vec<SinkEvent>, tries: u32, clock: &dyn Clock, deadline: Duration, pins: &dyn Pins) -> Answer {
         match self {
             Self::Jsonl(file) => {
                 let file = Arc::clone(file);
@@ -75,25 +117,19 @@ impl Target {
                 }
             }
             Self::Http(receiver, source) => post(receiver, source, &batch, tries, clock).await,
+            Self::Otlp(otlp) => otlp.write(batch, clock).await,
             Self::Plugin(plugin) => {
                 let asked = Arc::new(Batch::new(batch, tries + 1, clock.wall_ms()));
                 match plugin.write(&asked, deadline).await {
                     Ok(said) => Answer::Said(said),
-                    Err(failure) => Answer::Failed { why: failure.to_string() },
+                    Err(failure) => {
+                        pins.broke(plugin.digest(), failure.cause);
+                        Answer::Failed { why: failure.to_string() }
+                    }
                 }
             }
         }
     }
-}
-
-fn load(host: &Host, name: String, file: &PathBuf, config: String) -> Result<Arc<Plugin>, String> {
-    let size = std::fs::metadata(file).map_err(|e| format!("{}: {e}", file.display()))?.len();
-    if size > MAX_COMPONENT as u64 {
-        return Err(format!("{} has {size} bytes, over the limit of {MAX_COMPONENT}", file.display()));
-    }
-    let wasm = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    let spec = LoadSpec { name, wasm: wasm.into(), config, limits: Limits::default(), grants: Grants::default() };
-    host.load_kind(spec, Some(PluginKind::AuditSink)).map_err(|e| format!("{e} ({})", e.code()))
 }
 
 fn receiver(c: &HttpConfig, deadline: Duration) -> Result<Receiver, String> {
@@ -129,7 +165,7 @@ async fn post(receiver: &Receiver, source: &str, batch: &[SinkEvent], tries: u32
 }
 
 /// What an answer means. Only what says that the content is at fault is a refusal; a wrong address or key is not the events' fault.
-fn judge(status: StatusCode, headers: &HeaderMap, len: usize, now: i64) -> Answer {
+pub(super) fn judge(status: StatusCode, headers: &HeaderMap, len: usize, now: i64) -> Answer {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     let count = |name: &str| text(name).and_then(|t| t.parse::<usize>().ok());
     let reason = format!("the receiver answered {}", status.as_u16());

@@ -15,11 +15,13 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::line::{Answer, Line, Pause};
+use super::plugin::Pins;
 use super::state::Shared;
-use super::target::Target;
+use super::target::{Looks, Target};
 use super::{BATCH_BYTES, Error, Redelivered, Skip, backoff};
-use crate::config::SinkMode;
+use crate::config::{SinkKind, SinkMode, SinkPlugin};
 use crate::model::{Actor, Clock, Delivery, Entropy, SinkEvent};
+use crate::otlp;
 use crate::plugin::Host;
 use crate::store::{
     HOST_SESSION, HostEvent, MAX_DEAD_BYTES, MAX_DEAD_LETTERS, SinkChange, SinkDeadLettered, SinkDropped, SinkItem, SinkPage, SinkPlace,
@@ -58,6 +60,7 @@ pub struct Worker {
     pub store: Store,
     pub reader: Arc<Mutex<SinkReader>>,
     pub plugins: Host,
+    pub pins: Arc<dyn Pins>,
     /// Names this host to receivers.
     pub source: String,
     pub clock: Arc<dyn Clock>,
@@ -67,6 +70,8 @@ pub struct Worker {
     pub stop: watch::Receiver<bool>,
     pub line: Line,
     pub target: Option<Target>,
+    /// What was installed when it was opened, as [`Pins::generation`] counts.
+    pub opened: u64,
     /// When (boot clock) the cursor was last written down.
     pub saved_at: u64,
     /// And where it was then.
@@ -86,6 +91,7 @@ impl Worker {
         if *self.stop.borrow() {
             return Err(Stopped);
         }
+        self.push().await?;
         if self.line.is_empty() {
             return match self.read().await {
                 Ok(true) => Ok(()),
@@ -113,6 +119,23 @@ impl Worker {
                 self.rest(backoff::asked(ms)).await
             }
         }
+    }
+
+    /// Sends what a sink sums up, where that is due.
+    async fn push(&mut self) -> Result<(), Stopped> {
+        if !matches!(self.shared.entry.kind, SinkKind::Otlp(_)) || self.open().await.is_err() {
+            // why nothing said: the next batch fails for the same reason, and says it.
+            return Ok(());
+        }
+        let Some(Target::Otlp(otlp)) = &self.target else { return Ok(()) };
+        let pushed = tokio::select! {
+            pushed = otlp.push(&*self.clock) => pushed,
+            _ = self.stop.changed() => return Err(Stopped),
+        };
+        if let Err(why) = pushed {
+            self.failed(&why);
+        }
+        Ok(())
     }
 
     fn failed(&self, why: &str) {
@@ -167,29 +190,58 @@ impl Worker {
         }
     }
 
+    /// Opens the target, and one that stands on an installed plugin anew when what is installed was changed since.
+    async fn open(&mut self) -> Result<(), String> {
+        let now = self.pins.generation();
+        let is_pinned = matches!(&self.shared.entry.kind, SinkKind::Plugin { from: SinkPlugin::Installed(_), .. });
+        if is_pinned && self.opened != now {
+            self.target = None;
+        }
+        if self.target.is_none() {
+            self.shared.now().component = None;
+            // why read before: a change while it opens is found at the next batch.
+            self.opened = now;
+            let sums = match &self.shared.entry.kind {
+                SinkKind::Otlp(_) => {
+                    let name = self.shared.entry.name.clone();
+                    self.look(move |r| r.sums(&name)).await?
+                }
+                _ => None,
+            };
+            let looks = Looks { reader: Arc::clone(&self.reader), sums, clock: &*self.clock };
+            let target = Target::open(&self.shared.entry, &self.plugins, &self.pins, &self.source, looks).await?;
+            self.shared.now().component = target.plugin();
+            self.target = Some(target);
+        }
+        Ok(())
+    }
+
     /// One batch, one answer.
     async fn deliver(&mut self) -> Result<Pause, Stopped> {
-        if self.target.is_none() {
-            match Target::open(&self.shared.entry, &self.plugins, &self.source).await {
-                Ok(target) => self.target = Some(target),
-                Err(why) => return Ok(self.line.apply(0, Answer::Failed { why }, true).pause),
-            }
+        if let Err(why) = self.open().await {
+            return Ok(self.line.apply(0, Answer::Failed { why }, true).pause);
         }
         let Some(target) = &self.target else { return Ok(Pause::None) };
         let batch = self.line.batch();
         let len = batch.len();
         let deadline = Duration::from_millis(self.shared.entry.timeout_ms);
         let large = batch.first().map_or(0, |e| e.body.len());
+        let begun = self.clock.wall_ms();
         let answer = if large > target.max_body() {
             let reason = format!("its body has {large} bytes, over the {} that a plugin is given", target.max_body());
             Answer::Said(Delivery::Poison { index: 0, reason })
         } else {
             tokio::select! {
-                answer = target.write(batch, self.line.tries(), &*self.clock, deadline) => answer,
+                answer = target.write(batch, self.line.tries(), &*self.clock, deadline, &*self.pins) => answer,
                 _ = self.stop.changed() => return Err(Stopped),
             }
         };
-        let step = self.line.apply(len, answer, self.has_room(1));
+        let mut step = self.line.apply(len, answer, self.has_room(1));
+        if let Pause::Backoff { why } | Pause::For { why, .. } = &mut step.pause
+            && let Some(text) = target.complaint(begun)
+        {
+            *why = format!("{why}; its log says: {text}");
+        }
         if let Some(place) = step.place {
             let name = &self.shared.entry.name;
             let note = |(e, reason): &(SinkEvent, String)| {
@@ -201,7 +253,12 @@ impl Worker {
                 })
             };
             let notes = step.dead.iter().map(note).collect();
-            self.save(SinkChange { place, delivered: step.delivered, dead: step.dead, notes, ..self.change() }).await?;
+            let passed = usize::try_from(step.delivered).unwrap_or(0) + step.dead.len();
+            let sums = target.passed(passed);
+            self.save(SinkChange { place, delivered: step.delivered, dead: step.dead, sums, notes, ..self.change() }).await?;
+            if let Some(target) = &self.target {
+                target.stored();
+            }
         }
         self.settled();
         Ok(step.pause)
@@ -383,21 +440,16 @@ impl Worker {
                 let items = letters.into_iter().map(|l| SinkItem { place: place(l.id), event: l.event }).collect();
                 line.load(SinkPage { items, end: place(after), more: true }, |_| true);
             }
-            if self.target.is_none() {
-                match Target::open(&self.shared.entry, &self.plugins, &self.source).await {
-                    Ok(target) => self.target = Some(target),
-                    Err(why) => {
-                        trouble = Some(why);
-                        break;
-                    }
-                }
+            if let Err(why) = self.open().await {
+                trouble = Some(why);
+                break;
             }
             let Some(target) = &self.target else { break };
             let batch = line.batch();
             let len = batch.len();
             let deadline = Duration::from_millis(self.shared.entry.timeout_ms);
             let answer = tokio::select! {
-                answer = target.write(batch, line.tries(), &*self.clock, deadline) => answer,
+                answer = target.write(batch, line.tries(), &*self.clock, deadline, &*self.pins) => answer,
                 _ = self.stop.changed() => return Err(Stopped),
             };
             let step = line.apply(len, answer, true);
@@ -424,6 +476,9 @@ impl Worker {
 
 /// Whether an event is for this sink; those about a sink never go to that sink.
 fn wanted(shared: &Shared, e: &SinkEvent) -> bool {
+    if matches!(shared.entry.kind, SinkKind::Otlp(_)) && (e.session == HOST_SESSION || !otlp::KINDS.contains(&e.kind.as_str())) {
+        return false;
+    }
     if e.session == HOST_SESSION {
         let about =
             || serde_json::from_str::<serde_json::Value>(&e.body).ok().and_then(|b| Some(b.get("sink")?.as_str()? == shared.entry.name));

@@ -12,6 +12,7 @@ use crate::model::{Entropy, Envelope, Event, Session, SessionId};
 
 use super::chain::{Hash, Salt, commitment};
 use super::error::{Error, Result};
+use super::written::WriteRule;
 
 /// Most events in one batch.
 pub const MAX_BATCH_EVENTS: usize = 4_096;
@@ -57,6 +58,8 @@ pub struct Appended {
     pub last_seq: u64,
     /// The projection after it; shared, clone to change.
     pub session: Arc<Session>,
+    /// Nothing was written: all of it was in the log already, there.
+    pub repeated: bool,
 }
 
 /// How far an attempt's output is handled.
@@ -84,6 +87,8 @@ pub(super) struct Append {
     pub cursor: Option<u64>,
     pub frames: Vec<Frame>,
     pub taken: Option<u64>,
+    /// Of a session that another program writes.
+    pub written: Option<WriteRule>,
 }
 
 impl Append {
@@ -112,6 +117,7 @@ impl Append {
             cursor: b.cursor,
             frames: b.frames,
             taken: b.taken,
+            written: None,
         })
     }
 

@@ -8,6 +8,8 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use super::chain::Hash;
 use super::error::{Error, Result};
@@ -21,6 +23,8 @@ pub const MAX_BLOB: usize = 64 << 20;
 pub struct Blobs {
     dir: PathBuf,
     unfinished: AtomicU64,
+    /// Held for writing while one is collected: who stores the same bytes then comes before or after.
+    storing: RwLock<()>,
 }
 
 impl Blobs {
@@ -34,7 +38,7 @@ impl Blobs {
         }
         std::fs::create_dir_all(&tmp).map_err(fail(&tmp, "make it"))?;
         sync_parent(&dir).map_err(fail(&dir, "sync it"))?;
-        Ok(Self { dir, unfinished: AtomicU64::new(0) })
+        Ok(Self { dir, unfinished: AtomicU64::new(0), storing: RwLock::new(()) })
     }
 
     /// Stores bytes under their digest, durable on return. Blocks for a sync; storing the same bytes again is cheap.
@@ -44,7 +48,11 @@ impl Blobs {
         }
         let digest = Hash::of(bytes);
         let path = self.path(&digest);
+        let _storing = self.storing.read().unwrap_or_else(PoisonError::into_inner);
         if matches!(self.read(&path, &digest), Ok(Some(_))) {
+            // why young again: an event is about to name it, though none may have done so for long.
+            let young = std::fs::File::open(&path).and_then(|f| f.set_modified(std::time::SystemTime::now()));
+            young.map_err(fail(&path, "set the time of"))?;
             // why: another thread may have renamed it a moment ago without having synced the folder yet.
             sync_parent(&path).map_err(fail(&path, "sync its folder"))?;
             return Ok(digest);
@@ -70,6 +78,40 @@ impl Blobs {
         self.read(&path, digest).map_err(fail(&path, "read it"))?.ok_or(Error::Blob { digest: *digest })
     }
 
+    /// Deletes it, durably. The caller knows that nothing names it.
+    pub fn remove(&self, digest: &Hash) -> Result<()> {
+        let path = self.path(digest);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            r => r.and_then(|()| sync_parent(&path)).map_err(fail(&path, "delete it")),
+        }
+    }
+
+    /// The same where it was not stored for so long; false where it was.
+    pub fn remove_older(&self, digest: &Hash, than: Duration) -> Result<bool> {
+        let _alone = self.storing.write().unwrap_or_else(PoisonError::into_inner);
+        let time = self.path(digest).metadata().and_then(|m| m.modified());
+        if time.is_ok_and(|t| !super::collect::older(t, than)) {
+            return Ok(false);
+        }
+        self.remove(digest).map(|()| true)
+    }
+
+    /// Every one that is there, by name; not checked.
+    pub fn list(&self) -> Result<Vec<super::collect::Orphan>> {
+        let mut out = Vec::new();
+        for folder in std::fs::read_dir(&self.dir).map_err(fail(&self.dir, "list it"))?.flatten() {
+            for file in std::fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+                let name = format!("{}{}", folder.file_name().to_string_lossy(), file.file_name().to_string_lossy());
+                if let (Ok(digest), Ok(meta)) = (name.parse(), file.metadata()) {
+                    out.push(super::collect::Orphan { digest, path: file.path(), bytes: meta.len() });
+                }
+            }
+        }
+        out.sort_by_key(|o| o.digest);
+        Ok(out)
+    }
+
     /// `None` when it is missing or damaged.
     fn read(&self, path: &Path, digest: &Hash) -> io::Result<Option<Vec<u8>>> {
         let file = match std::fs::File::open(path) {
@@ -86,5 +128,25 @@ impl Blobs {
         let hex = digest.to_string();
         let (folder, name) = hex.split_at(2);
         self.dir.join(folder).join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_that_is_stored_again_is_young_and_not_collected() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let hour = Duration::from_secs(3_600);
+        let age = |d: &Hash| std::fs::File::open(blobs.path(d)).unwrap().set_modified(std::time::SystemTime::now() - 2 * hour).unwrap();
+        let digest = blobs.put(b"one").unwrap();
+        age(&digest);
+        assert_eq!(blobs.put(b"one").unwrap(), digest);
+        assert!(!blobs.remove_older(&digest, hour).unwrap());
+        assert_eq!(blobs.get(&digest).unwrap(), b"one");
+        age(&digest);
+        assert!(blobs.remove_older(&digest, hour).unwrap() && blobs.get(&digest).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::{BodyError, SessionId};
+use crate::model::{BodyError, SessionId, TransitionError};
 
 use super::chain::Hash;
 
@@ -83,6 +83,34 @@ pub enum Error {
         if sinks.len() == 1 { "sink" } else { "sinks" }, format_args!("{} {}", sinks.join(", "), if sinks.len() == 1 { "has" } else { "have" })
     )]
     Undelivered { session: SessionId, sinks: Vec<String> },
+    #[error(
+        "archive {path} of session {session} {}: {detail}; {}",
+        if *.missing { "is not there" } else { "is damaged" },
+        if *.missing { "put the file back where it was" } else { "restore the file from a copy" }
+    )]
+    Archive { session: String, path: PathBuf, missing: bool, detail: String },
+    #[error("nothing of session {session} is archived: {why}")]
+    NothingToArchive { session: String, why: String },
+    #[error(
+        "nothing of session {session} is archived: {} {} not got those events yet; see `beadle sink status`, and try again when they were delivered or skipped",
+        if sinks.len() == 1 { "sink" } else { "sinks" }, format_args!("{} {}", sinks.join(", "), if sinks.len() == 1 { "has" } else { "have" })
+    )]
+    NotArchived { session: String, sinks: Vec<String> },
+    #[error("event {seq} of session {session} is not erased: {why}")]
+    NotErased { session: String, seq: u64, why: String },
+    #[error("backup {path}: {detail}; nothing was changed")]
+    BadBackup { path: PathBuf, detail: String },
+    #[error("data folder {path} is in use already; restore into another one (BEADLE_HOME), or say --replace: the old one is moved aside")]
+    NotEmpty { path: PathBuf },
+    #[error(
+        "agents of {} session(s) still run in data folder {path} ({}): stop them first, or their processes would belong to nobody",
+        sessions.len(), sessions.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
+    )]
+    StillRunning { path: PathBuf, sessions: Vec<String> },
+    #[error("the append to session {session} breaks the order of its status: {source}")]
+    Transition { session: SessionId, source: TransitionError },
+    #[error(transparent)]
+    Write(#[from] super::written::WriteRefusal),
     #[error("{given:?} is not a digest of 64 hexadecimal digits; copy it from the event")]
     BadDigest { given: String },
 }
@@ -120,6 +148,15 @@ impl Error {
             Self::NoApproval { .. } => "BDL-STORE-027",
             Self::Backup { .. } => "BDL-STORE-028",
             Self::Undelivered { .. } => "BDL-STORE-029",
+            Self::Transition { .. } => "BDL-STORE-030",
+            Self::Archive { .. } => "BDL-STORE-040",
+            Self::NothingToArchive { .. } => "BDL-STORE-041",
+            Self::NotArchived { .. } => "BDL-STORE-042",
+            Self::NotErased { .. } => "BDL-STORE-043",
+            Self::BadBackup { .. } => "BDL-STORE-044",
+            Self::NotEmpty { .. } => "BDL-STORE-045",
+            Self::StillRunning { .. } => "BDL-STORE-046",
+            Self::Write(w) => w.code(),
         }
     }
 

@@ -26,6 +26,9 @@ struct Line<'a> {
     /// Byte for byte as stored: the commitment covers these bytes.
     body: &'a RawValue,
     salt: String,
+    /// What the hash commits to, where salt and body were erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commitment: Option<Hash>,
     prev: Hash,
     hash: Hash,
 }
@@ -69,6 +72,7 @@ impl Export {
                 kind: String::from_utf8_lossy(raw.kind),
                 body,
                 salt: hex(raw.salt),
+                commitment: Hash::from_slice(raw.commitment),
                 prev: *prev,
                 hash,
             };

@@ -27,6 +27,8 @@ impl Folder {
     /// Makes the folder where needed and takes its lock. Errors: network file system, held by another, not writable.
     pub fn open(dir: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail(dir, "make it"))?;
+        // why: SQLite gives paths without links and `..`; ours must be the same ones, whatever way led here.
+        let dir = &std::fs::canonicalize(dir).map_err(fail(dir, "find it"))?;
         let handle = File::open(dir).map_err(fail(dir, "open it"))?;
         let stat = rustix::fs::fstatfs(&handle).map_err(|e| fail(dir, "ask for its file system")(e.into()))?;
         // why: the type of f_type differs by architecture; magic numbers fit 32 bits.
@@ -63,6 +65,11 @@ impl Folder {
         Ok(Self { dir: dir.to_owned(), _lock: lock })
     }
 
+    /// Without links and `..`.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub fn database(&self) -> PathBuf {
         self.dir.join(DATABASE)
     }
@@ -96,6 +103,11 @@ impl Folder {
             .map_err(fail(&path, "open it for writing"))?;
         Ok(path)
     }
+}
+
+/// Makes a folder of ours, 0700, with its entry durable.
+pub(super) fn create(dir: &Path) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).and_then(|()| sync_parent(dir)).map_err(fail(dir, "make it"))
 }
 
 /// Writes a whole file so that after a crash it is there with its content or not at all.

@@ -81,6 +81,63 @@ pub struct PluginChanged {
     pub by: Actor,
 }
 
+/// The configuration was read anew, and live sessions judge by it from here on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigReloaded {
+    /// Live sessions whose policies are not the same as before.
+    pub changed: u64,
+    /// Live sessions that kept their chain, because the configuration of their folder cannot be read.
+    #[serde(default, skip_serializing_if = "is_none_kept")]
+    pub kept: u64,
+    /// Settings that differ and wait for a restart of the daemon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at_restart: Vec<String>,
+    pub by: Actor,
+}
+
+// why a reference: serde hands one over.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_none_kept(n: &u64) -> bool {
+    *n == 0
+}
+
+/// A whole copy of the data folder was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackupMade {
+    pub to: String,
+    pub bytes: u64,
+    pub by: Actor,
+}
+
+/// The data folder was put in place from a backup; the chain goes on from there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackupRestored {
+    pub from: String,
+    /// When the backup was made.
+    pub made_at: i64,
+    pub by: Actor,
+}
+
+/// What nobody needed any more was removed; sessions among it have records of their own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Collected {
+    pub sessions: u64,
+    pub items: u64,
+    pub bytes: u64,
+    pub by: Actor,
+}
+
+/// What is kept in memory changed, by whoever is no session. The texts are not told here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemoryChanged {
+    /// `added`, `removed` or `erased`.
+    pub act: String,
+    /// At most 100.
+    pub ids: Vec<String>,
+    pub entries: u64,
+    pub by: Actor,
+}
+
 /// One event of the host chain. Kinds that this version does not know are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "body", rename_all = "snake_case")]
@@ -100,6 +157,8 @@ pub enum HostEvent {
     OperatorKeyRemoved(OperatorKeyRemoved),
     ConfirmChanged(ConfirmChanged),
     PluginChanged(Box<PluginChanged>),
+    /// The configuration was read anew while sessions were live.
+    ConfigReloaded(ConfigReloaded),
     /// Where the chain itself stood, at the record before this one.
     HostHead(SignedHostHead),
     /// What happens to audit sinks.
@@ -109,12 +168,16 @@ pub enum HostEvent {
     SinkDeadLettered(SinkDeadLettered),
     SinkDropped(SinkDropped),
     SinkSkipped(SinkSkipped),
+    BackupMade(BackupMade),
+    BackupRestored(BackupRestored),
+    Collected(Collected),
+    MemoryChanged(MemoryChanged),
     #[serde(skip)]
     Unknown(UnknownEvent),
 }
 
 impl HostEvent {
-    const KINDS: [&'static str; 20] = [
+    const KINDS: [&'static str; 25] = [
         "opened",
         "closed",
         "session_created",
@@ -135,6 +198,11 @@ impl HostEvent {
         "sink_dead_lettered",
         "sink_dropped",
         "sink_skipped",
+        "config_reloaded",
+        "backup_made",
+        "backup_restored",
+        "collected",
+        "memory_changed",
     ];
 
     pub fn kind(&self) -> &str {
@@ -159,6 +227,11 @@ impl HostEvent {
             Self::SinkDeadLettered(_) => Self::KINDS[17],
             Self::SinkDropped(_) => Self::KINDS[18],
             Self::SinkSkipped(_) => Self::KINDS[19],
+            Self::ConfigReloaded(_) => Self::KINDS[20],
+            Self::BackupMade(_) => Self::KINDS[21],
+            Self::BackupRestored(_) => Self::KINDS[22],
+            Self::Collected(_) => Self::KINDS[23],
+            Self::MemoryChanged(_) => Self::KINDS[24],
             Self::Unknown(u) => &u.kind,
         }
     }
@@ -221,7 +294,14 @@ mod tests {
             HostEvent::SinkDropped(SinkDropped { sink: sink(), events: 4 }),
             HostEvent::SinkSkipped(SinkSkipped { sink: sink(), events: 1, session: "s".to_owned(), seq: 1, by: Actor::host() }),
         ];
-        for e in [opened, HostEvent::Closed(HostClosed {}), unknown].into_iter().chain(keys).chain(sinks) {
+        let (to, by) = ("/b".to_owned(), Actor::host());
+        let kept = [
+            HostEvent::BackupMade(BackupMade { to: to.clone(), bytes: 1, by: by.clone() }),
+            HostEvent::BackupRestored(BackupRestored { from: to, made_at: 1, by: by.clone() }),
+            HostEvent::Collected(Collected { sessions: 1, items: 2, bytes: 3, by: by.clone() }),
+            HostEvent::MemoryChanged(MemoryChanged { act: "added".to_owned(), ids: vec!["m-1".to_owned()], entries: 1, by }),
+        ];
+        for e in [opened, HostEvent::Closed(HostClosed {}), unknown].into_iter().chain(keys).chain(sinks).chain(kept) {
             assert_eq!(HostEvent::from_parts(e.kind(), &e.body_bytes())?, e);
         }
         assert!(HostEvent::from_parts("opened", b"{}").is_err());

@@ -12,45 +12,63 @@
 //!
 //! The session core appends; api and cli read; the daemon opens and closes it.
 
+mod archive;
+mod backup;
 mod batch;
 mod blob;
 pub mod chain;
+mod collect;
+mod erase;
 mod error;
 mod export;
 mod folder;
 mod host;
+mod keep;
+mod memory;
+mod pack;
 mod queue;
 mod seal;
+mod seam;
 mod sink;
 mod sqlite;
 mod verify;
 mod watch;
+mod written;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::model::{Actor, Approval, ApprovalId, Clock, Entropy, OsEntropy, PluginStates, Session, SessionId, SystemClock};
+use crate::model::{Actor, Approval, ApprovalId, Clock, Entropy, OsEntropy, PluginStates, Session, SessionId, SystemClock, Task};
 
+pub use archive::Archive;
+pub use backup::{Copied, Manifest, Restored, restore};
 pub use batch::{Appended, Batch, Cursor, Frame, MAX_BATCH_EVENTS, MAX_BATCH_FRAMES, MAX_BODY, MAX_FRAME, Ticket};
 pub use blob::MAX_BLOB;
 pub use chain::Hash;
+pub use collect::{Orphan, older};
+pub use erase::{Erase, MARK as ERASED, forms};
 pub use error::{Error, Result};
 pub use export::Export;
 pub use host::{
-    ConfirmChanged, HostClosed, HostEntry, HostEvent, HostOpened, HostSessionCreated, HostSessionRemoved, OperatorKeyRemoved,
-    PluginChanged, ProjectTrusted,
+    BackupMade, BackupRestored, Collected, ConfigReloaded, ConfirmChanged, HostClosed, HostEntry, HostEvent, HostOpened,
+    HostSessionCreated, HostSessionRemoved, MemoryChanged, OperatorKeyRemoved, PluginChanged, ProjectTrusted,
 };
+pub use keep::Redaction;
 pub use queue::{MAX_PENDING, MAX_PENDING_BYTES};
 pub use seal::{Checkpoint, Head, Heads, SignedHead};
 pub use sink::{
     DeadLetter, MAX_DEAD_BYTES, MAX_DEAD_LETTERS, SignedHostHead, SinkChange, SinkConfigured, SinkDeadLettered, SinkDropped, SinkItem,
-    SinkLagging, SinkPage, SinkPlace, SinkReader, SinkRecovered, SinkSkipped, SinkState,
+    SinkLagging, SinkPage, SinkPast, SinkPlace, SinkReader, SinkRecovered, SinkSkipped, SinkState,
 };
-pub use sqlite::{ApprovalFilter, Engine, Filter, HOST_SESSION, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
+pub use sqlite::{
+    ApprovalFilter, Engine, Filter, HOST_SESSION, LedgerQuery, MAX_GENERATIONS, MAX_LABELS, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page,
+    StoredEvent,
+};
 pub use verify::{Finding, MAX_FINDINGS, Report, What};
 pub use watch::{WAKE_BACKLOG, Wake};
+pub use written::{WriteKey, WriteRefusal, WriteRule, WrittenAt};
 
 use batch::{Append, cap};
 use blob::Blobs;
@@ -90,6 +108,12 @@ impl Default for Options {
     }
 }
 
+/// Versions of the schema: what the database of a data folder has (`None` where there is none yet), and what this build brings it to.
+/// Reads the header only, beside whoever holds the folder.
+pub fn schema_versions(data: &Path) -> Result<(Option<i64>, i64)> {
+    sqlite::schema_versions(data.join(folder::DATABASE))
+}
+
 struct Inner {
     queue: Arc<Queue>,
     pool: Pool,
@@ -99,6 +123,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     key: seal::Key,
     database: Database,
+    dir: std::path::PathBuf,
     damaged: Vec<String>,
     writer: Mutex<Writer>,
     // why: the last field, so that the lock goes only after the writer has ended.
@@ -140,6 +165,7 @@ impl Store {
         };
         let conn = sqlite::open_writer(&database, options.max_bytes)?;
         // why: after the schema is on disk, so that a key without a database always means a lost database.
+        keep::tidy(&conn, folder.dir(), &blobs)?;
         let key = seal::Key::load_or_make(&folder.key(), &*entropy)?;
         let (writer, damaged) = Writer::start(conn, &database, key.clone(), writing, Arc::clone(&queue), wakes.clone())?;
         let opened = HostOpened { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), key: key.public() };
@@ -153,6 +179,7 @@ impl Store {
             clock,
             key,
             database,
+            dir: folder.dir().to_owned(),
             damaged,
             writer: Mutex::new(writer),
             _folder: folder,
@@ -173,12 +200,52 @@ impl Store {
 
     /// Queues an append; the ticket resolves after the sync. Errors, through the ticket: conflict, order of frames or cursor, size,
     /// full queue or disk. Blobs are written in the calling thread first, so async code with blobs calls it where blocking is allowed.
-    pub fn append(&self, mut batch: Batch) -> Ticket {
+    pub fn append(&self, batch: Batch) -> Ticket {
+        self.queued(batch, None)
+    }
+
+    /// The same for a session that another program writes: its rule says which keys make it a repeat, and what each event belongs to.
+    pub fn append_written(&self, batch: Batch, rule: WriteRule) -> Ticket {
+        if rule.events.len() != batch.events.len() {
+            return Ticket::failed(Error::BadBeginning { session: batch.session });
+        }
+        self.queued(batch, Some(rule))
+    }
+
+    /// The session that a writer's key stands for.
+    pub fn written_session(&self, key: &str) -> Result<Option<SessionId>> {
+        self.0.pool.written_session(key)
+    }
+
+    /// How many of these keys stand for no write of the session.
+    pub fn unknown_writes(&self, id: &SessionId, keys: &[String]) -> Result<u64> {
+        self.0.pool.unknown_writes(id, keys)
+    }
+
+    fn queued(&self, mut batch: Batch, rule: Option<WriteRule>) -> Ticket {
         let stored = std::mem::take(&mut batch.blobs).iter().try_for_each(|b| self.0.blobs.put(b).map(drop));
         match stored.and_then(|()| Append::prepare(batch, &*self.0.entropy)) {
-            Ok(a) => {
+            Ok(mut a) => {
+                a.written = rule;
                 let (reply, ticket) = Ticket::new();
                 self.0.queue.push(Work::Append(a, reply));
+                ticket
+            }
+            Err(e) => Ticket::failed(e),
+        }
+    }
+
+    /// Appends to several sessions in one transaction: all of it becomes durable or none. Each session at most once, without blobs;
+    /// errors as of [`Store::append`], and of the first that cannot be made.
+    pub fn append_all(&self, batches: Vec<Batch>) -> Ticket<Vec<Appended>> {
+        let mut seen = std::collections::HashSet::new();
+        if let Some(twice) = batches.iter().find(|b| !seen.insert(b.session.clone())) {
+            return Ticket::failed(Error::BadBeginning { session: twice.session.clone() });
+        }
+        match batches.into_iter().map(|b| Append::prepare(b, &*self.0.entropy)).collect::<Result<Vec<_>>>() {
+            Ok(all) => {
+                let (reply, ticket) = Ticket::new();
+                self.0.queue.push(Work::AppendAll(all, reply));
                 ticket
             }
             Err(e) => Ticket::failed(e),
@@ -249,7 +316,27 @@ impl Store {
         self.0.pool.find(given)
     }
 
-    /// Newest first, in pages.
+    /// A session's tasks in the order in which they came.
+    pub fn tasks(&self, id: &SessionId) -> Result<Vec<Task>> {
+        self.0.pool.tasks(id)
+    }
+
+    /// The session and all below it with their depth, parents before children; at most `limit`.
+    pub fn tree(&self, root: &SessionId, limit: usize) -> Result<Vec<(u32, Session)>> {
+        self.0.pool.tree(root, limit)
+    }
+
+    /// Those above it with their distance, the nearest first.
+    pub fn ancestors(&self, id: &SessionId) -> Result<Vec<(u32, Session)>> {
+        self.0.pool.ancestors(id)
+    }
+
+    /// How many sessions were started for this one.
+    pub fn children(&self, id: &SessionId) -> Result<u64> {
+        self.0.pool.children(id)
+    }
+
+    /// One page of a listing, newest first unless asked for otherwise.
     pub fn sessions(&self, filter: &Filter) -> Result<Page<Session>> {
         self.0.pool.sessions(filter)
     }
@@ -287,6 +374,16 @@ impl Store {
     /// What the policies of a session keep between calls.
     pub fn plugin_states(&self, id: &SessionId) -> Result<PluginStates> {
         self.0.pool.plugin_states(id)
+    }
+
+    /// The attempts of a session, by number.
+    pub fn attempts(&self, id: &SessionId) -> Result<crate::model::Attempts> {
+        self.0.pool.attempts(id)
+    }
+
+    /// Model calls over sessions, grouped.
+    pub fn ledger(&self, q: &LedgerQuery) -> Result<crate::model::ledger::Grouped> {
+        self.0.pool.ledger(q)
     }
 
     /// How many sessions there are.

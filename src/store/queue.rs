@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::model::{Actor, SessionId};
+use crate::model::{Actor, MemoryChange, SessionId};
 
 use super::batch::{Append, Appended, Reply};
 use super::error::{Error, Result};
 use super::host::HostEvent;
 use super::sink::SinkChange;
+use super::sqlite::Keep;
 
 /// Most changes that wait for the writer.
 pub const MAX_PENDING: usize = 8_192;
@@ -22,6 +23,8 @@ pub const MAX_PENDING_BYTES: usize = 256 << 20;
 /// One change to make.
 pub(super) enum Work {
     Append(Append, Reply<Appended>),
+    /// Appends to different sessions, all or none.
+    AppendAll(Vec<Append>, Reply<Vec<Appended>>),
     /// A host event (or none) with settings that change in the same transaction; answers the host chain's seq.
     Host {
         event: Option<HostEvent>,
@@ -33,10 +36,21 @@ pub(super) enum Work {
         change: Box<SinkChange>,
         reply: Reply<()>,
     },
+    /// What is kept in memory, by whoever is no session; answers how many entries changed.
+    Memory {
+        change: Box<MemoryChange>,
+        by: Actor,
+        reply: Reply<u64>,
+    },
     Remove {
         session: SessionId,
         by: Actor,
         reply: Reply<()>,
+    },
+    /// What is archived or erased; answers false where something is left that a later try takes.
+    Keep {
+        keep: Box<Keep>,
+        reply: Reply<bool>,
     },
 }
 
@@ -44,16 +58,28 @@ impl Work {
     fn bytes(&self) -> usize {
         match self {
             Self::Append(a, _) => a.bytes(),
+            Self::AppendAll(all, _) => all.iter().map(Append::bytes).sum(),
             Self::Host { settings, .. } => 500 + settings.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, String::len)).sum::<usize>(),
             Self::Sink { change, .. } => 500 + change.dead.iter().map(|(e, _)| e.body.len() + 500).sum::<usize>(),
             Self::Remove { .. } => 500,
+            Self::Memory { change, .. } => match &**change {
+                MemoryChange::Add(m) => 500 + m.bytes() as usize,
+                MemoryChange::Remove(ids) => 500 + ids.iter().map(String::len).sum::<usize>(),
+                MemoryChange::Erase { text, .. } => 500 + text.len(),
+            },
+            Self::Keep { keep, .. } => match &**keep {
+                Keep::Redaction { body, .. } => 500 + body.len(),
+                _ => 500,
+            },
         }
     }
 
     pub(super) fn send(self) {
         match self {
             Self::Append(_, r) => r.send(),
-            Self::Host { reply, .. } => reply.send(),
+            Self::AppendAll(_, r) => r.send(),
+            Self::Host { reply, .. } | Self::Memory { reply, .. } => reply.send(),
+            Self::Keep { reply, .. } => reply.send(),
             Self::Remove { reply, .. } | Self::Sink { reply, .. } => reply.send(),
         }
     }
@@ -61,7 +87,9 @@ impl Work {
     pub(super) fn send_error(self, e: Error) {
         match self {
             Self::Append(_, r) => r.send_error(e),
-            Self::Host { reply, .. } => reply.send_error(e),
+            Self::AppendAll(_, r) => r.send_error(e),
+            Self::Host { reply, .. } | Self::Memory { reply, .. } => reply.send_error(e),
+            Self::Keep { reply, .. } => reply.send_error(e),
             Self::Remove { reply, .. } | Self::Sink { reply, .. } => reply.send_error(e),
         }
     }

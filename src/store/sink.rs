@@ -8,10 +8,10 @@
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Actor, SessionId, SinkEvent};
+use crate::model::{Actor, Attempt, Session, SessionId, SinkEvent};
 
 use super::chain::Hash;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::host::HostEvent;
 use super::sqlite;
 
@@ -19,6 +19,9 @@ use super::sqlite;
 pub const MAX_DEAD_LETTERS: u64 = 10_000;
 /// Bytes of dead letters that one sink may have.
 pub const MAX_DEAD_BYTES: u64 = 256 << 20;
+
+/// How many events of a session a sink looks back at most.
+pub const LOOK_BACK: u64 = 20_000;
 
 /// Where a sink is: everything up to here is done with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,6 +57,8 @@ pub struct SinkChange {
     pub dead: Vec<(SinkEvent, String)>,
     /// Numbers of dead letters that were delivered after all.
     pub revived: Vec<i64>,
+    /// What the sink has summed up to this place; `None` leaves that as it is.
+    pub sums: Option<Vec<u8>>,
     pub notes: Vec<HostEvent>,
 }
 
@@ -64,6 +69,16 @@ pub struct DeadLetter {
     pub at: i64,
     pub reason: String,
     pub event: SinkEvent,
+}
+
+/// An event that a sink looks back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkPast {
+    pub seq: u64,
+    pub at: i64,
+    pub attempt: u32,
+    pub kind: String,
+    pub body: Vec<u8>,
 }
 
 /// One event on its way to a sink.
@@ -169,6 +184,41 @@ impl SinkReader {
     /// `None` for a sink that never was.
     pub fn state(&self, sink: &str) -> Result<Option<SinkState>> {
         sqlite::sink_state(&self.conn, sink)
+    }
+
+    /// What a sink has summed up to its cursor.
+    pub fn sums(&self, sink: &str) -> Result<Option<Vec<u8>>> {
+        sqlite::sink_sums(&self.conn, sink)
+    }
+
+    /// A session as its log has it by now.
+    pub fn session(&self, id: &str) -> Result<Option<Session>> {
+        sqlite::past::session(&self.conn, id)
+    }
+
+    pub fn attempt(&self, session: &str, number: u32) -> Result<Option<Attempt>> {
+        sqlite::past::attempt(&self.conn, session, number)
+    }
+
+    /// One event that lies behind; `None` where it was archived or removed.
+    pub fn past(&self, session: &str, seq: u64) -> Result<Option<SinkPast>> {
+        sqlite::past::event(&self.conn, session, seq)
+    }
+
+    /// Events of these kinds between two others, newest first, until `visit` says no more; of the last [`LOOK_BACK`] events at most.
+    pub fn back<E: From<Error>>(
+        &self,
+        session: &str,
+        range: (u64, u64),
+        kinds: &[&str],
+        visit: impl FnMut(SinkPast) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        sqlite::past::back(&self.conn, session, range, kinds, visit)
+    }
+
+    /// When the first count of a message was recorded.
+    pub fn counted_at(&self, session: &str, message: &str) -> Result<Option<i64>> {
+        sqlite::past::counted_at(&self.conn, session, message)
     }
 
     /// Every sink there ever was, and whether it keeps sessions from being removed.

@@ -8,17 +8,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 
-use crate::model::{Approvals, Event, Excerpt, PluginStates, Session, SessionId};
+use crate::model::ledger::Ledger;
+use crate::model::{Approvals, Attempts, Origin, PluginStates, Session, SessionId, Tasks};
 
 use super::blob::Blobs;
-use super::chain::{Hash, HostLink, Link, Salt, commitment};
+use super::chain::{Hash, HostLink, Salt, commitment};
 use super::error::{Doing, Error, Result};
 use super::host::HostEvent;
 use super::seal::Pins;
-use super::sqlite::{RawEvent, SessionRow, decode, differences, orphans, raw_events, raw_host, session_rows, states_differences};
+use super::seam::Seam;
+use super::sqlite::{
+    RawEvent, SessionRow, attempts_differences, decode, differences, listing_differences, orphans, raw_events, raw_host, session_rows,
+    states_differences, stored_events, task_differences, usage_differences,
+};
 
 /// Most findings in a report; more are only counted.
 pub const MAX_FINDINGS: usize = 1_000;
@@ -47,6 +52,10 @@ pub enum What {
     Blob,
     /// Frames are not gapless.
     Frames,
+    /// An archive is not where it was put; its events are not read.
+    ArchiveMissing,
+    /// An archive has not the bytes that were written; its events are not read.
+    ArchiveDamaged,
 }
 
 /// One thing that does not fit.
@@ -68,6 +77,10 @@ pub struct Report {
     pub events: u64,
     pub host_events: u64,
     pub blobs: u64,
+    pub archives: u64,
+    /// Bodies that were erased in the open: no finding. Session and seq, at most 1,000, and how many.
+    pub erasures: Vec<(String, u64)>,
+    pub erased: u64,
     pub findings: Vec<Finding>,
     /// Findings beyond the first 1,000.
     pub more: u64,
@@ -242,12 +255,18 @@ impl Verifier<'_> {
         self.known.insert(row.id.clone(), known);
         let before = self.report.findings.len();
         let (mut walk, mut replay, mut approvals) = (Walk::default(), None, Approvals::default());
-        let mut states = PluginStates::default();
+        let (mut states, mut ledger, mut tasks) = (PluginStates::default(), Ledger::default(), Tasks::default());
+        let mut attempts = Attempts::default();
+        let mut seam = Seam::new(self.conn, &mut self.report, id, row.no)?;
         let (report, blobs, seen) = (&mut self.report, self.blobs, &mut self.seen_blobs);
-        raw_events(self.conn, row.no, 0, u64::MAX, |raw| {
+        let from = seam.begin.map_or(0, |(seq, _)| seq + 1);
+        if let Some((seq, head)) = seam.begin {
+            (walk.last, walk.stored, walk.computed) = (seq, head, head);
+        }
+        let each = |raw: &RawEvent<'_>| {
             report.events += 1;
             walk.place(report, Some(id), raw.seq);
-            let fits = walk.link(report, Some(id), raw.seq, raw.hash, |prev| event_hash(id, raw, prev));
+            let fits = walk.link(report, Some(id), raw.seq, raw.hash, |prev| raw.computed(id, prev));
             for (want, from) in
                 [(heads.remove(&raw.seq), "the host chain"), (pinned.filter(|(seq, _)| *seq == raw.seq).map(|(_, hash)| hash), named)]
             {
@@ -260,11 +279,16 @@ impl Verifier<'_> {
                     );
                 }
             }
-            match decode(id, raw) {
+            let decoded = decode(id, raw);
+            seam.saw(raw, decoded.as_ref().ok().map(|e| &e.event));
+            match decoded {
                 Ok(e) => {
-                    check_blob(report, blobs, seen, id, raw.seq, &e.event);
+                    e.event.blobs().into_iter().for_each(|digest| check_digest(report, blobs, seen, id, raw.seq, digest));
                     approvals.fold(&e);
                     states.fold(&e);
+                    ledger.fold(&e);
+                    attempts.fold(&e);
+                    tasks.fold(&e);
                     match &mut replay {
                         Some(s) => Session::fold(s, &e),
                         None => replay = Session::begin(&e),
@@ -275,7 +299,16 @@ impl Verifier<'_> {
                 Err(_) => {}
             }
             Ok(true)
-        })?;
+        };
+        // why not through what cannot be read: what is still here must continue it all the same.
+        if from > 0 {
+            stored_events(self.conn, row.no, from, u64::MAX, each)?
+        } else {
+            raw_events(self.conn, row.no, 0, u64::MAX, each)?
+        }
+        if seam.begin.is_none() {
+            seam.finish(&mut self.report, id);
+        }
         let past = |seq: u64| seq > walk.last;
         let newest = heads.keys().copied().chain(pinned.map(|(seq, _)| seq)).filter(|s| past(*s)).max();
         let newest = newest.into_iter().chain(Some(row.last_seq).filter(|s| past(*s))).max();
@@ -303,12 +336,40 @@ impl Verifier<'_> {
         }
         if self.report.findings.len() == before {
             self.projection(row, replay.as_ref());
-            let found = [differences(self.conn, row.no, &approvals)?, states_differences(self.conn, row.no, &states)?];
+            let listed = replay.as_ref().map(|s| listing_differences(self.conn, row.no, s)).transpose()?.unwrap_or_default();
+            let found = [
+                differences(self.conn, row.no, &approvals)?,
+                states_differences(self.conn, row.no, &states)?,
+                usage_differences(self.conn, row.no, &ledger)?,
+                attempts_differences(self.conn, row.no, &attempts)?,
+                task_differences(self.conn, row.no, &tasks)?,
+                listed,
+            ];
             for detail in found.concat() {
                 self.report.find(Some(id), None, What::Projection, detail);
             }
         }
+        if let Some(origin) = replay.as_ref().and_then(|s| s.record.origin.as_ref()) {
+            self.origin(row, origin)?;
+        }
         self.frames(row)
+    }
+
+    /// What stood before a branch is named by a hash: the other log, where it is still here and can be read, must have it.
+    fn origin(&mut self, row: &SessionRow, origin: &Origin) -> Result<()> {
+        let no = self.conn.query_row("SELECT no FROM sessions WHERE id = ?1", [origin.session.as_str()], |r| r.get::<_, i64>(0)).optional();
+        let Some(no) = no.doing("looking up the log that a branch goes on from")? else { return Ok(()) };
+        let mut hash = None;
+        let read = raw_events(self.conn, no, origin.at, 1, |raw| {
+            hash = (raw.seq == origin.at).then(|| Hash::from_slice(raw.hash)).flatten();
+            Ok(false)
+        });
+        // why not where it cannot be read: that is a finding of the other session.
+        if read.is_ok() && hash.is_none_or(|h| h.to_string() != origin.hash) {
+            let detail = format!("it goes on from event {} of {}, which is not there or another one now", origin.at, origin.session);
+            self.report.find(Some(&row.id), Some(1), What::Head, detail);
+        }
+        Ok(())
     }
 
     fn projection(&mut self, row: &SessionRow, replay: Option<&Session>) {
@@ -418,21 +479,8 @@ fn salt_of(b: &[u8]) -> Option<Salt> {
     b.try_into().ok()
 }
 
-fn event_hash(id: &str, raw: &RawEvent<'_>, prev: &Hash) -> Option<Hash> {
-    let c = commitment(&salt_of(raw.salt)?, raw.body);
-    let attempt = u32::try_from(raw.attempt).ok()?;
-    Some(Link { session: id, seq: raw.seq, at: raw.at, attempt, kind: raw.kind, prev, commitment: &c }.hash())
-}
-
-fn check_blob(report: &mut Report, blobs: &Blobs, seen: &mut HashMap<String, bool>, id: &str, seq: u64, event: &Event) {
-    let excerpt: &Excerpt = match event {
-        Event::PromptSubmitted(p) => &p.prompt,
-        Event::ToolEnded(t) => &t.output,
-        Event::OutputUnparsed(o) => &o.raw,
-        _ => return,
-    };
-    let Some(digest) = &excerpt.blob else { return };
-    let sound = *seen.entry(digest.clone()).or_insert_with(|| {
+fn check_digest(report: &mut Report, blobs: &Blobs, seen: &mut HashMap<String, bool>, id: &str, seq: u64, digest: &str) {
+    let sound = *seen.entry(digest.to_owned()).or_insert_with(|| {
         report.blobs += 1;
         digest.parse().and_then(|d| blobs.get(&d)).is_ok()
     });

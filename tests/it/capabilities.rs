@@ -104,6 +104,16 @@ fn a_granted_secret_is_masked_in_the_plugins_log() {
 }
 
 #[test]
+fn two_chains_with_one_plugin_have_a_log_each() {
+    let (one, other) = (load(WANTING, &["secret:token"]), load(WANTING, &["secret:token"]));
+    // The instance that is ready was made when the first was loaded.
+    for (plugin, lines) in [(&other, (0, 1)), (&one, (1, 1))] {
+        assert_eq!(ask(plugin, &json!([["log", "token"]])), ["ok "]);
+        assert_eq!((log(&one).len(), log(&other).len()), lines);
+    }
+}
+
+#[test]
 fn a_counter_in_kv_counts_and_one_in_a_global_does_not() {
     let spec = LoadSpec {
         name: "probe".to_owned(),
@@ -595,6 +605,77 @@ fn own_folders_stay_out_of_reach() {
     assert!(out.iter().all(|t| t.starts_with("unavailable ") && t.contains("own folders")), "{out:?}");
     assert_eq!(std::fs::read_to_string(root.join("beadle/config/beadle.toml")).expect("it stays"), "x");
     assert_eq!(ask(&plugin, &json!([["list", at("beadle")]])), ["ok config:Folder"]);
+}
+
+/// The same in a daemon: the operator granted the folder in which Beadle's home lies, and reading and writing there works, but not in that.
+#[test]
+fn a_grant_of_the_folder_around_them_opens_none_of_beadles_own() {
+    let mut host = TestHost::new();
+    let home = host
+        .beadle_home()
+        .canonicalize()
+        .or_else(|_| std::fs::create_dir_all(host.beadle_home()).and_then(|()| host.beadle_home().canonicalize()));
+    let home = home.expect("a home");
+    let around = home.parent().expect("a folder").to_owned();
+    std::fs::write(around.join("list"), "theirs").expect("a file");
+    std::os::unix::fs::symlink(&home, around.join("way")).expect("a link");
+    let p = policy(&host, "probe", &format!("[\"fs:write:{}\"]", around.display()), "");
+    host.config(&format!("{}\n{p}", rules(&[], &[], &[])));
+    let before = std::fs::read_to_string(home.join("config/beadle.toml")).expect("a configuration");
+    let at = |rest: &str| around.join(rest).display().to_string();
+    let name = home.file_name().expect("a name").to_string_lossy().into_owned();
+    let own = |rest: &str| at(&format!("{name}/{rest}"));
+    let steps = json!([
+        ["read", own("config/beadle.toml")],
+        ["write", own("config/beadle.toml"), "default = \"allow\""],
+        ["write", own("config/secrets"), "x"],
+        ["list", own("data")],
+        ["write", own("data/plugins.lock"), "x"],
+        ["read", at("way/config/beadle.toml")],
+        ["write", own("cache/x"), "x"],
+        ["list", own("run")],
+        ["read", at("list")],
+        ["write", at("made"), "by the plugin"],
+    ]);
+    // A call that names these folders is denied before any policy is asked; so the paths are written as only JSON reads them.
+    let hidden = steps.to_string().replace('/', "\\u002f");
+    let model = Model::start(&json!({ "steps": [bash(&format!("probe '{hidden}'")), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &[]);
+    host.ended(&id);
+    let decided = host.events_of(&id, "tool_decided");
+    let answers = decided[0]["body"]["answers"].as_array().expect("answers");
+    let told = told(answers.iter().find(|a| a["policy"] == "probe").expect("asked")["reason"].as_str().expect("a text"));
+    assert_eq!(told.len(), 10, "{told:?}");
+    // A link that is absolute leads out of the granted folder already.
+    let kept_out = |t: &String| t.starts_with("unavailable ") && (t.contains("Beadle's own folders") || t.contains("leads out of"));
+    assert!(told[..8].iter().all(kept_out), "{told:?}");
+    assert_eq!(told[8..], ["ok theirs", "ok "]);
+    assert_eq!(std::fs::read_to_string(home.join("config/beadle.toml")).expect("it stays"), before);
+    assert!(!home.join("config/secrets").exists() && !home.join("cache/x").exists());
+    assert_eq!(std::fs::read_to_string(around.join("made")).expect("it is there"), "by the plugin");
+}
+
+/// The host calls a plugin's exports and nobody else does: a component that would have them called through the host is not loaded. (That a
+/// guest's allocator, which the host calls back, cannot call the host is `hostile::no_trick_of_the_allocator_reaches_the_host`.)
+#[test]
+fn a_component_that_imports_what_plugins_export_is_refused_by_name() {
+    for interface in ["policy", "judge-prompt", "compaction", "audit"] {
+        let name = format!("beadle:plugin/{interface}@0.1.0");
+        // An instance type without anything, and one import of it.
+        let import = [&[1, 0, name.len() as u8], name.as_bytes(), &[5, 0]].concat();
+        let section = |id: u8, body: &[u8]| [&[id, body.len() as u8], body].concat();
+        let wasm = [b"\0asm\x0d\0\x01\0".to_vec(), section(7, &[1, 0x42, 0]), section(10, &import)].concat();
+        let spec = LoadSpec {
+            name: "loop".to_owned(),
+            wasm: wasm.into(),
+            config: "{}".to_owned(),
+            limits: Limits::default(),
+            grants: Grants::default(),
+        };
+        let e = host().load_kind(spec, None).map(|_| ()).expect_err("refused");
+        assert_eq!(e.code(), "BDL-PLUGIN-005", "{e}");
+        assert!(e.to_string().contains(&name) && e.to_string().contains("called by the host alone"), "{e}");
+    }
 }
 
 /// Over TLS: a server whose certificate an authority of the system names, and the same one where it is not trusted.

@@ -50,6 +50,25 @@ fn effects(host: &TestHost, id: &str) -> Vec<String> {
 }
 
 #[test]
+fn an_address_may_be_written_in_many_ways() {
+    let Some((mut host, program)) = host("an_address_may_be_written_in_many_ways") else { return };
+    host.config(&rules(&[], &[], &["WebFetch"]));
+    let fetch = |url: &str| json!({ "tool": "WebFetch", "input": { "url": url, "prompt": "what is there?" } });
+    let model = Model::start(&json!({ "steps": [
+        fetch("https://example.com"),
+        fetch("http://2852039166/"),
+        fetch("HTTP://EXAMPLE.com:80/a/../b"),
+        { "text": "done" },
+    ]}));
+    let id = run(&mut host, &program, &model, &[]);
+    let s = host.ended(&id);
+    assert_eq!((s["outcome"].as_str(), s["breach_count"].as_u64()), (Some("succeeded"), Some(0)), "{s:#}");
+    assert_eq!(effects(&host, &id), ["deny", "deny", "deny"]);
+    let asked: Vec<Value> = host.events_of(&id, "tool_requested").iter().map(|e| e["body"]["call"]["urls"][0].clone()).collect();
+    assert_eq!(asked, ["https://example.com", "http://169.254.169.254/", "http://example.com/b"], "as the agent will fetch them");
+}
+
+#[test]
 fn allow_deny_rewrite_and_the_bill() {
     let Some((mut host, program)) = host("allow_deny_rewrite_and_the_bill") else { return };
     let mut config = rules(&["Bash(echo yes:*)", "Edit(./**)", "Bash(git push origin main --dry-run)"], &[], &["Bash(echo no:*)"]);

@@ -173,7 +173,7 @@ fn sub_agents_are_joined_to_their_call_and_counts_add_up() {
         *sum = sum.plus(rest);
     }
     assert_eq!(sums, t.model_usage);
-    assert_eq!(sums["claude-opus-4-8"], Usage { input: 3612, output: 231, cache_read: 4005, cache_write: 203, reasoning: None });
+    assert_eq!(sums["claude-opus-4-8"], Usage { input: 3612, output: 231, cache_read: 4005, cache_write: 203, ..Usage::default() });
     assert!(t.unaccounted(&sums).is_empty());
 }
 

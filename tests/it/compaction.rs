@@ -136,6 +136,17 @@ fn the_next_request_holds_the_compacted_messages() {
         (Some("manual"), Some("bytes/3"), Some(2)),
         "{event:#}"
     );
+    // What it was before can be read.
+    let shown = host.beadle(["compact", "show", &id]).ok().out;
+    assert!(shown.contains("mask-observations") && shown.contains("2 changed") && shown.contains("original kept"), "{shown}");
+    assert_eq!(host.beadle(["--json", "compact", "show", &id]).ok().lines()[0]["kind"], "context_compacted");
+    let original = host.beadle(["compact", "show", &id, "--original"]).ok().out;
+    assert_eq!(event["host"]["copy"].as_str(), Some(blake3_of(&original).as_str()));
+    assert!(original.contains("10200") && original.contains("second prompt"), "{original}");
+    let seq = host.beadle(["-q", "compact", "show", &id]).ok().out;
+    assert_eq!(host.beadle(["compact", "show", &id, "--original", "--seq", seq.trim()]).ok().out, original);
+    let said = host.beadle(["compact", "show", &id, "--original", "--seq", "1"]);
+    assert!(said.code == 3 && said.err.contains("BDL-SESSION-057"), "{said:?}");
     let now = records(&host, &id);
     assert!(now.len() == 2 && now[0].1.starts_with(&old[0].1), "the old record is as the agent left it");
     assert_eq!(event["host"]["original_digest"].as_str(), Some(blake3_of(&now[0].1).as_str()));
@@ -262,6 +273,43 @@ fn a_context_over_its_threshold_is_compacted_at_the_end_of_the_turn() {
 }
 
 #[test]
+fn who_starts_a_session_says_where_its_threshold_lies() {
+    let Some((mut host, program)) = host("who_starts_a_session_says_where_its_threshold_lies") else { return };
+    for bad in ["0", "100%", "much"] {
+        let said = host.beadle(["run", "--compact-at", bad, "go"]);
+        assert!(said.code == 2 && said.err.contains("1% to 99%"), "{said:?}");
+    }
+    for (at, configured, compacted) in [("1%", 80, true), ("off", 1, false)] {
+        configure(&host, &format!("compaction.threshold_percent = {configured}\n"));
+        host.beadle(["host", "stop"]);
+        let usage = json!({ "in": 100_000, "out": 34 });
+        let mut steps: Vec<Value> = (10..24).map(|n| bash(&format!("seq {n}0001 {n}0400"))).collect();
+        steps.push(json!({ "text": "first turn done", "usage": usage }));
+        steps.push(json!({ "text": "second turn done", "usage": usage }));
+        let model = Model::start(&json!({ "steps": steps }));
+        let id = run(&mut host, &program, &model, &["--keep", "--compact-at", at]);
+        turn_ends(&host, &id, 1);
+        let shown = host.beadle(["show", &id]).ok().out;
+        let line = shown.lines().find(|l| l.trim_start().starts_with("compacted at")).map(str::trim);
+        assert!(line.is_some_and(|l| l.ends_with(if compacted { "1 %" } else { "never" })), "{shown}");
+        let set = &host.events_of(&id, "compaction_set")[0]["body"];
+        let percent = if compacted { 1 } else { 100 };
+        assert_eq!((set["threshold_percent"].as_u64(), set["by"]["role"].as_str()), (Some(percent), Some("operator")));
+        if compacted {
+            until("it is compacted", || host.events_of(&id, "context_compacted").first().cloned());
+        }
+        // The next daemon knows it too, and a turn passes.
+        host.kill_daemon();
+        until("the prompt is taken", || (host.beadle(["--json", "send", &id, "the second prompt"]).code == 0).then_some(()));
+        turn_ends(&host, &id, 2);
+        host.beadle(["--json", "compact", &id, "--dry-run"]).ok();
+        assert_eq!(host.events_of(&id, "context_compacted").len(), usize::from(compacted), "{at}");
+        host.beadle(["kill", &id]).ok();
+        host.ended(&id);
+    }
+}
+
+#[test]
 fn a_plan_against_the_laws_is_refused_and_nothing_happens() {
     let Some((mut host, program)) = host("a_plan_against_the_laws_is_refused_and_nothing_happens") else { return };
     let guest = host.home().join("strategy.wasm");
@@ -278,6 +326,188 @@ fn a_plan_against_the_laws_is_refused_and_nothing_happens() {
     assert!(said.code == 1 && said.err.contains("nothing that saves tokens"), "{said:?}");
     let s = host.show(&id);
     assert_eq!((s["status"].as_str(), s["attempt"].as_u64()), (Some("running"), Some(1)), "{s:#}");
+}
+
+/// Installs the strategy of the tests under a name, with settings.
+fn installed(host: &TestHost, name: &str, config: &str) {
+    let file = host.home().join(format!("{name}.wasm"));
+    std::fs::write(&file, STRATEGY).expect("a component");
+    host.beadle(["plugin", "add", &file.display().to_string(), "--yes", "--as", name, "--config", config]).ok();
+}
+
+#[test]
+fn an_installed_strategy_is_found_by_its_name_and_held_to_its_digest() {
+    let Some((mut host, program)) = host("an_installed_strategy_is_found_by_its_name_and_held_to_its_digest") else { return };
+    configure(&host, "compaction.strategy = \"house\"\n");
+    let model = turns();
+    let id = two_turns(&mut host, &program, &model);
+    let said = host.beadle(["--json", "compact", &id, "--dry-run"]);
+    assert!(said.code == 1 && said.err.contains("BDL-SESSION-054") && said.err.contains("there is no strategy"), "{said:?}");
+    // It touches all but the newest entries, of which there are fewer than these: so its plan is good, and empty.
+    installed(&host, "house", r#"{"keep":1000}"#);
+    for strategy in [&[][..], &["--strategy", "house"], &["--strategy", "installed:house"]] {
+        let doc = host.beadle([&["--json", "compact", &id, "--dry-run", "--target", "1"][..], strategy].concat()).ok().json();
+        let digest = blake3::hash(STRATEGY).to_hex().to_string();
+        assert_eq!((doc["digest"].as_str(), doc["changed_count"].as_u64()), (Some(digest.as_str()), Some(0)), "{strategy:?}: {doc:#}");
+    }
+    // Settings of the caller come before its own; this plan is against the laws.
+    let said = host.beadle(["--json", "compact", &id, "--dry-run", "--target", "1", "--config", r#"{"keep":0}"#]);
+    assert!(said.code == 1 && said.err.contains("BDL-SESSION-054") && said.err.contains("BDL-COMPACTION-006"), "{said:?}");
+    // A new version that keeps failing is taken back by the host; a custom section of its own makes it another component.
+    let two = host.home().join("two.wasm");
+    std::fs::write(&two, [STRATEGY, &[0, 3, 1, b'n', 2]].concat()).expect("a component");
+    host.beadle(["plugin", "upgrade", "house", &two.display().to_string(), "--yes"]).ok();
+    host.beadle(["plugin", "set", "house", "--config", r#"{"trap":"plan"}"#]).ok();
+    let in_force = |host: &TestHost| host.beadle(["--json", "plugin", "ls", "house"]).ok().json()["digest"].clone();
+    let first = json!(blake3::hash(STRATEGY).to_hex().to_string());
+    for n in 0..4 {
+        assert_ne!(in_force(&host), first, "{n} failures are not too many");
+        let said = host.beadle(["--json", "compact", &id, "--dry-run"]);
+        assert!(said.code == 1 && said.err.contains("failed (trap)"), "{said:?}");
+    }
+    until("the version before is in force again", || (in_force(&host) == first).then_some(()));
+    let disabled = |says: &str| {
+        let said = host.beadle(["--json", "compact", &id, "--dry-run"]);
+        assert!(said.code == 1 && said.err.contains("BDL-SESSION-054") && said.err.contains(says), "{said:?}");
+    };
+    host.beadle(["plugin", "disable", "house"]).ok();
+    disabled("is disabled");
+    host.beadle(["plugin", "enable", "house"]).ok();
+    let component = host.data().join("plugins").join(format!("{}.wasm", blake3::hash(STRATEGY).to_hex()));
+    std::fs::write(&component, b"\0asm exchanged").expect("exchanged");
+    disabled("BDL-REGISTRY-002");
+}
+
+/// One turn that leaves the context over the threshold, and two more.
+fn over_the_threshold() -> Model {
+    let usage = json!({ "in": 900_000, "out": 34 });
+    let mut steps: Vec<Value> = (10..24).map(|n| bash(&format!("seq {n}0001 {n}0400"))).collect();
+    steps.extend(["first", "second", "third"].map(|n| json!({ "text": format!("{n} turn done"), "usage": usage })));
+    Model::start(&json!({ "steps": steps }))
+}
+
+#[test]
+fn where_a_strategy_fails_at_the_threshold_another_plans() {
+    let Some((mut host, program)) = host("where_a_strategy_fails_at_the_threshold_another_plans") else { return };
+    for (name, config, says) in [
+        ("traps", r#"{"trap":"plan"}"#, "failed (trap)"),
+        ("loops", r#"{"loop":"plan"}"#, "failed (deadline)"),
+        ("lies", r#"{"keep":0}"#, "BDL-COMPACTION-006"),
+    ] {
+        installed(&host, name, config);
+        configure(
+            &host,
+            &format!(
+                "compaction.threshold_percent = 1\ncompaction.target_percent = 1\ncompaction.strategy = \"{name}\"\ncompaction.deadline_ms = 300\n"
+            ),
+        );
+        let model = over_the_threshold();
+        let id = run(&mut host, &program, &model, &["--keep"]);
+        turn_ends(&host, &id, 1);
+        let said = host.beadle(["--json", "compact", &id, "--dry-run"]);
+        assert!(said.code == 1 && said.err.contains("BDL-SESSION-054") && said.err.contains(says), "{name}: {said:?}");
+        let failed = until("it failed", || host.events_of(&id, "compaction_failed").first().cloned());
+        let b = &failed["body"];
+        assert_eq!(
+            (b["trigger"].as_str(), b["strategy"].as_str(), b["stage"].as_str(), b["code"].as_str(), b["fallback"].as_str()),
+            (Some("auto"), Some(name), Some("plan"), Some("BDL-SESSION-054"), Some("mask-observations")),
+            "{failed:#}"
+        );
+        assert!(b["reason"].as_str().is_some_and(|r| r.contains(says)), "{failed:#}");
+        let done = until("another plans", || host.events_of(&id, "context_compacted").first().cloned());
+        let h = &done["body"]["host"];
+        assert!(h["strategy"] == "mask-observations" && h["changed"].as_u64() > Some(0) && done["body"]["trigger"] == "auto", "{done:#}");
+        host.beadle(["kill", &id]).ok();
+        host.ended(&id);
+    }
+}
+
+#[test]
+fn a_try_that_comes_to_nothing_is_not_repeated_at_every_turn() {
+    let Some((mut host, program)) = host("a_try_that_comes_to_nothing_is_not_repeated_at_every_turn") else { return };
+    installed(&host, "traps", r#"{"trap":"plan"}"#);
+    configure(&host, "compaction.threshold_percent = 1\ncompaction.strategy = \"traps\"\ncompaction.fallback = \"\"\n");
+    let model = over_the_threshold();
+    let id = run(&mut host, &program, &model, &["--keep"]);
+    turn_ends(&host, &id, 1);
+    let failed = until("it failed", || host.events_of(&id, "compaction_failed").first().cloned());
+    let (used, again) = (host.show(&id)["context_used"].as_u64(), failed["body"]["again_at"].as_u64());
+    assert!(failed["body"]["fallback"].is_null() && again > used && used.is_some(), "{failed:#}");
+    for (n, prompt) in [(2, "second"), (3, "third")] {
+        host.beadle(["--json", "send", &id, prompt]).ok();
+        turn_ends(&host, &id, n);
+    }
+    // A command asks the session's task, which has looked at the threshold before.
+    let said = host.beadle(["--json", "compact", &id]);
+    assert!(said.code == 1 && said.err.contains("BDL-SESSION-054") && said.err.contains("trap"), "{said:?}");
+    assert_eq!(host.events_of(&id, "compaction_failed").len(), 1, "the context has not grown since");
+    assert_eq!(host.show(&id)["attempt"], 1);
+}
+
+/// Goes on with the old conversation: the session lives, the prompt is answered with all that was said.
+fn goes_on_with_the_old(host: &TestHost, id: &str, model: &Model) {
+    until("the prompt is taken", || (host.beadle(["--json", "send", id, "the third prompt"]).code == 0).then_some(()));
+    turn_ends(host, id, 3);
+    let failed = host.events_of(id, "compaction_failed");
+    let b = &failed[0]["body"];
+    let old = host.events_of(id, "transcript_named")[0]["body"]["conversation"].clone();
+    assert_eq!((failed.len(), b["stage"].as_str(), &b["back_to"]), (1, Some("resume"), &old), "{failed:#?}");
+    let messages = newest(model);
+    no_dangling(&messages);
+    let text = json!(messages).to_string();
+    for (there, what) in [(true, "10200"), (false, "result of Bash left out"), (true, "second prompt"), (true, "third prompt")] {
+        assert_eq!(text.contains(what), there, "{what}: {text}");
+    }
+    assert_eq!(text.matches("the third prompt").count(), 1, "it was given once");
+    let s = host.show(id);
+    assert_eq!((s["status"].as_str(), s["attempt"].as_u64(), s["breach_count"].as_u64()), (Some("running"), Some(3), Some(0)), "{s:#}");
+    assert_eq!(lines_of(&host.work().join("out.txt")), ["three"]);
+    host.beadle(["stop", id]).ok();
+    host.ended(id);
+    host.assert_accounted(id);
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}
+
+#[test]
+fn an_agent_that_does_not_take_the_new_record_goes_on_with_the_old_one() {
+    let Some((mut host, program)) = host("an_agent_that_does_not_take_the_new_record_goes_on_with_the_old_one") else { return };
+    // Between the new record and the agent's return the host dies and the record is damaged.
+    let model = turns();
+    let mut daemon = host.daemon_with("BEADLE_FAILPOINT", "compacted");
+    let id = two_turns(&mut host, &program, &model);
+    host.beadle(["compact", &id, "--config", r#"{"keep":1}"#, "--target", "1"]);
+    until("the daemon has died", || daemon.try_wait().ok().flatten());
+    let folder = std::fs::read_dir(host.home().join("claude/projects")).expect("records").flatten().next().expect("a folder").path();
+    let new = {
+        let c = rusqlite::Connection::open(host.data().join("beadle.db")).expect("the database");
+        let body: Vec<u8> = c
+            .query_row("SELECT body FROM events WHERE kind = 'transcript_named' ORDER BY id DESC LIMIT 1", [], |r| r.get(0))
+            .expect("an event");
+        serde_json::from_slice::<Value>(&body).expect("JSON")["conversation"].as_str().expect("a conversation").to_owned()
+    };
+    let record = folder.join(format!("{new}.jsonl"));
+    assert!(record.exists());
+    std::fs::write(&record, "no record at all\n").expect("damaged");
+    goes_on_with_the_old(&host, &id, &model);
+}
+
+#[test]
+fn an_agent_that_dies_at_the_new_record_is_given_its_prompts_again() {
+    let Some((mut host, program)) = host("an_agent_that_dies_at_the_new_record_is_given_its_prompts_again") else { return };
+    // It takes the first prompt after the compaction and dies of it; nothing was said.
+    let script = host.home().join("claude-code");
+    let once = host.home().join("died");
+    let text = format!(
+        "#!/bin/sh\ncase \"$*\" in *--resume=*) if [ ! -e {once} ]; then : > {once}; while read -r line; do case \"$line\" in *'third prompt'*) exit 7;; esac; done; fi;; esac\nexec {program} \"$@\"\n",
+        once = once.display(),
+        program = program.display()
+    );
+    std::fs::write(&script, text).expect("a script");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("runs");
+    let model = turns();
+    let id = two_turns(&mut host, &script, &model);
+    host.beadle(["compact", &id, "--config", r#"{"keep":1}"#, "--target", "1"]).ok();
+    goes_on_with_the_old(&host, &id, &model);
 }
 
 /// A record of `calls` calls, with a fact in an early result and another in a reply.

@@ -29,6 +29,7 @@ const NAMES: &[&str] = &[
     "daemon_dead",
     "daemon_back",
     "channel_closed",
+    "results",
     "hook_without_daemon",
     "usage",
     "stop",
@@ -252,6 +253,19 @@ fn an_agent_that_hears_yes_for_no_fails_where_a_no_counts() {
     names(&failed, &["deny", "breaches"]);
     assert_eq!(report["kind"], "wrapper");
     assert!(report["covers"].as_str().is_some_and(|c| c.contains("not known")), "{report:#}");
+}
+
+#[test]
+fn an_agent_that_does_not_take_replaced_results_fails_there() {
+    let Some((report, failed)) = sabotaged("an_agent_that_does_not_take_replaced_results", |_, real| {
+        format!("#!/bin/sh\nsed -u 's/updatedToolOutput/unknownToolOutput/' | \"{real}\" \"$@\"\n")
+    }) else {
+        return;
+    };
+    names(&failed, &["results"]);
+    assert!(!failed.contains(&"deny".to_owned()), "{failed:?}");
+    let check = report["checks"].as_array().into_iter().flatten().find(|c| c["name"] == "results").expect("the check");
+    assert!(check["seen"].as_str().is_some_and(|s| s.contains("it saw the original: true")), "{check:#}");
 }
 
 #[test]

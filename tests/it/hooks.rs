@@ -47,6 +47,12 @@ impl Begun {
         std::fs::metadata(format!("{}.out", self.0.display())).is_ok_and(|m| m.len() > 0)
     }
 
+    /// Waits for it, and for all that its agent was given before.
+    pub fn end_of(&self, agent: &mut Agent) -> Said {
+        agent.tell("wait");
+        self.end()
+    }
+
     pub fn end(&self) -> Said {
         let read = |end: &str| std::fs::read_to_string(format!("{}.{end}", self.0.display())).ok();
         let code = until("the hook has ended", || read("code")?.trim().parse().ok());
@@ -139,7 +145,7 @@ fn sessions(host: &TestHost) -> Vec<Value> {
     host.beadle(["--json", "ls"]).ok().lines()
 }
 
-fn only_session(host: &TestHost) -> String {
+pub fn only_session(host: &TestHost) -> String {
     let all = sessions(host);
     assert_eq!(all.len(), 1, "{all:#?}");
     all[0]["id"].as_str().expect("an id").to_owned()
@@ -251,6 +257,27 @@ fn tokens_are_counted_once_from_the_agents_own_record() {
     let responded = host.events_of(&id, "model_responded");
     let ids: Vec<&str> = responded.iter().filter_map(|e| e["body"]["message_id"].as_str()).collect();
     assert!(!ids.contains(&"m0") && ["m1", "m2", "m3", "m4"].iter().all(|m| ids.contains(m)), "{ids:?}");
+}
+
+#[test]
+fn a_session_that_was_found_has_its_repository_and_the_configured_record_and_bounds() {
+    let host = TestHost::new();
+    let set = "[session]\nowner = \"ops\"\nmission = \"m1\"\nread_only_repo = true\nexpect_report = true\n";
+    host.config(&format!("{}{set}", rules(&["Bash(true)", "Write"], &[], &[])));
+    let git = host.work().join(".git");
+    std::fs::create_dir(&git).expect("made");
+    std::fs::write(git.join("HEAD"), "ref: refs/heads/topic\n").expect("written");
+    host.daemon();
+    let mut agent = Agent::start(&host);
+    agent.hook(&payload(&host, "c1", "SessionStart", json!({ "source": "startup" })));
+    assert_eq!(decision(&agent.hook(&asked(&host, "c1", "t1", "true"))), "allow");
+    let write = |path: &str| json!({ "tool_name": "Write", "tool_input": { "file_path": path, "content": "x" }, "tool_use_id": path });
+    let inside = host.work().join("a.txt").display().to_string();
+    assert_eq!(decision(&agent.hook(&payload(&host, "c1", "PreToolUse", write(&inside)))), "deny");
+    let id = only_session(&host);
+    let s = host.show(&id);
+    assert_eq!((s["owner"].as_str(), s["mission"].as_str(), s["repository_writable"].as_bool()), (Some("ops"), Some("m1"), Some(false)));
+    assert_eq!((s["repository"]["branch"].as_str(), s["report_expected"].as_bool().unwrap_or(false)), (Some("topic"), false), "{s:#}");
 }
 
 #[test]
@@ -494,7 +521,8 @@ fn a_denied_call_that_ran_is_a_breach_and_nothing_more_runs() {
     assert_eq!(decision(&agent.hook(&asked(&host, "c1", "t2", "true"))), "deny", "nothing more runs in it");
     host.kill_daemon();
     host.daemon();
-    assert_eq!(decision(&agent.hook(&asked(&host, "c1", "t3", "true"))), "deny", "nor after a restart");
+    let told = decision(&agent.hook(&asked(&host, "c1", "t3", "true")));
+    assert_eq!(told, "deny", "nor after a restart: {}", host.beadle(["ls"]).out);
 }
 
 /// An agent inside a session of the host's own speaks for that session, and its calls are told apart from the session's.
@@ -664,18 +692,18 @@ fn an_installed_hook_keeps_the_daemon() {
 }
 
 /// The real agent in its plain mode, started by nobody of ours, with the hooks that `beadle hook install` wrote.
-mod real {
+pub mod real {
     use super::*;
 
-    struct Real {
-        host: TestHost,
-        program: PathBuf,
-        model: Model,
+    pub struct Real {
+        pub host: TestHost,
+        pub program: PathBuf,
+        pub model: Model,
     }
 
     impl Real {
         /// `None` (said by name) where the agent is not installed.
-        fn new(test: &str, config: &str, steps: Value) -> Option<Self> {
+        pub fn new(test: &str, config: &str, steps: Value) -> Option<Self> {
             let (mut host, program) = crate::claude::host(test)?;
             host.config(config);
             let model = Model::start(&json!({ "steps": steps }));
@@ -685,7 +713,13 @@ mod real {
         }
 
         /// One run of the agent, Bash and file tools pre-allowed by its own settings: without hooks, everything runs.
-        fn run(&self, more: &[&str]) -> Value {
+        pub fn run(&self, more: &[&str]) -> Value {
+            let said = self.said(more);
+            serde_json::from_str(said.out.trim()).unwrap_or_else(|e| panic!("{e}: {}\n{}", said.out, said.err))
+        }
+
+        /// The same, whatever it prints.
+        pub fn said(&self, more: &[&str]) -> Said {
             let home = self.host.home();
             let out = Command::new(&self.program)
                 .args(["-p", "go", "--output-format", "json", "--allowedTools", "Bash,Read,Write,Edit"])
@@ -702,19 +736,18 @@ mod real {
                 .stdin(Stdio::null())
                 .output()
                 .expect("the agent starts");
-            let said = Said::from(out);
-            serde_json::from_str(said.out.trim()).unwrap_or_else(|e| panic!("{e}: {}\n{}", said.out, said.err))
+            Said::from(out)
         }
 
         fn settings(&self) -> PathBuf {
             self.host.home().join("claude/settings.json")
         }
 
-        fn told_the_model(&self, text: &str) -> bool {
+        pub fn told_the_model(&self, text: &str) -> bool {
             self.model.requests().iter().any(|r| r.to_string().contains(text))
         }
 
-        fn there(&self, name: &str) -> bool {
+        pub fn there(&self, name: &str) -> bool {
             self.host.work().join(name).exists()
         }
     }

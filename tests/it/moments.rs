@@ -9,7 +9,7 @@ use crate::contract::component;
 use crate::support::{Model, TestHost, bash, rules};
 
 /// A guest as a policy of the operator, after rules that allow some commands.
-fn policy(host: &TestHost, name: &str, guest: &str, settings: &str, config: &Value) -> String {
+pub fn policy(host: &TestHost, name: &str, guest: &str, settings: &str, config: &Value) -> String {
     let path = host.home().join(format!("{guest}.wasm"));
     std::fs::write(&path, component(guest)).expect("a component");
     let fields: String = config.as_object().into_iter().flatten().map(|(k, v)| format!("{k} = {}\n", toml(v))).collect();
@@ -26,7 +26,7 @@ fn toml(v: &Value) -> String {
     }
 }
 
-fn configure(host: &TestHost, top: &str, policies: &[String]) {
+pub fn configure(host: &TestHost, top: &str, policies: &[String]) {
     let allow = rules(&["Bash(echo:*)", "Bash(cat:*)", "Bash(false)", "Read(./**)"], &[], &[]);
     host.config(&format!("{top}\n{allow}\n{}", policies.join("\n")));
 }
@@ -47,7 +47,7 @@ impl Real {
     }
 }
 
-fn one<'e>(events: &'e [Value], kind: &str) -> &'e Value {
+pub fn one<'e>(events: &'e [Value], kind: &str) -> &'e Value {
     let found: Vec<&Value> = events.iter().filter(|e| e["kind"] == kind).collect();
     assert_eq!(found.len(), 1, "{kind}: {events:#?}");
     &found[0]["body"]
@@ -195,6 +195,78 @@ fn a_result_is_redacted_in_its_own_shape_before_the_model_sees_it() {
     }
     let log = real.host.events(&id);
     assert!(!log.iter().any(|e| e["kind"] == "tool_ended" && e.to_string().contains("SECRET-77")), "the log keeps what the model saw");
+}
+
+#[test]
+fn two_policies_that_redact_one_result_add_up() {
+    let Some(mut real) = Real::new("two_policies_that_redact_one_result_add_up") else { return };
+    let first = policy(&real.host, "keys", "result", "", &json!({"secret": "SECRET-77"}));
+    let second = policy(&real.host, "names", "all", "", &json!({"secret": "SECRET-88"}));
+    configure(&real.host, "", &[first, second]);
+    real.host.file("notes.txt", "one SECRET-77 here\ntwo SECRET-88 there\nboth SECRET-77 SECRET-88\n");
+    let model = Model::start(&json!({ "steps": [bash("cat notes.txt"), { "text": "done" }] }));
+    let id = real.run(&model);
+    let s = real.host.ended(&id);
+    assert_eq!((s["outcome"].as_str(), s["breach_count"].as_u64()), (Some("succeeded"), Some(0)), "{s:#}");
+    let last = last(&model);
+    for line in ["one [redacted] here", "two [redacted] there", "both [redacted] [redacted]"] {
+        assert!(last.contains(line), "{line}: {last}");
+    }
+    assert!(!model.requests().iter().any(|r| r.to_string().contains("SECRET-")), "a secret reached the model");
+    let events = real.host.events(&id);
+    let j = one(&events, "result_judged");
+    let said: Vec<_> = (0..2).map(|n| (&j["answers"][n]["policy"], &j["answers"][n]["answer"]["replaced"])).collect();
+    assert_eq!(said, [(&json!("keys"), &json!(true)), (&json!("names"), &json!(true))], "{j:#}");
+    assert_eq!(
+        (j["shown"].as_str(), j["because"]["policy"].as_str(), j["flags"].as_array().map(Vec::len)),
+        (Some("replaced"), Some("keys"), Some(2))
+    );
+}
+
+/// What a repository's own policies say at the moments: before it is trusted they may forbid, and nothing more.
+#[test]
+fn policies_of_a_project_only_forbid_until_it_is_trusted() {
+    let Some(mut real) = Real::new("policies_of_a_project_only_forbid_until_it_is_trusted") else { return };
+    configure(&real.host, "", &[]);
+    real.host.file("notes.txt", "SECRET-77\n");
+    let config = json!({
+        "labels": {"tier": "prod"}, "tighten": {"approvals.timeout_ms": 1}, "context": "CONTEXT-77", "secret": "SECRET-77",
+        "refuse_prompt": "not that", "unwanted": "DROP", "verdicts": ["error: hopeless"],
+    });
+    let entry = policy(&real.host, "house", "all", "", &config);
+    // A project's component lies in the project.
+    let (home, work) = (real.host.home().join("all.wasm"), real.host.work().join("all.wasm"));
+    std::fs::rename(&home, &work).expect("moved");
+    real.host.file("beadle.toml", &entry.replace(&home.display().to_string(), &work.display().to_string()));
+    let steps = json!({ "steps": [bash("cat notes.txt"), { "text": "done" }] });
+    let saw = |m: &Model, text: &str| m.requests().iter().any(|r| r.to_string().contains(text));
+
+    let model = Model::start(&steps);
+    let id = real.run(&model);
+    let s = real.host.ended(&id);
+    assert_eq!(
+        (s["labels"]["tier"].as_str(), s["outcome"].as_str()),
+        (None, Some("failed")),
+        "its verdict counts, its label does not: {s:#}"
+    );
+    assert!(!saw(&model, "CONTEXT-77") && saw(&model, "SECRET-77"), "neither its context nor its result is taken");
+    let events = real.host.events(&id);
+    assert_eq!(one(&events, "session_judged")["tightened"], json!([{"setting": "approvals.timeout_ms", "value": 1}]));
+    assert_eq!(one(&events, "prompt_judged")["answers"][0]["answer"]["context"], "CONTEXT-77", "what it says is written down");
+    let j = one(&events, "result_judged");
+    assert_eq!((j["shown"].as_str(), &j["answers"][0]["answer"]["replaced"]), (Some("whole"), &json!(true)), "{j:#}");
+    assert_eq!(one(&events, "attempt_verified")["verdict"], "error");
+    let program = real.program.display().to_string();
+    let said = real.host.beadle(["run", "--agent", "claude", "--program", &program, "--detach", "please DROP it"]);
+    assert!(said.code == 1 && said.err.contains("BDL-SESSION-037") && said.err.contains("house"), "{said:?}");
+
+    real.host.beadle(["trust", "--yes"]).ok();
+    let model = Model::start(&steps);
+    let id = real.run(&model);
+    let s = real.host.ended(&id);
+    assert_eq!(s["labels"]["tier"], "prod", "{s:#}");
+    assert!(saw(&model, "CONTEXT-77") && !saw(&model, "SECRET-77"), "trusted, all of it is taken");
+    assert_eq!(one(&real.host.events(&id), "result_judged")["shown"], "replaced");
 }
 
 #[test]

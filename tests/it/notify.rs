@@ -270,12 +270,12 @@ fn the_desktop_is_told_by_arguments_on_the_operators_bus_and_a_program_that_hang
     assert!(!host.work().join("evil").exists());
 }
 
-fn golden(name: &str) -> PathBuf {
+pub fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tls").join(name)
 }
 
-/// A receiver behind TLS whose certificate names `localhost`; gives its port and what came.
-fn behind_tls() -> (u16, Arc<Mutex<Vec<String>>>) {
+/// A receiver behind TLS whose certificate names `localhost`; gives its port and what came. A request ends with the character `last`.
+pub fn behind_tls(last: char) -> (u16, Arc<Mutex<Vec<String>>>) {
     let chain = vec![CertificateDer::from_pem_file(golden("leaf.pem")).expect("a certificate")];
     let key = PrivateKeyDer::from_pem_file(golden("leaf.key")).expect("a key");
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -292,7 +292,7 @@ fn behind_tls() -> (u16, Arc<Mutex<Vec<String>>>) {
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut text = String::new();
             let mut buf = vec![0; 64 << 10];
-            while !text.ends_with('}') {
+            while !text.ends_with(last) {
                 match stream.read(&mut buf).await {
                     Ok(n @ 1..) => text.push_str(&String::from_utf8_lossy(&buf[..n])),
                     _ => break,
@@ -308,7 +308,7 @@ fn behind_tls() -> (u16, Arc<Mutex<Vec<String>>>) {
 
 #[test]
 fn over_tls_only_a_receiver_with_a_trusted_certificate_for_its_name_is_told() {
-    let (port, got) = behind_tls();
+    let (port, got) = behind_tls('}');
     let tell = |address: &str, roots: &str| {
         let mut host = host(&format!("webhook = \"https://{address}:{port}/\""), "");
         let mut daemon = host.daemon_with("SSL_CERT_FILE", &golden(roots).display().to_string());

@@ -34,7 +34,7 @@ fn sessions_are_added_up_and_filtered() {
     let mut host = TestHost::new();
     host.config(&rules(&["Bash(echo yes:*)", "Edit(./**)"], &[], &["Bash(echo no:*)"]));
     let empty = host.beadle(["--json", "stats"]).ok().json();
-    assert_eq!((empty["session_count"].as_u64(), empty.get("cost").is_none()), (Some(0), true), "{empty:#}");
+    assert_eq!((empty["session_count"].as_u64(), empty["cost"].is_null()), (Some(0), true), "{empty:#}");
     let id = played(&mut host, &["--label", "team=a"]);
     played(&mut host, &[]);
     host.beadle(["run", "--wait", "--", "true"]).ok();
@@ -50,7 +50,7 @@ fn sessions_are_added_up_and_filtered() {
         (&json!(2), &json!(1), &json!(3))
     );
     assert_eq!(all["by_agent"]["generic"]["session_count"], 1);
-    assert!(all["by_agent"]["generic"].get("cost").is_none(), "no model, no cost: {all:#}");
+    assert!(all["by_agent"]["generic"]["cost"].is_null(), "no model, no cost: {all:#}");
     let only = |args: &[&str]| number(&host.beadle([&["--json", "stats"], args].concat()).ok().json()["session_count"]);
     assert_eq!(
         [only(&["--agent", "demo"]), only(&["--label", "team=a"]), only(&["--since", "1h"]), only(&["--since", "0s"])],

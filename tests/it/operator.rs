@@ -50,7 +50,7 @@ pub fn code_on(screen: &str) -> Option<String> {
     screen.get(at..at + 6).filter(|c| c.bytes().all(|b| b.is_ascii_digit())).map(str::to_owned)
 }
 
-fn wait_code(t: &Terminal) -> String {
+pub fn wait_code(t: &Terminal) -> String {
     until("a code stands on the screen", || code_on(&t.screen()).filter(|_| t.screen().contains("type the code")))
 }
 

@@ -125,7 +125,7 @@ fn nothing_a_guest_writes_is_there_in_the_next_call() {
     assert!(snapshot.snapshotted(), "{:?}", snapshot.snapshot_note());
     // Over the size for snapshots: configured anew for each call.
     let mut padded = HOSTILE.to_vec();
-    padded.extend(custom_section(5 << 20));
+    padded.extend(custom_section(9 << 20));
     let fresh = host().load(LoadSpec { wasm: padded.into(), ..spec(&[], "count") }).expect("it loads");
     assert!(!fresh.snapshotted());
     assert!(fresh.snapshot_note().is_some_and(|n| n.contains("bytes")), "{:?}", fresh.snapshot_note());

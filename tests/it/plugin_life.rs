@@ -165,7 +165,11 @@ fn versions_are_upgraded_and_rolled_back_in_a_session_that_lives() {
     assert!(replaced["reason"].as_str().is_some_and(|r| r.contains("upgraded by operator")), "{replaced}");
     let said = host.beadle(["plugin", "upgrade", "lively", &two, "--yes"]);
     assert!(said.code == 2 && said.err.contains("already"), "{said:?}");
-    host.beadle(["plugin", "rollback", "lively"]).ok();
+    // The way back is gated as the way there was: what was denied would be allowed.
+    let said = host.beadle(["plugin", "rollback", "lively"]);
+    assert!(said.code == 1 && said.err.contains("BDL-REGISTRY-008") && said.err.contains("--accept-changes"), "{said:?}");
+    assert_eq!(self::effects(&mut host, &["touch a"]), ["deny"], "nothing was changed");
+    host.beadle(["plugin", "rollback", "lively", "--accept-changes"]).ok();
     assert_eq!(self::effects(&mut host, &["touch a"]), ["allow"]);
     let said = host.beadle(["plugin", "rollback", "lively"]);
     assert!(said.code == 2 && said.err.contains("0.2.0"), "nothing is older, and it says what is kept: {said:?}");
@@ -176,7 +180,7 @@ fn versions_are_upgraded_and_rolled_back_in_a_session_that_lives() {
     let said = host.beadle(["plugin", "upgrade", "lively", &other, "--yes"]);
     assert!(said.code == 2 && said.err.contains("no version of"), "{said:?}");
     // One that does not load with the settings it would get takes nobody's place.
-    host.beadle(["plugin", "rollback", "lively", "--to", "0.1.0"]).ok();
+    host.beadle(["plugin", "rollback", "lively", "--to", "0.1.0", "--accept-changes"]).ok();
     host.beadle(["plugin", "set", "lively", "--config", r#"{"fail": 1}"#]).ok();
     let said = host.beadle(["plugin", "upgrade", "lively", &two, "--yes"]);
     assert!(said.code == 2 && said.err.contains("as configured"), "{said:?}");
@@ -400,6 +404,66 @@ fn a_new_version_that_fails_again_and_again_is_rolled_back() {
     host.beadle(["stop", &id]).ok();
 }
 
+/// A version that fails at another moment than a tool call is found out too; each moment by its own.
+#[test]
+fn failures_at_every_moment_count_for_the_watchdog() {
+    let base: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/moments_base.wasm"));
+    let guests: [(&str, &[u8]); 4] = [
+        ("judge-session", include_bytes!(concat!(env!("OUT_DIR"), "/moments_session.wasm"))),
+        ("judge-prompt", include_bytes!(concat!(env!("OUT_DIR"), "/moments_prompt.wasm"))),
+        ("judge-result", include_bytes!(concat!(env!("OUT_DIR"), "/moments_result.wasm"))),
+        ("judge-attempt", include_bytes!(concat!(env!("OUT_DIR"), "/moments_attempt.wasm"))),
+    ];
+    for (moment, guest) in guests {
+        let mut host = TestHost::new();
+        host.config(&rules(&["Bash(touch:*)"], &[], &[]));
+        let (one, two) = (put(&host, "1.wasm", base), put(&host, "2.wasm", guest));
+        let config = json!({ "trap": moment }).to_string();
+        // What fails says nothing here, so that the sessions go on.
+        host.beadle(["plugin", "add", &one, "--yes", "--deadline-ms", "10000", "--on-failure", "abstain", "--config", &config]).ok();
+        host.beadle(["plugin", "upgrade", "moments", &two, "--yes"]).ok();
+        let in_force = |host: &TestHost| host.beadle(["--json", "plugin", "ls", "moments"]).ok().json()["digest"].clone();
+        for n in 0..4 {
+            assert_eq!(in_force(&host), json!(digest(guest)), "{moment}: {n} failures are not too many");
+            assert_eq!(effects(&mut host, &["touch a"]), ["allow"], "{moment}");
+        }
+        until("the version before is in force again", || (in_force(&host) == json!(digest(base))).then_some(()));
+    }
+}
+
+/// What a plugin says outlives its session and the daemon.
+#[test]
+fn what_a_plugin_logged_is_there_when_its_sessions_are_not() {
+    let mut host = host();
+    let file = put(&host, "4.wasm", TRAPS);
+    assert_eq!(host.beadle(["plugin", "logs", "lively"]).code, 3, "neither a plugin nor a session");
+    host.beadle(["plugin", "add", &file, "--yes", "--deadline-ms", "10000"]).ok();
+    assert!(host.beadle(["plugin", "logs", "lively"]).ok().err.contains("nothing was logged"));
+    let mut child = host.spawn(["--json", "plugin", "logs", "lively", "--follow"]);
+    let followed = crate::support::Lines::of(&mut child);
+    assert_eq!(effects(&mut host, &["touch a"]), ["deny"]);
+    let doc = followed.next("the line is followed");
+    let text = doc["lines"][0]["text"].as_str().unwrap_or_default().to_owned();
+    assert!(text.contains("trap:") && text.contains("; in function"), "{doc:#}");
+    child.kill().expect("ended");
+    child.wait().expect("ended");
+    assert_eq!(effects(&mut host, &["touch b", "touch c"]), ["deny", "deny"]);
+    let kept = until("all lines are kept", || {
+        let doc = host.beadle(["--json", "plugin", "logs", "lively"]).ok().json();
+        (doc["next"] == 3).then_some(doc)
+    });
+    assert_eq!((kept["lines"].as_array().map(Vec::len), &kept["dropped_count"], &kept["policy"]), (Some(3), &json!(0), &json!("lively")));
+    host.kill_daemon();
+    let said = host.beadle(["plugin", "logs", "lively", "--tail", "1"]).ok();
+    assert!(said.out.lines().count() == 1 && said.out.contains("error trap:"), "{said:?}");
+    host.beadle(["plugin", "rm", "lively"]).ok();
+    host.beadle(["plugin", "logs", "lively"]).ok();
+    let dir = host.data().join("plugin-logs");
+    let mode =
+        |p: &std::path::Path| std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(p).expect("it is there").permissions()) & 0o777;
+    assert_eq!((mode(&dir), mode(&dir.join("lively.new"))), (0o700, 0o600));
+}
+
 /// Two policies on one installed plugin: every decision is by one version alone, and none is lost, while versions are swapped.
 #[test]
 #[allow(clippy::print_stdout)] // why: what was measured belongs into the test's output.
@@ -420,7 +484,7 @@ fn no_decision_is_mixed_or_lost_while_versions_are_swapped() {
     let mut swaps = 0;
     let ended = |host: &TestHost| ids.iter().all(|id| host.show(id)["status"] == "ended");
     while !ended(&host) {
-        host.beadle(["plugin", "rollback", "lively", "--to", if swaps % 2 == 0 { "0.1.0" } else { "0.2.0" }]).ok();
+        host.beadle(["plugin", "rollback", "lively", "--accept-changes", "--to", if swaps % 2 == 0 { "0.1.0" } else { "0.2.0" }]).ok();
         swaps += 1;
     }
     let mut seen = std::collections::BTreeMap::new();

@@ -355,6 +355,17 @@ async fn a_removed_run_folder_ends_shim_and_agent() {
 }
 
 #[tokio::test]
+async fn a_removed_run_folder_ends_an_agent_that_says_nothing_and_has_no_daemon() {
+    let run = Run::new("removed-quiet");
+    let (handle, events) = run.launch(&run.sh("exec sleep 1000")).await;
+    let (shim, agent) = (handle.shim(), handle.agent());
+    drop((handle, events));
+    std::fs::remove_dir_all(run.run_dir()).unwrap();
+    until("the agent's end", || is_gone(agent.pid)).await;
+    until("the shim's end", || identify(shim.pid) != Some(shim)).await;
+}
+
+#[tokio::test]
 async fn a_large_input_to_a_slow_reader_arrives_whole() {
     let run = Run::new("large-input");
     let (handle, mut events) = run.launch(&run.sh("read go; wc -c")).await;

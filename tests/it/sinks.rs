@@ -325,6 +325,282 @@ fn a_plugin_takes_events_asks_for_time_and_names_poison() {
     assert!(s["last_error"]["message"].as_str().is_some_and(|m| m.contains("permission-policy")), "{s}");
 }
 
+/// Posts what it is given, where it may.
+const SHIPS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/capable_sink.wasm"));
+
+/// A component as a file that can be installed.
+fn put(host: &TestHost, wasm: &[u8]) -> String {
+    let path = host.home().join("sink.wasm");
+    std::fs::write(&path, wasm).expect("a component");
+    path.display().to_string()
+}
+
+#[test]
+fn an_installed_plugin_is_a_sink_by_its_name_and_its_digest() {
+    let mut host = host("[[sink]]\nname = \"wasm\"\nkind = \"installed:drain\"\ntimeout_ms = 20000\nretry_max_ms = 200\n");
+    let failing = |what: &str| {
+        until(what, || Some(status(&host, "wasm")).filter(|s| s["last_error"]["message"].as_str().is_some_and(|m| m.contains(what))))
+    };
+    failing("BDL-REGISTRY-004");
+    let wasm = crate::contract::component("sink");
+    host.beadle(["plugin", "add", &put(&host, wasm), "--yes", "--as", "drain"]).ok();
+    let s = until_delivered(&host, "wasm");
+    let digest = blake3::hash(wasm).to_hex().to_string();
+    assert_eq!((s["kind"].as_str(), s["plugin"]["digest"].as_str()), (Some("plugin"), Some(digest.as_str())), "{s}");
+    assert!(host.beadle(["sink", "status", "wasm"]).ok().out.contains("plugin"));
+    // Its own settings, changed while it runs; then it is switched off, and what comes waits.
+    host.beadle(["plugin", "set", "drain", "--config", r#"{"poison":"turn_ended"}"#]).ok();
+    let id = session(&mut host, 1, &[]);
+    let s = until_delivered(&host, "wasm");
+    assert_eq!(s["dead_letters"].as_u64(), Some(host.events_of(&id, "turn_ended").len() as u64), "{s}");
+    host.beadle(["plugin", "disable", "drain"]).ok();
+    let failing = |what: &str| {
+        until(what, || Some(status(&host, "wasm")).filter(|s| s["last_error"]["message"].as_str().is_some_and(|m| m.contains(what))))
+    };
+    let s = failing("plugin drain is disabled");
+    assert!(s["lag_events"].as_u64() > Some(0) && s["plugin"].is_null(), "{s}");
+    host.beadle(["plugin", "enable", "drain"]).ok();
+    until_delivered(&host, "wasm");
+    // Another component under the pinned name is not loaded.
+    let component = host.data().join("plugins").join(format!("{digest}.wasm"));
+    host.kill_daemon();
+    std::fs::write(&component, SHIPS).expect("exchanged");
+    failing("BDL-REGISTRY-002");
+    std::fs::write(&component, wasm).expect("back");
+    host.beadle(["sink", "retry", "wasm"]).ok();
+    until_delivered(&host, "wasm");
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}
+
+/// A new version takes over where the one before stood; one that keeps failing is taken back by the host.
+#[test]
+fn a_sink_plugin_is_upgraded_rolled_back_and_watched() {
+    let mut host = host("[[sink]]\nname = \"wasm\"\nkind = \"installed:drain\"\ntimeout_ms = 20000\nretry_max_ms = 200\n");
+    let one = crate::contract::component("sink");
+    // A custom section of its own makes it another component.
+    let two = [one, &[0, 3, 1, b'n', 2]].concat();
+    let digest = |wasm: &[u8]| blake3::hash(wasm).to_hex().to_string();
+    let in_force = |host: &TestHost, wasm: &[u8], what: &str| {
+        let s = until_delivered(host, "wasm");
+        assert_eq!(s["plugin"]["digest"], json!(digest(wasm)), "{what}: {s}");
+        s["delivered"].as_u64().expect("a count")
+    };
+    host.beadle(["plugin", "add", &put(&host, one), "--yes", "--as", "drain"]).ok();
+    let first = in_force(&host, one, "added");
+    host.beadle(["plugin", "upgrade", "drain", &put(&host, &two), "--yes"]).ok();
+    let id = session(&mut host, 1, &[]);
+    let second = in_force(&host, &two, "upgraded");
+    assert!(second >= first + host.events_of(&id, "session_created").len() as u64, "{first} {second}");
+    host.beadle(["plugin", "rollback", "drain"]).ok();
+    in_force(&host, one, "rolled back");
+
+    host.beadle(["plugin", "upgrade", "drain", &put(&host, &two), "--yes"]).ok();
+    in_force(&host, &two, "upgraded again");
+    host.beadle(["plugin", "set", "drain", "--config", r#"{"trap":"write"}"#]).ok();
+    let lock = until("the version before is in force again", || {
+        let doc = host.beadle(["--json", "plugin", "ls", "drain"]).ok().json();
+        (doc["digest"] == json!(digest(one))).then_some(doc)
+    });
+    assert_eq!(lock["config"]["trap"], "write", "{lock}");
+    let s = status(&host, "wasm");
+    assert!(s["lag_events"].as_u64() > Some(0), "what came meanwhile waits: {s}");
+    host.beadle(["plugin", "set", "drain", "--config", "{}"]).ok();
+    host.beadle(["sink", "retry", "wasm"]).ok();
+    in_force(&host, one, "in order again");
+    assert_eq!(status(&host, "wasm")["dead_letters"], 0);
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}
+
+#[test]
+fn a_sink_plugin_has_what_it_was_granted_and_no_more() {
+    let collector = Collector::start(|_, _| Does::Takes);
+    let host = host("[[sink]]\nname = \"ships\"\nkind = \"installed:ships\"\nbatch_events = 20\nretry_max_ms = 200\n");
+    let secrets = host.beadle_home().join("config/secrets");
+    std::fs::create_dir_all(&secrets).expect("a folder");
+    std::fs::write(secrets.join("token"), "s3cret-value-77\n").expect("written");
+    std::fs::set_permissions(secrets.join("token"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("private");
+    let config = json!({ "url": collector.url() }).to_string();
+    let to = format!("http:POST:127.0.0.1:{}", collector.port);
+    host.beadle(["plugin", "add", &put(&host, SHIPS), "--yes", "--as", "ships", "--config", &config]).ok();
+    let lacks = |word: &str| {
+        until(&format!("it lacks {word}"), || {
+            let s = status(&host, "ships");
+            s["last_error"]["message"].as_str().is_some_and(|m| m.contains(&format!("denied: {word}: it is not granted"))).then_some(())
+        })
+    };
+    lacks("secret:token");
+    host.beadle(["plugin", "grant", "ships", "secret:token"]).ok();
+    lacks(&to);
+    assert!(collector.requests().is_empty(), "nothing left the host");
+    host.beadle(["plugin", "grant", "ships", &to]).ok();
+    until_delivered(&host, "ships");
+    let requests = collector.requests();
+    assert!(requests.iter().all(|r| r.header("authorization") == "Bearer s3cret-value-77" && r.events.len() <= 20), "{requests:?}");
+    let chain = firsts(&collector.taken());
+    assert!(chain["host"].len() > 3 && chain["host"].windows(2).all(|w| w[0] < w[1]), "{chain:?}");
+    // A revocation holds at the next batch; the sink's own entry can grant as well.
+    let seen = collector.requests().len();
+    host.beadle(["plugin", "revoke", "ships", &to]).ok();
+    lacks(&to);
+    assert_eq!(collector.requests().len(), seen);
+    configure(&host, &format!("[[sink]]\nname = \"ships\"\nkind = \"installed:ships\"\ngrants = [\"{to}\"]\n"));
+    host.beadle(["host", "stop"]).ok();
+    until_delivered(&host, "ships");
+    assert!(collector.requests().len() > seen);
+}
+
+#[test]
+fn a_session_is_ended_while_its_call_waits_for_a_sink() {
+    let collector = Collector::start(|_, _| Does::Status(503, String::new()));
+    let required = "mode = \"required\"\nmax_lag_ms = 300";
+    let group = "[[sink_group]]\nname = \"required\"\nwait_ms = 20000\n";
+    let mut host = host(&format!("{}{group}", http("siem", &collector, required)));
+    until("it is behind", || (status(&host, "siem")["lagging"] == true).then_some(()));
+    for verb in ["stop", "kill"] {
+        let model = Model::start(&json!({ "steps": [bash("echo late"), { "text": "done" }] }));
+        let id = host.run_demo(&model, "go", &[]);
+        until("the call waits", || (!model.requests().is_empty()).then_some(()));
+        let begun = std::time::Instant::now();
+        host.beadle([verb, &id]).ok();
+        host.ended(&id);
+        // The wait itself is 20 s.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{verb} took {:?}", begun.elapsed());
+        for d in host.events_of(&id, "tool_decided") {
+            assert!(d["body"]["effect"] == "deny" && d["body"]["reason"].as_str().is_some_and(|r| r.contains("told to end")), "{d}");
+        }
+        assert!(host.events_of(&id, "tool_ended").iter().all(|e| e["body"]["is_error"] == true), "{verb}: nothing ran");
+    }
+}
+
+#[test]
+fn of_a_group_that_needs_any_one_sink_is_enough() {
+    let collector = Collector::start(|_, _| Does::Status(503, String::new()));
+    let group = "[[sink_group]]\nname = \"audit\"\nrequired = \"any\"\nwait_ms = 0\n";
+    let required = "mode = \"required\"\ngroup = \"audit\"\nmax_lag_ms = 300";
+    let mut host = host(&format!("{}{}{group}", http("siem", &collector, required), jsonl("file", required)));
+    until("it is behind", || (status(&host, "siem")["lagging"] == true).then_some(()));
+    let id = session(&mut host, 1, &[]);
+    assert_eq!(host.events_of(&id, "tool_decided")[0]["body"]["effect"], "allow", "the file keeps up");
+    // Neither does: the file's place is taken by a folder.
+    until_delivered(&host, "file");
+    std::fs::rename(file(&host, "file"), host.home().join("moved")).expect("moved away");
+    std::fs::create_dir(file(&host, "file")).expect("a folder");
+    session(&mut host, 1, &[]);
+    until("both are behind", || (status(&host, "file")["lagging"] == true).then_some(()));
+    let id = session(&mut host, 1, &[]);
+    let decided = &host.events_of(&id, "tool_decided")[0]["body"];
+    assert!(
+        decided["effect"] == "deny" && decided["reason"].as_str().is_some_and(|r| r.contains("siem") && r.contains("file")),
+        "{decided}"
+    );
+    std::fs::remove_dir(file(&host, "file")).expect("gone again");
+    host.beadle(["sink", "retry", "file"]).ok();
+    until("one has caught up", || (status(&host, "file")["lagging"] == false).then_some(()));
+    let id = session(&mut host, 1, &[]);
+    assert_eq!(host.events_of(&id, "tool_decided")[0]["body"]["effect"], "allow");
+}
+
+#[test]
+fn a_file_is_put_aside_when_it_is_old_and_nothing_is_lost_at_the_seam() {
+    let mut host = host("[[sink]]\nname = \"file\"\nkind = \"jsonl\"\nconfig = { path = \"file.jsonl\", max_age_ms = 1 }\n");
+    let path = file(&host, "file");
+    let aside = |n: usize| PathBuf::from(format!("{}.{n}", path.display()));
+    let mut ids = Vec::new();
+    until("files are put aside", || {
+        ids.push(session(&mut host, 1, &[]));
+        until_delivered(&host, "file");
+        aside(2).exists().then_some(())
+    });
+    let last = (1..).take_while(|n| aside(*n).exists()).last().expect("some");
+    let mut all: Vec<Value> = (1..=last).rev().flat_map(|n| written(&aside(n))).collect();
+    all.extend(written(&path));
+    assert_has(&host, &all, &ids);
+}
+
+#[test]
+fn over_tls_events_go_only_to_a_receiver_that_proves_its_name() {
+    let (port, got) = crate::notify::behind_tls(']');
+    let deliver = |address: &str, roots: &str| {
+        let host = host(&format!("[[sink]]\nname = \"siem\"\nkind = \"http\"\nconfig = {{ url = \"https://{address}:{port}/events\" }}\n"));
+        let mut daemon = host.daemon_with("SSL_CERT_FILE", &crate::notify::golden(roots).display().to_string());
+        let s = until("it is delivered or not", || {
+            Some(status(&host, "siem")).filter(|s| s["delivered"].as_u64() > Some(0) || s["failures"].as_u64() > Some(0))
+        });
+        host.beadle(["host", "stop"]).ok();
+        daemon.wait().expect("the daemon ends");
+        s
+    };
+    let s = deliver("localhost", "ca.pem");
+    assert_eq!(s["failures"], 0, "{s}");
+    let told = got.lock().expect("no panic holds it").clone();
+    assert!(told.first().is_some_and(|t| t.contains("cloudevents-batch") && t.contains("host_opened")), "{told:?}");
+    for (address, roots, what) in [("127.0.0.1", "ca.pem", "another name"), ("localhost", "leaf.pem", "an authority that is not trusted")] {
+        let s = deliver(address, roots);
+        assert!(s["last_error"]["message"].as_str().is_some_and(|e| e.contains("TLS: ")) && s["delivered"] == 0, "{what}: {s}");
+    }
+    assert_eq!(got.lock().expect("no panic holds it").len(), told.len(), "nothing was said to who could not prove its name");
+}
+
+#[test]
+fn events_are_skipped_only_by_who_proves_to_be_there() {
+    let collector = Collector::start(|_, _| Does::Status(503, String::new()));
+    let host = host(&http("siem", &collector, ""));
+    let config = std::fs::read_to_string(host.beadle_home().join("config/beadle.toml")).expect("a file");
+    host.config(&format!("operator.confirm = \"tty\"\n{config}"));
+    until("a try went wrong", || (status(&host, "siem")["failures"].as_u64() > Some(0)).then_some(()));
+    let said = host.beadle(["sink", "skip", "siem", "1"]);
+    assert!(said.code != 0 && said.err.contains("terminal"), "{said:?}");
+    assert_eq!(status(&host, "siem")["skipped"], 0);
+    let mut t = crate::support::Terminal::start(host.command(["sink", "skip", "siem", "1"]));
+    let code = crate::operator::wait_code(&t);
+    assert!(t.screen().contains("siem"), "what it is for is shown: {}", t.screen());
+    t.type_line(&code);
+    let screen = t.finish();
+    assert!(screen.contains("siem: 1 skipped"), "{screen}");
+    assert_eq!((status(&host, "siem")["skipped"].as_u64(), status(&host, "siem")["dead_letters"].as_u64()), (Some(1), Some(1)));
+}
+
+/// More than this is not kept of one sink.
+const DEAD_LETTERS: u64 = 10_000;
+
+#[test]
+fn a_sink_without_room_for_dead_letters_waits_until_there_is_some() {
+    let is_poison = |e: &Value| e["data"]["kind"] == "turn_ended";
+    let collector = Collector::start(move |_, r| match r.events.iter().any(is_poison) {
+        true => Does::Status(413, String::new()),
+        false => Does::Takes,
+    });
+    let mut host = host(&http("siem", &collector, "kinds = [\"turn_*\"]"));
+    let id = session(&mut host, 1, &[]);
+    until("one is put aside", || (status(&host, "siem")["dead_letters"].as_u64() > Some(0)).then_some(()));
+    let pid = host.daemon();
+    host.beadle(["host", "stop"]).ok();
+    until("the daemon is gone", || (!alive(pid)).then_some(()));
+    let c = rusqlite::Connection::open(host.data().join("beadle.db")).expect("the database");
+    let more = "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) \
+        INSERT INTO dead_letters (sink, at, reason, event) SELECT d.sink, d.at, d.reason, d.event FROM dead_letters d, n WHERE d.id = 1";
+    c.execute(more, [i64::try_from(DEAD_LETTERS).expect("small")]).expect("as many as there may be");
+    drop(c);
+    let next = session(&mut host, 1, &[]);
+    let s = until("there is no room", || {
+        Some(status(&host, "siem")).filter(|s| s["last_error"]["message"].as_str().is_some_and(|m| m.contains("no room")))
+    });
+    assert!(s["dead_letters"].as_u64() >= Some(DEAD_LETTERS) && s["lag_events"].as_u64() > Some(0), "{s}");
+    let said = host.beadle(["sink", "skip", "siem", "1"]);
+    assert!(said.code != 0 && said.err.contains("BDL-SINK-005") && said.err.contains("--dead-letters"), "{said:?}");
+    // Nothing of it was given up: once it is taken, the one that waited goes too.
+    collector.plan(|_, _| Does::Takes);
+    until("all dead letters are delivered", || {
+        host.beadle(["--json", "sink", "retry", "siem", "--dead-letters"]);
+        (status(&host, "siem")["dead_letters"] == 0).then_some(())
+    });
+    until_delivered(&host, "siem");
+    let seen = firsts(&collector.taken());
+    for id in [&id, &next] {
+        assert_eq!(seen[id].len(), host.events_of(id, "turn_ended").len(), "{id}");
+    }
+}
+
 #[test]
 fn only_the_operators_file_has_sinks_and_a_sink_that_goes_lets_sessions_go() {
     let collector = Collector::start(|_, _| Does::Status(503, String::new()));

@@ -49,7 +49,8 @@ fn judge(policy: &str, text: &str, stage: &Stage) -> usize {
     let (host, session) = (Host::new(HostOptions::default()).expect("an engine"), stage.session());
     let (mut wrong, mut count) = (Vec::new(), 0);
     for class in &table.class {
-        let config = serde_json::to_value(&class.config).expect("JSON");
+        let config = serde_json::to_value(&class.config).expect("JSON").to_string();
+        let config = serde_json::from_str(&stage.fill(&config)).expect("JSON");
         let plugin = load(&host, policy, &config).unwrap_or_else(|e| panic!("{}: {e}", class.name));
         let wants =
             [("deny", &class.deny), ("ask", &class.ask), ("stopped", &class.stopped), ("allow", &class.allow), ("abstain", &class.pass)];
@@ -85,10 +86,21 @@ fn each_describes_itself_and_its_configuration() {
         ("paths", json!({ "writes": [] }), "unknown key \"writes\""),
         ("budget", json!({ "calls": "many" }), "calls: expected a whole number"),
         ("egress", json!({ "allow": ["https://a.org/x"] }), "allow[0]: expected [scheme://]host[:port]"),
+        (
+            "cedar",
+            json!({ "policies": "permit(principal, action, resource);\n\nforbid(principal, action resource);" }),
+            "policies, line 3: ",
+        ),
+        (
+            "cedar",
+            json!({ "policies": "\npermit(principal, action == Action::\"run\", resource) when { resource.txt == \"x\" };" }),
+            "policies, line 2: ",
+        ),
     ] {
         let plugin = load(&host, name, &json!({})).unwrap_or_else(|e| panic!("{name}: {e}"));
         let d = plugin.describe();
         assert_eq!(d.name, name);
+        assert_eq!(Some(d.config_schema.as_str()), standard::schema(name), "{name}: `policy schema` prints what it describes");
         let schema: Value = serde_json::from_str(&d.config_schema).expect("a schema");
         assert_eq!((schema["type"].as_str(), schema["additionalProperties"].as_bool()), (Some("object"), Some(false)), "{name}");
         assert!(plugin.snapshotted() && !plugin.imports_wasi() && d.wants.is_empty(), "{name}");
@@ -109,6 +121,25 @@ fn paths_holds_against_its_table() {
 fn egress_holds_against_its_table() {
     let count = judge("egress", include_str!("../golden/standard/egress.toml"), &Stage::new());
     assert!(count > 200, "{count}");
+}
+
+#[test]
+fn cedar_holds_against_its_table() {
+    let count = judge("cedar", include_str!("../golden/standard/cedar.toml"), &Stage::new());
+    assert!(count > 150, "{count}");
+}
+
+#[test]
+fn cedar_text_that_would_exhaust_it_is_refused_in_time() {
+    let host = Host::new(HostOptions::default()).expect("an engine");
+    let deep = format!("permit(principal, action, resource) when {{ {}true{} }};", "(".repeat(20_000), ")".repeat(20_000));
+    let large = format!("// {}\n", "x".repeat(512 << 10));
+    for (what, policies, says) in [("deep", deep, "BDL-PLUGIN"), ("large", large, "at most 524288 bytes")] {
+        let e = load(&host, "cedar", &json!({ "policies": policies })).map(drop).expect_err(what);
+        assert!(format!("{e} [{}]", e.code()).contains(says), "{what}: {e}");
+    }
+    // It is no worse off afterwards.
+    load(&host, "cedar", &json!({ "policies": "permit(principal, action, resource);" })).expect("it loads");
 }
 
 /// A standard policy in front of rules that allow everything.
@@ -265,4 +296,91 @@ fn a_budget_asks_from_its_soft_limit_and_refuses_prompts_past_its_turns() {
     let said = host.beadle(["send", &id, "more"]);
     assert!(said.code != 0 && said.err.contains("turns 1 of 1"), "{said:?}");
     host.beadle(["stop", &id]).ok();
+}
+
+const CEDAR: &str = r#"policies = '''
+@id("yes") permit(principal, action == Action::"run", resource) when { resource.text like "touch *" };
+@id("files") permit(principal, action == Action::"write_path", resource) when { resource.resolved like "*/work/*" };
+@id("no") @reason("not that one") forbid(principal, action == Action::"run", resource) when { resource.text == "touch no" };
+@id("team") forbid(principal, action == Action::"run", resource) when { resource.text == "touch core" }
+unless { principal.hasTag("team") && principal.getTag("team") == "core" };
+@id("count") forbid(principal, action, resource) when { context.calls >= 5 };
+'''
+"#;
+
+/// The standard policy `cedar` alone, so that its permits count.
+fn cedar_alone(more: &str) -> String {
+    format!(
+        "approvals.unattended = \"deny\"\n[[policy]]\nname = \"rules\"\nenabled = false\n[[policy]]\nname = \"cedar\"\nplugin = \"cedar\"\ndeadline_ms = \
+         10000\n[policy.config]\n{CEDAR}{more}"
+    )
+}
+
+#[test]
+fn cedar_permits_forbids_and_names_its_policies() {
+    let mut host = TestHost::new();
+    host.config(&cedar_alone(
+        "examples = [{ command = \"touch a; touch no\", effect = \"deny\" }, { command = \"rm x\", effect = \"abstain\" }]",
+    ));
+    let steps = ["touch a", "touch a && touch no", "touch core", "rm a", "touch \"$HOME/x\"", "touch late"];
+    let steps: Vec<Value> = steps.iter().map(|c| bash(c)).chain([json!({ "text": "done" })]).collect();
+    let model = Model::start(&json!({ "steps": steps }));
+    let id = host.run_demo(&model, "go", &["--label", "team=core"]);
+    host.ended(&id);
+    let got = host.events_of(&id, "tool_decided");
+    let said: Vec<[&str; 3]> = got.iter().map(|e| ["effect", "rule", "by"].map(|k| e["body"][k].as_str().unwrap_or_default())).collect();
+    assert_eq!(said[0], ["allow", "yes, files", "policy"], "{got:#?}");
+    assert_eq!((said[1], got[1]["body"]["reason"].as_str()), (["deny", "no", "policy"], Some("not that one")));
+    assert_eq!(said[2], ["allow", "yes, files", "policy"], "the label counts: {got:#?}");
+    assert_eq!((said[3][0], said[3][2]), ("deny", "unattended"), "no opinion is the host's default: {got:#?}");
+    assert_eq!((said[4][0], said[4][1]), ("deny", "uncertain"), "{got:#?}");
+    assert_eq!(said[5], ["deny", "count", "policy"], "{got:#?}");
+    assert!(host.work().join("core").exists() && !host.work().join("no").exists() && !host.work().join("late").exists());
+}
+
+#[test]
+fn cedar_holds_on_the_real_agent() {
+    let Some((mut host, program)) = claude::host("cedar_holds_on_the_real_agent") else { return };
+    host.config(&cedar_alone(""));
+    let model = Model::start(&json!({ "steps": [
+        bash("touch a"), bash("touch a && touch no"), bash("touch core"), { "text": "done" },
+    ]}));
+    let id = claude::run(&mut host, &program, &model, &[]);
+    host.ended(&id);
+    let rules = decisions(&host, &id);
+    let rules: Vec<_> = rules.iter().map(|(e, r)| (e.as_str(), r.as_str())).collect();
+    assert_eq!(rules, [("allow", "yes, files"), ("deny", "no"), ("deny", "team")]);
+    assert!(host.work().join("a").exists() && !host.work().join("no").exists() && !host.work().join("core").exists());
+}
+
+#[test]
+fn an_error_in_a_cedar_policy_denies() {
+    let stage = Stage::new();
+    let host = Host::new(HostOptions::default()).expect("an engine");
+    let config = json!({ "policies": "permit(principal, action, resource) when { context.at_ms + 9223372036854775807 > 0 };" });
+    let plugin = load(&host, "cedar", &config).expect("it loads");
+    let call = stage.call("Bash", &json!({ "command": "ls" }));
+    let got = plugin.decide_here(&Question::new(&stage.session(), &call, 5), DEADLINE).expect("a decision");
+    assert_eq!((got.effect.as_str(), got.rule.as_deref()), ("deny", Some("error")), "{got:?}");
+}
+
+#[test]
+fn the_schemas_are_printed() {
+    let host = TestHost::new();
+    let said = host.beadle(["policy", "schema", "--cedar"]).ok();
+    assert!(said.out.contains("entity Session in [Agent]") && said.out.contains("action \"run\""), "{said:?}");
+    assert_eq!(host.beadle(["--json", "policy", "schema", "--cedar"]).ok().json()["cedar"], said.out.as_str());
+    for name in ["rules", "paths", "budget", "egress", "cedar"] {
+        assert_eq!(host.beadle(["--json", "policy", "schema", name]).ok().json()["additionalProperties"], false, "{name}");
+    }
+    assert!(host.beadle(["policy", "schema", "budget"]).ok().out.contains("\"cost_usd\": {"));
+    let said = host.beadle(["policy", "schema", "nobody"]);
+    assert!(said.code == 2 && said.err.contains("known are rules, paths, budget, egress, cedar"), "{said:?}");
+}
+
+#[test]
+fn the_example_with_all_of_them_holds() {
+    let host = TestHost::new();
+    host.config(include_str!("../../examples/policies.toml"));
+    host.beadle(["config", "check"]).ok();
 }

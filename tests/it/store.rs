@@ -2,15 +2,17 @@
 
 mod damage;
 mod disk;
+mod kept;
 mod lying;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use beadle::model::ledger::{Dimension, LedgerSum};
 use beadle::model::{Actor, Approval, ApprovalId, ApprovalState, Approvals, Event, OsEntropy, Session, SessionId, Status, SystemClock};
 use beadle::store::chain::{Link, commitment};
-use beadle::store::{Appended, ApprovalFilter, Batch, Error, Filter, Frame, Hash, HostEvent, Options, Store, Wake, What};
+use beadle::store::{Appended, ApprovalFilter, Batch, Error, Filter, Frame, Hash, HostEvent, LedgerQuery, Options, Store, Wake, What};
 use proptest::prelude::*;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -125,6 +127,23 @@ fn code<T>(r: Result<T, Error>) -> &'static str {
     r.map_or_else(|e| e.code(), |_| "ok")
 }
 
+/// The rows of a session's model calls, in any grouping, add up to what its projection says.
+fn ledger_is_the_sessions_own(store: &Store, id: &SessionId) -> Result {
+    let s = store.session(id)?;
+    for by in ["model", "agent", "label:team", "phase", "owner", "tenant", "tree", "day", "attempt", "session", "source"] {
+        let by = Dimension::parse(by).ok_or("a dimension")?;
+        let query =
+            LedgerQuery { by, since: None, until: None, session: Some(id.clone()), agent: None, label: None, offset_minutes: 0, now: 0 };
+        let g = store.ledger(&query)?;
+        let mut rows = LedgerSum::default();
+        g.rows.iter().for_each(|(_, row)| rows.merge(&row.sum));
+        assert_eq!(rows, g.all);
+        assert_eq!((g.all.usage(), g.all.cost()?), (Some(s.usage), s.cost));
+        assert_eq!((g.all.unpriced > 0, &g.all.unpriced_models), (s.unpriced > 0, &s.unpriced_models));
+    }
+    Ok(())
+}
+
 fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
     let by = json!({ "role": "host" });
     let usage = json!({ "input": 3, "output": 5, "cache_read": 0, "cache_write": 1 });
@@ -142,10 +161,17 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
             }
             ("approval_resolved", body)
         }),
-        any::<bool>().prop_map(move |p| (
-            "model_responded",
-            json!({ "message_id": "m", "model": "x", "usage": usage, "cost": if p { json!(7) } else { Value::Null } })
-        )),
+        (any::<bool>(), 0usize..4).prop_map(move |(p, m)| {
+            let parent = [None, Some("t1"), Some("unattributed")][m % 3];
+            let mut body = json!({ "message_id": format!("m{m}"), "model": format!("x{m}"), "usage": usage, "prices": "d" });
+            if p {
+                body["cost"] = json!(7);
+            }
+            if let Some(parent) = parent {
+                body["parent_call_id"] = json!(parent);
+            }
+            ("model_responded", body)
+        }),
         Just(("turn_ended", json!({ "is_error": false, "result": "done" }))),
         Just(("session_stopping", json!({ "by": { "role": "host" }, "how": "stop", "grace_ms": 1 }))),
         Just(("session_ended", json!({ "outcome": "succeeded" }))),
@@ -168,12 +194,16 @@ proptest! {
                 tickets.push(store.append(Batch { at: i64::from(*at), ..batch(&ids[*who], events) }));
             }
             for t in tickets {
-                let a = t.wait()?;
-                assert_eq!(a.session.last_seq, a.last_seq);
+                match t.wait() {
+                    Ok(a) => assert_eq!(a.session.last_seq, a.last_seq),
+                    // What breaks the order of statuses is refused whole; see the test of the table.
+                    Err(e) => assert_eq!(e.code(), "BDL-STORE-030"),
+                }
             }
             for id in &ids {
                 assert_eq!(store.session(id)?, replay(&store, id)?);
                 assert_eq!(stored_approvals(&store, id)?, replayed_approvals(&store, id)?);
+                ledger_is_the_sessions_own(&store, id)?;
             }
             let waiting = |id| Ok::<_, Error>(replayed_approvals(&store, id).map_or(0, |a| a.iter().filter(|a| a.state == ApprovalState::Waiting).count()));
             let want = ids.iter().map(waiting).sum::<Result<usize, Error>>()?;
@@ -183,11 +213,12 @@ proptest! {
             assert!(report.is_sound(), "{:?}", report.findings);
             drop(store);
             // why: a projection of another version is folded anew, and must come out the same with its places.
-            sql(dir.path())?.execute_batch("UPDATE meta SET value = '0.0.1' WHERE key = 'folded_by'; DELETE FROM approvals")?;
+            sql(dir.path())?.execute_batch("UPDATE meta SET value = '0.0.1' WHERE key = 'folded_by'; DELETE FROM approvals; UPDATE usage SET input = input + 1")?;
             let store = open(dir.path())?;
             assert_eq!(store.approvals_after(0, 1_000)?, before);
             for id in &ids {
                 assert_eq!(store.session(id)?, replay(&store, id)?);
+                ledger_is_the_sessions_own(&store, id)?;
                 notes(&store, id, 1)?;
             }
             assert!(store.verify(None)?.is_sound());
@@ -195,6 +226,160 @@ proptest! {
         };
         run().map_err(|e| TestCaseError::fail(e.to_string()))?;
     }
+}
+
+/// What brings a database back to the first schema.
+const TO_FIRST: &str = "DROP TABLE memory_words; DROP TABLE memories; DROP TABLE writes; DROP TABLE writers; DROP TABLE approvals; DROP TABLE plugin_states; DROP TABLE sinks; DROP TABLE dead_letters; DROP TABLE session_labels; DROP TABLE usage; DROP TABLE attempts; DROP TABLE tasks; DROP TABLE archives; DROP TABLE redactions; ALTER TABLE events DROP COLUMN commitment; \
+    DROP INDEX sessions_by_owner; DROP INDEX sessions_by_mission; DROP INDEX sessions_by_phase; DROP INDEX sessions_by_tenant; DROP INDEX sessions_by_thread; DROP INDEX sessions_by_parent; DROP INDEX sessions_by_outcome; DROP INDEX sessions_by_created; \
+    ALTER TABLE sessions DROP COLUMN owner; ALTER TABLE sessions DROP COLUMN mission; ALTER TABLE sessions DROP COLUMN phase; ALTER TABLE sessions DROP COLUMN tenant; ALTER TABLE sessions DROP COLUMN thread; ALTER TABLE sessions DROP COLUMN parent; ALTER TABLE sessions DROP COLUMN outcome; ALTER TABLE sessions DROP COLUMN active_at; ALTER TABLE sessions DROP COLUMN cost; PRAGMA user_version = 1";
+
+/// The table once more, in words of its own.
+fn may(from: &str, kind: &str) -> Option<&'static str> {
+    match (from, kind) {
+        ("starting" | "running" | "paused", "attempt_started") | ("paused", "session_continued") => Some("running"),
+        ("running", "session_paused") => Some("paused"),
+        ("starting" | "running" | "paused" | "stopping", "session_stopping") => Some("stopping"),
+        ("starting" | "running" | "paused" | "stopping", "session_ended") => Some("ended"),
+        (_, "note") => Some(""),
+        _ => None,
+    }
+}
+
+fn any_status_event() -> impl Strategy<Value = (&'static str, Value)> {
+    let by = json!({ "role": "host" });
+    prop_oneof![
+        Just(("attempt_started", json!({ "argv": ["x"], "pid": 1, "shim_pid": 2 }))),
+        Just(("session_paused", json!({ "reason": "r", "mode": "hold" }))),
+        Just(("session_continued", json!({ "mode": "hold", "by": by, "paused_ms": 1 }))),
+        Just(("session_stopping", json!({ "by": by, "how": "stop", "grace_ms": 1 }))),
+        Just(("session_ended", json!({ "outcome": "stopped" }))),
+        Just(("note", json!({ "text": "n" }))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn every_append_follows_the_table_of_statuses_or_is_refused_whole(batches in proptest::collection::vec(proptest::collection::vec(any_status_event(), 1..4), 1..25)) {
+        let run = || -> Result {
+            let dir = tempfile::tempdir()?;
+            let store = open(dir.path())?;
+            let id = begin(&store, "a")?;
+            let (mut status, mut last, mut kept) = ("starting", 1, vec!["session_created".to_owned()]);
+            for events in &batches {
+                let walk = events.iter().try_fold(status, |at, (kind, _)| may(at, kind).map(|to| if to.is_empty() { at } else { to }));
+                let batch = batch(&id, events.iter().map(|(k, b)| event(k, b.clone())).collect::<Result<_>>()?);
+                let told = store.append(batch).wait();
+                match walk {
+                    Some(to) => {
+                        (status, last) = (to, told?.last_seq);
+                        kept.extend(events.iter().map(|(k, _)| (*k).to_owned()));
+                    }
+                    None => assert_eq!(code(told), "BDL-STORE-030"),
+                }
+                let s = store.session(&id)?;
+                assert_eq!((s.status.as_str(), s.last_seq), (status, last));
+                assert_eq!(s.pause.is_some(), status == "paused");
+            }
+            let log: Vec<String> = store.events(&id, 1, 1_000)?.iter().map(|e| e.envelope.event.kind().to_owned()).collect();
+            assert_eq!(log, kept, "what was refused left nothing, and what was taken is all there");
+            assert!(store.verify(None)?.is_sound());
+            Ok(())
+        };
+        run().map_err(|e| TestCaseError::fail(e.to_string()))?;
+    }
+}
+
+/// A session's first event with more of a record.
+fn with(name: &str, more: &Value) -> Result<Event> {
+    let mut body: Value = serde_json::from_slice(&created(name, "core")?.body_bytes())?;
+    for (k, v) in more.as_object().into_iter().flatten() {
+        body[k] = v.clone();
+    }
+    event("session_created", body)
+}
+
+#[test]
+fn listings_filter_sort_and_page_by_every_part_of_the_record() -> Result {
+    use beadle::model::{Outcome, Sort};
+    let dir = tempfile::tempdir()?;
+    let store = open(dir.path())?;
+    let make = |name: &str, at: i64, more: Value| -> Result<SessionId> {
+        let id = SessionId::new(name, &SystemClock, &OsEntropy);
+        store.append(Batch { expected: Some(0), at, ..batch(&id, vec![with(name, &more)?]) }).wait()?;
+        Ok(id)
+    };
+    let root = make("root", 100, json!({ "owner": "ann", "mission": "m1", "tenant": "t", "labels": { "a": "1", "b": "2" } }))?;
+    let mut all = vec![root.clone()];
+    for i in 0..9i64 {
+        let more = json!({ "owner": if i % 2 == 0 { "ann" } else { "Unassigned" }, "phase": format!("p{}", i % 3), "thread": "th",
+                           "parent": root.to_string(), "labels": { "a": "1", "n": i.to_string() } });
+        all.push(make(&format!("s{}", 8 - i), 200 + i, more)?);
+    }
+    let cost = |id: &SessionId, at: i64, nano: u64| {
+        let body = json!({ "message_id": "m", "model": "x", "usage": { "input": 1, "output": 1, "cache_read": 0, "cache_write": 0 }, "cost": nano });
+        event("model_responded", body).map(|e| store.append(Batch { at, ..batch(id, vec![e]) }).wait())
+    };
+    cost(&all[3], 900, 7)??;
+    cost(&all[5], 800, 9)??;
+    store.append(Batch { at: 1_000, ..batch(&all[2], vec![event("session_ended", json!({ "outcome": "missing_report" }))?]) }).wait()?;
+    let list = |f: Filter| -> Result<Vec<SessionId>> {
+        // In pages of two, so that each filter and order is paged too; a session comes meanwhile.
+        let (mut f, mut out) = (Filter { limit: 2, ..f }, Vec::new());
+        loop {
+            let page = store.sessions(&f)?;
+            out.extend(page.items.into_iter().map(|s| s.id));
+            f.cursor = page.next;
+            if f.cursor.is_none() {
+                return Ok(out);
+            }
+            assert!(out.len() <= 40, "a listing that does not end");
+        }
+    };
+    let some = |t: &str| Some(t.to_owned());
+    let newest: Vec<SessionId> = all.iter().rev().cloned().collect();
+    let picked = |keep: &dyn Fn(usize) -> bool| -> Vec<SessionId> { (0..10).rev().filter(|i| keep(*i)).map(|i| all[i].clone()).collect() };
+    assert_eq!(list(Filter::default())?, newest);
+    assert_eq!(list(Filter { reverse: true, ..Filter::default() })?, all);
+    assert_eq!(list(Filter { owner: some("ann"), ..Filter::default() })?, picked(&|i| i == 0 || i % 2 == 1));
+    assert_eq!(list(Filter { owner: some("Unassigned"), ..Filter::default() })?, picked(&|i| i > 0 && i % 2 == 0));
+    assert_eq!(list(Filter { phase: some("p1"), ..Filter::default() })?, picked(&|i| i > 0 && (i - 1) % 3 == 1));
+    assert_eq!(list(Filter { mission: some("m1"), tenant: some("t"), ..Filter::default() })?, std::slice::from_ref(&root));
+    assert_eq!(list(Filter { thread: some("th"), parent: Some(root.clone()), ..Filter::default() })?, picked(&|i| i > 0));
+    assert_eq!(list(Filter { outcome: vec![Outcome::MissingReport], ..Filter::default() })?, [all[2].clone()]);
+    assert_eq!(list(Filter { name: some("s4"), ..Filter::default() })?, [all[5].clone()]);
+    let label = |l: &[(&str, &str)]| l.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
+    assert_eq!(list(Filter { labels: label(&[("a", "1")]), ..Filter::default() })?, newest);
+    assert_eq!(list(Filter { labels: label(&[("a", "1"), ("n", "4")]), ..Filter::default() })?, [all[5].clone()]);
+    assert_eq!(list(Filter { since: Some(203), until: Some(206), ..Filter::default() })?, picked(&|i| (4..7).contains(&i)));
+    assert!(list(Filter { since: Some(10_000), ..Filter::default() })?.is_empty());
+    let by = |sort, reverse| list(Filter { sort, reverse, ..Filter::default() });
+    assert_eq!(by(Sort::Name, false)?, [vec![root.clone()], newest[..9].to_vec()].concat());
+    assert_eq!(by(Sort::Name, true)?, [all[1..].to_vec(), vec![root.clone()]].concat());
+    let activity = by(Sort::Activity, false)?;
+    assert_eq!(activity[..4], [all[2].clone(), all[3].clone(), all[5].clone(), all[9].clone()]);
+    assert_eq!(by(Sort::Activity, true)?, activity.into_iter().rev().collect::<Vec<_>>());
+    assert_eq!(by(Sort::Cost, false)?[..2], [all[5].clone(), all[3].clone()]);
+    assert_eq!((store.children(&root)?, store.children(&all[1])?), (9, 0));
+    // A cursor of one order is none in another, and sessions that come meanwhile neither repeat nor push out any.
+    let first = store.sessions(&Filter { limit: 3, ..Filter::default() })?;
+    let next = first.next.clone();
+    assert_eq!(code(store.sessions(&Filter { cursor: next.clone(), sort: Sort::Name, ..Filter::default() })), "BDL-STORE-025");
+    make("late", 300, json!({}))?;
+    let rest = store.sessions(&Filter { cursor: next, ..Filter::default() })?;
+    let seen: Vec<SessionId> = first.items.into_iter().chain(rest.items).map(|s| s.id).collect();
+    assert_eq!(seen, newest);
+    assert!(store.verify(None)?.is_sound());
+    sql(dir.path())?.execute_batch("UPDATE sessions SET owner = 'eve' WHERE name = 's4'; DELETE FROM session_labels WHERE value = '3'")?;
+    let report = store.verify(None)?;
+    assert_eq!(report.findings.iter().filter(|f| f.what == What::Projection).count(), 2, "{:?}", report.findings);
+    drop(store);
+    // The projections of an older version are made anew, columns and labels too.
+    sql(dir.path())?
+        .execute_batch("UPDATE meta SET value = '0.0.1' WHERE key = 'folded_by'; UPDATE sessions SET phase = NULL, cost = 0")?;
+    let store = open(dir.path())?;
+    assert!(store.verify(None)?.is_sound());
+    Ok(())
 }
 
 #[test]
@@ -257,8 +442,11 @@ fn sessions_are_found_filtered_and_paged() -> Result {
     }
     let list = |f: Filter| store.sessions(&f).map(|p| (p.items.into_iter().map(|s| s.id).collect::<Vec<_>>(), p.next));
     assert_eq!(list(Filter { status: vec![Status::Ended], ..Filter::default() })?.0, [ids[3].clone()]);
-    assert_eq!(list(Filter { label: Some(("team".into(), "core".into())), agent: Some("claude".into()), ..Filter::default() })?.0.len(), 4);
-    assert!(list(Filter { label: Some(("team".into(), "x' OR 1".into())), ..Filter::default() })?.0.is_empty());
+    assert_eq!(
+        list(Filter { labels: vec![("team".into(), "core".into())], agent: Some("claude".into()), ..Filter::default() })?.0.len(),
+        4
+    );
+    assert!(list(Filter { labels: vec![("team".into(), "x' OR 1".into())], ..Filter::default() })?.0.is_empty());
     let (first, next) = list(Filter { limit: 3, ..Filter::default() })?;
     let (rest, end) = list(Filter { limit: 3, cursor: next, ..Filter::default() })?;
     assert_eq!(first.into_iter().chain(rest).collect::<Vec<_>>(), ids.into_iter().rev().collect::<Vec<_>>());
@@ -375,9 +563,7 @@ fn a_database_of_the_first_schema_is_copied_and_brought_up_to_date() -> Result {
     asked(&store, &a, 7)?;
     answered(&store, &a, 5)?;
     drop(store);
-    sql(dir.path())?.execute_batch(
-        "DROP TABLE approvals; DROP TABLE plugin_states; DROP TABLE sinks; DROP TABLE dead_letters; PRAGMA user_version = 1",
-    )?;
+    sql(dir.path())?.execute_batch(TO_FIRST)?;
     let store = open(dir.path())?;
     assert_eq!(all_waiting(&store)?.iter().map(|a| a.call).collect::<Vec<_>>(), [7]);
     assert_eq!(stored_approvals(&store, &a)?, replayed_approvals(&store, &a)?);
@@ -388,9 +574,7 @@ fn a_database_of_the_first_schema_is_copied_and_brought_up_to_date() -> Result {
     let version = old.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))?;
     assert_eq!((version, had, backup.metadata()?.permissions().mode() & 0o777), (1, 18, 0o600));
     drop(store);
-    sql(dir.path())?.execute_batch(
-        "DROP TABLE approvals; DROP TABLE plugin_states; DROP TABLE sinks; DROP TABLE dead_letters; PRAGMA user_version = 1",
-    )?;
+    sql(dir.path())?.execute_batch(TO_FIRST)?;
     std::fs::remove_file(&backup)?;
     std::fs::create_dir_all(dir.path().join("beadle.db.schema-1.draft/x"))?;
     assert_eq!(code(open(dir.path())), "BDL-STORE-028");

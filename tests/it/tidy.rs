@@ -34,8 +34,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // why not `session`: it is handed what changes, and can hold nothing up.
     ("outbound", &["tls", "private"]),
     ("notify", &["model", "config", "outbound"]),
+    // why not `store`: what it looks up comes through a trait of its own.
+    ("otlp", &["model"]),
     // why not `session`: what waits for a sink asks it through a trait of `model`.
-    ("sink", &["model", "store", "plugin", "config", "metrics", "outbound", "private"]),
+    ("sink", &["model", "store", "plugin", "config", "metrics", "outbound", "otlp", "private"]),
     ("api", &["model", "metrics", "session", "store", "config", "process", "operator", "notify", "registry", "sink"]),
     ("api/types", &["model"]),
     ("api/client", &["model", "config"]),
@@ -44,14 +46,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli/confirm", &["model", "config", "api", "operator"]),
     ("cli/operator", &["model", "config", "api", "operator"]),
     ("cli/hook", &["model", "config", "api", "agent"]),
+    // why `agent`: its readers count what a transcript says was used.
+    ("cli/import", &["model", "config", "api", "agent"]),
+    ("cli/schema", &["model", "config", "api", "plugin"]),
     ("cli/policy", &["model", "config", "api", "policy", "plugin", "agent"]),
-    // why `policy`: a case is judged as a session would, call record and all.
-    ("cli/plugin", &["model", "config", "api", "policy", "plugin", "agent"]),
+    // why `policy` and `compaction`: a case is judged as a session would, call record and laws of plans and all.
+    ("cli/plugin", &["model", "config", "api", "policy", "plugin", "agent", "compaction"]),
     ("cli/compact", &["model", "config", "api", "compaction", "plugin", "agent"]),
     ("cli/doctor", &["model", "config", "api", "gateway", "agent", "plugin"]),
     ("cli/demo", &["model", "config", "api", "gateway", "demo"]),
     ("cli/model", &["model", "config", "api", "gateway"]),
     ("cli/daemon", &["model", "config", "api", "daemon"]),
+    ("cli/restore", &["model", "config", "api", "daemon"]),
     ("daemon", &["*"]),
 ];
 
@@ -154,7 +160,8 @@ fn only_the_plugin_module_names_the_wasm_engine() {
 fn files_stay_small() {
     let mut large = BTreeMap::new();
     for (file, text) in files(&["src", "shim/src", "plugins", "examples"]) {
-        if file.ends_with("/tests.rs") || file.contains("/tests/") {
+        // What a program wrote is not read by people; a test holds it to its source.
+        if file.ends_with("/tests.rs") || file.contains("/tests/") || text.starts_with("// @generated") {
             continue;
         }
         let lines = code(&text).lines().count();

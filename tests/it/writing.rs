@@ -14,7 +14,7 @@ use beadle::session::{Error, Manager, NewRule, Parts, StartRequest};
 use beadle::store::{Batch, Options, Store};
 use tempfile::TempDir;
 
-use crate::support::{Model, PATIENCE, TestHost, bash, rules, until};
+use crate::support::{Model, PATIENCE, Said, TestHost, bash, rules, until};
 
 struct House {
     dir: TempDir,
@@ -62,11 +62,16 @@ impl House {
             env: [("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())].into(),
             prompt: None,
             labels: BTreeMap::new(),
+            brief: beadle::session::Brief::default(),
             write_root: None,
             model: None,
             mcp_config: None,
             attach: false,
             keep_open: false,
+            compact_at: None,
+            going_on: None,
+            plan: None,
+            limits: Default::default(),
         };
         self.manager.start(request, Actor::host()).await.expect("a session")
     }
@@ -121,6 +126,29 @@ async fn what_a_log_with_another_writer_did_not_take_is_no_success() {
     assert!(house.store.verify(None).expect("a report").findings.is_empty());
     // A rule holds and is told, whatever one session's log says.
     house.add("Bash(make:*)").await.expect("a rule");
+}
+
+#[test]
+fn a_rule_that_is_added_while_a_session_starts_holds_for_its_first_call() {
+    let mut host = TestHost::new();
+    host.config(&rules(&["Bash(touch:*)", "Edit(./**)"], &[], &[]));
+    let held = host.work().join("held");
+    std::fs::create_dir_all(&held).expect("a folder");
+    let mut daemon = host.daemon_with("BEADLE_FAILPOINT", &format!("assembled=wait:{}", held.display()));
+    let model = Model::start(&serde_json::json!({ "steps": [bash("touch one"), { "text": "done" }] }));
+    host.set("ANTHROPIC_BASE_URL", model.url());
+    host.set("ANTHROPIC_API_KEY", "test");
+    let starting = host.spawn(["--json", "run", "--agent", "demo", "--detach", "go"]);
+    until("the session has its chain and no agent", || held.join("reached").exists().then_some(()));
+    host.beadle(["rule", "add", "deny", "Bash(touch:*)"]).ok();
+    std::fs::write(held.join("go"), "").expect("written");
+    let said: Said = starting.wait_with_output().expect("its output").into();
+    let id = said.ok().json()["id"].as_str().expect("an id").to_owned();
+    host.ended(&id);
+    assert!(!host.work().join("one").exists(), "the rule was there before the agent");
+    assert_eq!(host.events_of(&id, "tool_decided")[0]["body"]["effect"], "deny");
+    host.beadle(["host", "stop"]).ok();
+    until("the daemon has ended", || daemon.try_wait().ok().flatten());
 }
 
 #[test]

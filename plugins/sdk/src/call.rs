@@ -175,8 +175,8 @@ mod tests {
     #[test]
     fn input_keeps_its_other_keys() {
         let call = Call { input: r#"{"command":"a","timeout":3,"n":[1]}"#.to_owned(), ..Call::default() };
-        let out = call.input_with("command", "b \"c\"").unwrap();
-        assert_eq!(out, r#"{"command":"b \"c\"","n":[1],"timeout":3}"#);
+        let out: serde_json::Value = serde_json::from_str(&call.input_with("command", "b \"c\"").unwrap()).unwrap();
+        assert_eq!(out, serde_json::json!({"command": "b \"c\"", "n": [1], "timeout": 3}));
         assert_eq!(call.input_with("timeout", "b"), None);
         assert_eq!(call.input_with("none", "b"), None);
         assert_eq!(Call { input: "[".to_owned(), ..call }.input_with("command", "b"), None);

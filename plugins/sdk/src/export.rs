@@ -30,6 +30,12 @@ impl<T> Default for Slot<T> {
     }
 }
 
+/// Told before any code of the plugin runs in an instance.
+pub fn begin() {
+    #[cfg(all(target_arch = "wasm32", feature = "panic-message"))]
+    crate::panic::install();
+}
+
 /// Told when `configure` is done, for the sake of the allocator.
 pub fn seal() {
     #[cfg(all(target_arch = "wasm32", feature = "allocator"))]
@@ -57,19 +63,21 @@ macro_rules! export_policy {
 
             struct Exported;
 
-            impl $crate::__private::bindings::Guest for Exported {
+            impl $crate::__private::bindings::policy::Guest for Exported {
                 fn describe() -> $crate::Description {
+                    $crate::__private::begin();
                     <$policy as $crate::Policy>::describe()
                 }
 
                 fn configure(config: ::std::string::String) -> ::core::result::Result<(), ::std::string::String> {
+                    $crate::__private::begin();
                     let done = POLICY.set(<$policy as $crate::Policy>::configure(&config)?);
                     $crate::__private::seal();
                     done
                 }
             }
 
-            impl $crate::__private::bindings::exports::beadle::plugin::policy::Guest for Exported {
+            impl $crate::__private::bindings::policy::exports::beadle::plugin::policy::Guest for Exported {
                 fn decide(session: $crate::Session, call: $crate::Call) -> $crate::Decision {
                     // The instance ends with this call: freeing the arguments one by one would only cost time.
                     let (session, call) = (::core::mem::ManuallyDrop::new(session), ::core::mem::ManuallyDrop::new(call));
@@ -80,8 +88,8 @@ macro_rules! export_policy {
                 }
             }
 
-            $crate::__private::bindings::export_permission_policy!(
-                Exported with_types_in $crate::__private::bindings
+            $crate::__private::bindings::policy::export_permission_policy!(
+                Exported with_types_in $crate::__private::bindings::policy
             );
 
             $($crate::__export_moment!($moment, $policy, POLICY, Exported);)*
@@ -159,10 +167,12 @@ macro_rules! export_strategy {
 
             impl $crate::__private::bindings::strategy::Guest for Exported {
                 fn describe() -> $crate::Description {
+                    $crate::__private::begin();
                     <$strategy as $crate::Strategy>::describe()
                 }
 
                 fn configure(config: ::std::string::String) -> ::core::result::Result<(), ::std::string::String> {
+                    $crate::__private::begin();
                     let done = STRATEGY.set(<$strategy as $crate::Strategy>::configure(&config)?);
                     $crate::__private::seal();
                     done
@@ -203,10 +213,12 @@ macro_rules! export_sink {
 
             impl $crate::__private::bindings::sink::Guest for Exported {
                 fn describe() -> $crate::Description {
+                    $crate::__private::begin();
                     <$sink as $crate::Sink>::describe()
                 }
 
                 fn configure(config: ::std::string::String) -> ::core::result::Result<(), ::std::string::String> {
+                    $crate::__private::begin();
                     let done = SINK.set(<$sink as $crate::Sink>::configure(&config)?);
                     $crate::__private::seal();
                     done

@@ -59,7 +59,8 @@
 //! Invariants:
 //! - the types are plain data, the same on every target, so a policy is unit-tested natively, without wasm;
 //! - on other targets than wasm the macros only check that the type implements what they name;
-//! - a guest built on this crate imports no function unless it calls [`log`] or a [`capability`], or is a strategy;
+//! - a guest built on this crate imports no function unless it calls [`log`] or a [`capability`], has the feature `panic-message` (its
+//!   panics then say in the log why), or is a strategy;
 //! - `configure` runs once and the host keeps a snapshot of the memory after it: parse and index there, because every
 //!   call starts from that memory and what it writes is thrown away.
 //!
@@ -79,17 +80,19 @@ mod decision;
 mod export;
 pub mod log;
 mod moments;
+#[cfg(all(target_arch = "wasm32", feature = "panic-message"))]
+mod panic;
 mod sink;
 mod strategy;
 
-pub use bindings::beadle::plugin::types::{
-    Access, Call, Channel, Command, Decision, Description, Effect, Mediation, Parse, PathUse, Redirect, Session, ToolKind, Usage, Want,
-    Word,
-};
 pub use bindings::judge_attempt::exports::beadle::plugin::judge_attempt::{Attempt, Verdict};
 pub use bindings::judge_prompt::exports::beadle::plugin::judge_prompt::{Answer as PromptAnswer, Prompt};
 pub use bindings::judge_result::exports::beadle::plugin::judge_result::{Answer as ResultAnswer, ToolResult};
 pub use bindings::judge_session::exports::beadle::plugin::judge_session::{Answer as SessionAnswer, Start, Tightened};
+pub use bindings::policy::beadle::plugin::types::{
+    Access, Call, Channel, Command, Decision, Description, Effect, Mediation, Parse, PathUse, Redirect, Session, ToolKind, Usage, Want,
+    Word,
+};
 pub use bindings::sink::exports::beadle::plugin::audit::{Batch, Event, Outcome, Poison};
 pub use bindings::strategy::beadle::plugin::transcript::{Entry, Kind, Role};
 pub use bindings::strategy::exports::beadle::plugin::compaction::{Budget, Edit, Replacement, Span, Summary, Truncation};
@@ -122,5 +125,5 @@ pub mod __private {
     }
     #[cfg(target_arch = "wasm32")]
     pub use crate::bindings::strategy::beadle::plugin::transcript::Transcript as Lent;
-    pub use crate::export::{Slot, seal};
+    pub use crate::export::{Slot, begin, seal};
 }

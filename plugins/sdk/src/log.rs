@@ -3,12 +3,12 @@
 //! The host limits rate and length and shows the lines with the plugin's name. Natively (in unit tests) lines are
 //! dropped: what a policy has to say belongs in its decision.
 
-pub use crate::bindings::beadle::plugin::log::Level;
+pub use crate::bindings::policy::beadle::plugin::log::Level;
 
 /// Writes one line at this level.
 pub fn write(level: Level, message: &str) {
     #[cfg(target_arch = "wasm32")]
-    crate::bindings::beadle::plugin::log::log(level, message);
+    crate::bindings::policy::beadle::plugin::log::log(level, message);
     #[cfg(not(target_arch = "wasm32"))]
     let _ = (level, message);
 }

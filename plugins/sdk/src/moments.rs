@@ -164,7 +164,8 @@ mod tests {
             replaceable: true,
             at_ms: 0,
         };
-        assert_eq!(result.redacted("S3", "[key]").as_deref(), Some(r#"{"list":["[key]",1],"ok":true,"stdout":"key=[key] and [key]"}"#));
+        let out: serde_json::Value = serde_json::from_str(&result.redacted("S3", "[key]").unwrap()).unwrap();
+        assert_eq!(out, serde_json::json!({"stdout": "key=[key] and [key]", "list": ["[key]", 1], "ok": true}));
         assert_eq!(result.redacted("none", "x"), None);
         assert_eq!(result.redacted("", "x"), None);
     }

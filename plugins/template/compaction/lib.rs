@@ -41,11 +41,11 @@ impl Strategy for {{Type}} {
                 break;
             }
             start += page.len() as u32;
-            results.extend(page.into_iter().filter(|e| e.kind == Kind::ToolResult && !e.pinned));
+            results.extend(page.into_iter().filter(|e| e.kind == Kind::ToolResult));
         }
         let old = results.len().saturating_sub(self.keep);
         let (mut used, mut edits) = (budget.used, Vec::new());
-        for entry in results.into_iter().take(old) {
+        for entry in results.into_iter().take(old).filter(|e| !e.pinned) {
             if used <= budget.target {
                 break;
             }

@@ -40,11 +40,7 @@ pub fn initialize(callbacks: Callbacks) -> Vec<u8> {
 
 /// A user message; what policies add follows the user's words as blocks of its own.
 pub fn prompt(text: &str, context: &[PromptContext]) -> Vec<u8> {
-    let added = context.iter().map(|c| {
-        let from: String = c.policy.chars().filter(|c| !matches!(c, '<' | '>' | '"') && !c.is_control()).collect();
-        let body = c.text.replace("</session-host-context", "<\\/session-host-context");
-        json!({"type": "text", "text": format!("<session-host-context policy=\"{from}\">\n{body}\n</session-host-context>")})
-    });
+    let added = context.iter().map(|c| json!({"type": "text", "text": added(c)}));
     let content: Vec<Value> = std::iter::once(json!({"type": "text", "text": text})).chain(added).collect();
     frame(&json!({
         "type": "user",
@@ -52,6 +48,13 @@ pub fn prompt(text: &str, context: &[PromptContext]) -> Vec<u8> {
         "parent_tool_use_id": null,
         "session_id": "",
     }))
+}
+
+/// What a policy adds to a prompt, so that it cannot be taken for the user's own words or another policy's.
+pub fn added(c: &PromptContext) -> String {
+    let from: String = c.policy.chars().filter(|c| !matches!(c, '<' | '>' | '"') && !c.is_control()).collect();
+    let body = c.text.replace("</session-host-context", "<\\/session-host-context");
+    format!("<session-host-context policy=\"{from}\">\n{body}\n</session-host-context>")
 }
 
 /// The answer to a `can_use_tool` request, or to the callback before it. The input is always stated, so that what runs is what was judged.

@@ -10,6 +10,8 @@
 //!
 //! As seen on 2.1.197. Called by the driver.
 
+pub mod cut;
+
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};

@@ -4,7 +4,8 @@
 //! - a payload that is not exactly understood is an error, which the client turns into *blocked*;
 //! - a denial is exit code 2 with the reason on standard error: it blocks even when every byte of the reason is lost, where a
 //!   denial in JSON that is cut short would let the call run;
-//! - never `"continue": false` (the tool still runs), never a shape of another event.
+//! - never `"continue": false` (before a call the tool still runs, after a failed one the model still sees its message: tried), never a
+//!   shape of another event.
 //!
 //! Called by the driver.
 
@@ -12,10 +13,11 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::answer;
 use super::json;
 use super::read::{ID_MAX, id, plain, ran, text};
 use crate::agent::hook::{Hook, HookAnswer, HookAsked, HookEvent, HookReply};
-use crate::agent::{Output, Turn};
+use crate::agent::{Output, ShownResult, Turn};
 use crate::model::TranscriptNamed;
 
 /// Exit code that blocks a tool call.
@@ -62,8 +64,8 @@ fn event(name: &str, v: &Map<String, Value>) -> Result<HookEvent, String> {
             let call_id = optional(v, "tool_use_id")?;
             HookEvent::Asked(HookAsked { call_id, tool, input: input.clone(), sub_agent: optional(v, "agent_id")? })
         }
-        "PostToolUse" => result(v, false, v.get("tool_response").map(response).unwrap_or_default())?,
-        "PostToolUseFailure" => result(v, true, text(v, "error").unwrap_or_default())?,
+        "PostToolUse" => result(v, false, v.get("tool_response").map(response).unwrap_or_default(), "tool_response")?,
+        "PostToolUseFailure" => result(v, true, text(v, "error").unwrap_or_default(), "error")?,
         "SubagentStart" => HookEvent::Said(vec![Output::SubAgent {
             call_id: None,
             agent_type: text(v, "agent_type").unwrap_or_else(|| "unknown".to_owned()),
@@ -92,14 +94,25 @@ fn optional(v: &Map<String, Value>, key: &str) -> Result<Option<String>, String>
     }
 }
 
-fn result(v: &Map<String, Value>, is_error: bool, content: String) -> Result<HookEvent, String> {
+fn result(v: &Map<String, Value>, is_error: bool, content: String, key: &str) -> Result<HookEvent, String> {
     let call_id = id(v, "tool_use_id").ok_or("tool_use_id is missing")?;
     let ran = ran(is_error, &content);
-    Ok(HookEvent::Said(vec![Output::ToolResult { call_id, is_error, ran, content, parent_call_id: None }]))
+    let result = ShownResult {
+        request_id: String::new(),
+        call_id: call_id.clone(),
+        tool: id(v, "tool_name").unwrap_or_default(),
+        input: v.get("tool_input").filter(|i| i.is_object()).cloned().unwrap_or_else(|| json!({})),
+        output: v.get(key).cloned().unwrap_or_default(),
+        is_error,
+        duration_ms: v.get("duration_ms").and_then(Value::as_u64),
+        sub_agent: id(v, "agent_id"),
+    };
+    let said = Output::ToolResult { call_id, is_error, ran, content, parent_call_id: None };
+    Ok(HookEvent::Shown { result: Box::new(result), said: Box::new(said) })
 }
 
 /// A shell's output as it was printed; other tools' answers as the agent gives them.
-fn response(v: &Value) -> String {
+pub fn response(v: &Value) -> String {
     match (v.get("stdout").and_then(Value::as_str), v.get("stderr").and_then(Value::as_str)) {
         (Some(out), Some("") | None) => out.to_owned(),
         (Some(out), Some(err)) => format!("{out}\n{err}"),
@@ -117,7 +130,7 @@ pub fn answer(answer: HookAnswer<'_>) -> HookReply {
         if let Some(input) = input {
             o["updatedInput"] = input.clone();
         }
-        HookReply { exit: 0, body: json!({"hookSpecificOutput": o}).to_string().into_bytes() }
+        said(&json!({"hookSpecificOutput": o}))
     };
     match answer {
         HookAnswer::Allow { reason, input } => decision("allow", reason, input),
@@ -126,13 +139,24 @@ pub fn answer(answer: HookAnswer<'_>) -> HookReply {
             let reason = if reason.is_empty() { NO_REASON } else { reason };
             HookReply { exit: BLOCKED, body: format!("{reason}\n").into_bytes() }
         }
+        HookAnswer::Refuse { reason } => HookReply { exit: BLOCKED, body: format!("{reason}\n").into_bytes() },
+        HookAnswer::Context(context) => {
+            let text = context.iter().map(answer::added).collect::<Vec<_>>().join("\n");
+            said(&json!({"hookSpecificOutput": {"hookEventName": "UserPromptSubmit", "additionalContext": text}}))
+        }
+        HookAnswer::Instead(output) => said(&json!({"hookSpecificOutput": {"hookEventName": "PostToolUse", "updatedToolOutput": output}})),
         HookAnswer::Pass => HookReply::default(),
     }
+}
+
+fn said(v: &Value) -> HookReply {
+    HookReply { exit: 0, body: v.to_string().into_bytes() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::PromptContext;
     use proptest::prelude::*;
 
     fn payload(name: &str, more: Value) -> Vec<u8> {
@@ -166,18 +190,24 @@ mod tests {
         assert_eq!((a.call_id.as_deref(), a.tool.as_str(), a.sub_agent.as_deref()), (Some("t"), "Bash", Some("a")));
         assert_eq!(event_of("SessionStart", json!({"source": "resume"})), HookEvent::Started { source: "resume".into(), model: None });
         assert_eq!(event_of("UserPromptSubmit", json!({"prompt": "hi"})), HookEvent::Prompt { text: "hi".into() });
-        let ran = |out: &str, is_error| {
-            HookEvent::Said(vec![Output::ToolResult {
+        let ran = |out: &str, is_error, tool: &str, output: Value| HookEvent::Shown {
+            result: Box::new(ShownResult {
+                request_id: String::new(),
                 call_id: "t".into(),
+                tool: tool.into(),
+                input: json!({}),
+                output,
                 is_error,
-                ran: true,
-                content: out.into(),
-                parent_call_id: None,
-            }])
+                duration_ms: None,
+                sub_agent: None,
+            }),
+            said: Box::new(Output::ToolResult { call_id: "t".into(), is_error, ran: true, content: out.into(), parent_call_id: None }),
         };
         let response = json!({"stdout": "out", "stderr": "", "interrupted": false});
-        assert_eq!(event_of("PostToolUse", json!({"tool_name": "Bash", "tool_use_id": "t", "tool_response": response})), ran("out", false));
-        assert_eq!(event_of("PostToolUseFailure", json!({"tool_use_id": "t", "error": "Exit code 1"})), ran("Exit code 1", true));
+        let shown = event_of("PostToolUse", json!({"tool_name": "Bash", "tool_use_id": "t", "tool_response": response}));
+        assert_eq!(shown, ran("out", false, "Bash", response));
+        let failed = event_of("PostToolUseFailure", json!({"tool_use_id": "t", "error": "Exit code 1"}));
+        assert_eq!(failed, ran("Exit code 1", true, "", json!("Exit code 1")));
         let HookEvent::Said(said) = event_of("Stop", json!({"last_assistant_message": "Done."})) else { panic!("a turn") };
         assert!(matches!(&said[..], [Output::Replied { .. }, Output::TurnEnded(_)]));
         assert_eq!(event_of("SessionEnd", json!({"reason": "clear"})), HookEvent::Ended { reason: "clear".into() });
@@ -228,6 +258,24 @@ mod tests {
         let v: Value = serde_json::from_slice(&answer(HookAnswer::Ask { reason: "?" }).body).expect("json");
         assert_eq!(v["hookSpecificOutput"]["permissionDecision"], "ask");
         assert!(v["hookSpecificOutput"].get("updatedInput").is_none());
+    }
+
+    #[test]
+    fn prompts_and_results_are_answered_in_the_shape_of_their_event() {
+        let of = |a| {
+            let r = answer(a);
+            (r.exit, serde_json::from_slice::<Value>(&r.body).ok())
+        };
+        assert_eq!(answer(HookAnswer::Refuse { reason: "no" }), HookReply { exit: 2, body: b"no\n".to_vec() });
+        let context = [PromptContext { policy: "house".into(), text: "be brief".into() }];
+        let (exit, said) = of(HookAnswer::Context(&context));
+        let said = said.expect("json");
+        assert_eq!((exit, &said["hookSpecificOutput"]["hookEventName"]), (0, &json!("UserPromptSubmit")));
+        let text = said["hookSpecificOutput"]["additionalContext"].as_str().expect("a text");
+        assert!(text.contains("be brief") && text.contains("policy=\"house\""), "{text}");
+        let new = json!({"stdout": "[redacted]"});
+        let said = json!({"hookSpecificOutput": {"hookEventName": "PostToolUse", "updatedToolOutput": new}});
+        assert_eq!(of(HookAnswer::Instead(&new)), (0, Some(said)));
     }
 
     proptest! {

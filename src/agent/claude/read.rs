@@ -430,8 +430,10 @@ fn usage(u: &Map<String, Value>) -> Usage {
         output: n("output_tokens"),
         cache_read: n("cache_read_input_tokens"),
         cache_write: n("cache_creation_input_tokens"),
+        cache_write_1h: u.get("cache_creation").and_then(|c| c.get("ephemeral_1h_input_tokens")).and_then(Value::as_u64).unwrap_or(0),
         reasoning: None,
     }
+    .capped()
 }
 
 /// A non-empty string of at most [`ID_MAX`] bytes.

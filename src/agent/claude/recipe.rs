@@ -206,7 +206,7 @@ pub fn launch(r: &LaunchRequest) -> Result<Launch, Error> {
     .map(String::from)
     .to_vec();
     args.push(format!("--settings={settings}"));
-    args.push(format!("--session-id={}", r.agent_session_id));
+    args.push(format!("{}={}", if r.goes_on { "--resume" } else { "--session-id" }, r.agent_session_id));
     if let Some(servers) = &r.mcp_config {
         args.push(format!("--mcp-config={servers}"));
     }

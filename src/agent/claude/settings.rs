@@ -27,7 +27,7 @@ pub const FILE_MAX: usize = 4 << 20;
 pub const DECIDES: &str = "PreToolUse";
 /// The event with which a conversation begins.
 pub const BEGINS: &str = "SessionStart";
-/// Events that are only recorded.
+/// Events that decide no call: recorded, and answered where policies judge prompts or results. A client that fails lets them pass.
 pub const OBSERVED: &[&str] =
     &["UserPromptSubmit", "PostToolUse", "PostToolUseFailure", "SubagentStart", "PostCompact", "Stop", "SessionEnd"];
 /// The agent's own limit for the hook that decides, in seconds; ours ends before it.

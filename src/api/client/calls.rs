@@ -10,12 +10,14 @@ use hyper::body::Incoming;
 use hyper::{Response, header::HeaderMap};
 
 use super::super::types::{
-    AccountDoc, AccountQuery, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttestationDoc, AttestationRequest,
-    AttestationsQuery, CompactDoc, CompactRequestDoc, ComponentDoc, ENDED_HEADER, EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc,
-    LogsQuery, NEXT_HEADER, OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PluginActRequest, PluginAddRequest,
-    PluginDoc, PluginLogDoc, PluginLogsQuery, PluginLookDoc, PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, RemoveQuery, RuleDoc,
-    RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest,
-    VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    AccountDoc, AccountQuery, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttemptsDoc, AttemptsQuery, AttestationDoc,
+    AttestationRequest, AttestationsQuery, CheckpointDoc, CheckpointRequest, CompactDoc, CompactRequestDoc, ComponentDoc, ENDED_HEADER,
+    EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc, KeptLogsQuery, KeptProgramDoc, LedgerDoc, LedgerQuery, LogsQuery, NEXT_HEADER,
+    OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PauseRequest, PluginActRequest, PluginAddRequest, PluginDoc,
+    PluginLogDoc, PluginLogsQuery, PluginLookDoc, PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, ReloadDoc, RemoveQuery,
+    ResumeRequest, RollbackDoc, RollbackRequest, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDetailDoc, SessionDoc,
+    SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
+    WriteRequest, WroteDoc,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -46,6 +48,11 @@ impl Client {
         self.get(&session_path(id, "")).await
     }
 
+    /// The same with what lies around it.
+    pub async fn session_detail(&self, id: &str) -> Result<SessionDetailDoc> {
+        self.get(&session_path(id, "")).await
+    }
+
     pub async fn remove(&self, id: &str, force: bool) -> Result<SessionDoc> {
         let path = format!("{}{}", session_path(id, ""), query(&RemoveQuery { force })?);
         self.call(Method::DELETE, &path, Bytes::new()).await
@@ -63,8 +70,28 @@ impl Client {
         self.post(&session_path(id, "/stop"), &request).await
     }
 
+    pub async fn pause(&self, id: &str, request: &PauseRequest) -> Result<SessionDoc> {
+        self.post(&session_path(id, "/pause"), request).await
+    }
+
+    pub async fn resume(&self, id: &str) -> Result<SessionDoc> {
+        self.post(&session_path(id, "/resume"), &ResumeRequest {}).await
+    }
+
     pub async fn events(&self, id: &str, wanted: &EventsQuery) -> Result<Page<EventDoc>> {
         self.get(&format!("{}{}", session_path(id, "/events"), query(wanted)?)).await
+    }
+
+    pub async fn attempts(&self, id: &str, wanted: AttemptsQuery) -> Result<AttemptsDoc> {
+        self.get(&format!("{}{}", session_path(id, "/attempts"), query(&wanted)?)).await
+    }
+
+    pub async fn checkpoint(&self, id: &str) -> Result<CheckpointDoc> {
+        self.post(&session_path(id, "/checkpoint"), &CheckpointRequest {}).await
+    }
+
+    pub async fn roll_back(&self, request: &RollbackRequest) -> Result<RollbackDoc> {
+        self.post("/v1/rollback", request).await
     }
 
     pub async fn processes(&self, id: &str) -> Result<Page<ProcessDoc>> {
@@ -107,6 +134,11 @@ impl Client {
         }
     }
 
+    /// Writes to a session that other programs write; safe to repeat where the writes have keys.
+    pub async fn write(&self, request: &WriteRequest) -> Result<WroteDoc> {
+        self.post("/v1/writes", request).await
+    }
+
     pub async fn account(&self, id: &str, wanted: &AccountQuery) -> Result<AccountDoc> {
         self.get(&format!("{}{}", session_path(id, "/account"), query(wanted)?)).await
     }
@@ -117,10 +149,19 @@ impl Client {
 
     /// Copies the session's log, one JSON event a line, to `out`.
     pub async fn export(&self, id: &str, out: &mut dyn Write) -> Result<()> {
-        let response: Response<Incoming> = self.send(Method::GET, &session_path(id, "/export"), Bytes::new(), None, None).await?;
+        self.copy(&session_path(id, "/export"), out).await
+    }
+
+    /// Copies the agent's record as it was before a compaction, named by its event, to `out`.
+    pub async fn original(&self, id: &str, seq: u64, out: &mut dyn Write) -> Result<()> {
+        self.copy(&session_path(id, &format!("/compactions/{seq}/original")), out).await
+    }
+
+    pub(super) async fn copy(&self, path: &str, out: &mut dyn Write) -> Result<()> {
+        let response: Response<Incoming> = self.send(Method::GET, path, Bytes::new(), None, None).await?;
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|e| Error::Broken(format!("the export is not whole: {e}")))?;
+            let frame = frame.map_err(|e| Error::Broken(format!("the answer is not whole: {e}")))?;
             if let Some(data) = frame.data_ref() {
                 out.write_all(data).map_err(Error::Output)?;
             }
@@ -131,6 +172,11 @@ impl Client {
     pub async fn plugin_logs(&self, id: &str, policy: Option<&str>) -> Result<Page<PluginLogDoc>> {
         let path = format!("{}{}", session_path(id, "/plugin-logs"), query(&PluginLogsQuery { policy: policy.map(str::to_owned) })?);
         self.get(&path).await
+    }
+
+    /// What is kept of a plugin's log behind a number.
+    pub async fn kept_plugin_logs(&self, name: &str, after: u64, limit: Option<u64>) -> Result<PluginLogDoc> {
+        self.get(&format!("/v1/plugins/{}/logs{}", escape(name), query(&KeptLogsQuery { after: Some(after), limit })?)).await
     }
 
     pub async fn rules(&self, session: Option<&str>) -> Result<Page<RuleDoc>> {
@@ -187,8 +233,16 @@ impl Client {
         self.get("/v1/host").await
     }
 
+    pub async fn reload(&self) -> Result<ReloadDoc> {
+        self.call(Method::POST, "/v1/host/reload", Bytes::new()).await
+    }
+
     pub async fn shutdown(&self) -> Result<HostDoc> {
         self.call(Method::POST, "/v1/host/shutdown", Bytes::new()).await
+    }
+
+    pub async fn keep_program(&self) -> Result<KeptProgramDoc> {
+        self.call(Method::POST, "/v1/host/keep", Bytes::new()).await
     }
 
     /// Hands a component over; nothing is installed by it.
@@ -234,6 +288,10 @@ impl Client {
 
     pub async fn stats(&self, wanted: &StatsQuery) -> Result<StatsDoc> {
         self.get(&format!("/v1/stats{}", query(wanted)?)).await
+    }
+
+    pub async fn ledger(&self, wanted: &LedgerQuery) -> Result<LedgerDoc> {
+        self.get(&format!("/v1/ledger{}", query(wanted)?)).await
     }
 
     pub async fn trusted(&self) -> Result<Page<TrustDoc>> {

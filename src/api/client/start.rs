@@ -32,12 +32,19 @@ const MARKER: &str = "BEADLE_SESSION";
 
 /// Starts it and waits until it listens. Refused inside a session, where it would be part of the session's own tree.
 pub async fn daemon(folders: &Folders) -> Result<UnixStream> {
+    let program = std::env::current_exe().map_err(|e| not_started(folders, Duration::ZERO, &format!(": {e}")))?;
+    daemon_of(folders, &program, &mut None).await
+}
+
+/// The same with another executable; the process that was started last is put into `started`, whether it came up or not.
+pub async fn daemon_of(folders: &Folders, program: &Path, started: &mut Option<Child>) -> Result<UnixStream> {
     if std::env::var_os(MARKER).is_some() {
         let source = std::io::Error::other("none is started from inside a session");
         return Err(Error::Unreachable { socket: folders.socket(), source });
     }
     folders.create()?;
-    let mut child = spawn(folders).map_err(|e| not_started(folders, START_DEADLINE, &format!(": {e}")))?;
+    let child = spawn(folders, program).map_err(|e| not_started(folders, START_DEADLINE, &format!(": {e}")))?;
+    let mut child = started.insert(child);
     let begun = Instant::now();
     let mut ended = None;
     loop {
@@ -61,7 +68,7 @@ pub async fn daemon(folders: &Folders) -> Result<UnixStream> {
             if !recent(&folders.log_file()).contains(IN_USE) {
                 return Err(not_started(folders, begun.elapsed(), &format!(": it ended with {status}{}", tail(&folders.log_file()))));
             }
-            child = spawn(folders).map_err(|e| not_started(folders, begun.elapsed(), &format!(": {e}")))?;
+            child = started.insert(spawn(folders, program).map_err(|e| not_started(folders, begun.elapsed(), &format!(": {e}")))?);
             ended = None;
         }
         tokio::time::sleep(RETRY).await;
@@ -72,11 +79,11 @@ fn not_started(folders: &Folders, waited: Duration, detail: &str) -> Error {
     Error::NotStarted { seconds: waited.as_secs(), detail: detail.to_owned(), log: folders.log_file() }
 }
 
-fn spawn(folders: &Folders) -> std::io::Result<Child> {
+fn spawn(folders: &Folders, program: &Path) -> std::io::Result<Child> {
     close_on_exec();
     // What it says before its own log is open, and a panic, land there too.
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folders.log_file())?;
-    Command::new(std::env::current_exe()?)
+    Command::new(program)
         .args(["daemon", "--detach"])
         .env_clear()
         .envs(environment(std::env::vars_os()))

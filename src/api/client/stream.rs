@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
 
-use super::super::types::{ANSWER_MAX, ApprovalDoc, ApprovalsQuery, EventDoc, EventsQuery, Problem, SSE_TYPE, SessionDoc};
+use super::super::types::{ANSWER_MAX, ApprovalDoc, ApprovalsQuery, EventDoc, EventsQuery, MissedDoc, Problem, SSE_TYPE, SessionDoc};
 use super::{Client, Error, Result, SseReader, escape, query};
 
 /// Silence after which the link counts as dead; the server speaks every 15 s.
@@ -27,6 +27,8 @@ pub enum Item {
     Approval(Box<ApprovalDoc>),
     /// All that wait were given; what follows are changes.
     Ready,
+    /// Events that are not given.
+    Missed(MissedDoc),
 }
 
 /// Events as they are appended. Dropping it ends the stream.
@@ -36,6 +38,7 @@ pub struct EventStream {
     path: String,
     again: String,
     last_id: Option<String>,
+    is_of_all: bool,
     body: Option<Incoming>,
     reader: SseReader,
     done: bool,
@@ -46,19 +49,26 @@ impl Client {
     pub async fn stream(&self, session: Option<&str>, query: EventsQuery) -> Result<EventStream> {
         let path = session.map_or_else(|| "/v1/events".to_owned(), |id| format!("/v1/sessions/{}/events", escape(id)));
         let again = EventsQuery { from: None, tail: None, ..query.clone() };
-        self.open(format!("{path}{}", super::query(&query)?), format!("{path}{}", super::query(&again)?)).await
+        let (first, again) = (format!("{path}{}", super::query(&query)?), format!("{path}{}", super::query(&again)?));
+        self.open(first, again, None, session.is_none()).await
+    }
+
+    /// Follows all sessions from behind a token, which an event or a [`MissedDoc`] had.
+    pub async fn stream_after(&self, token: &str, query: EventsQuery) -> Result<EventStream> {
+        let path = format!("/v1/events{}", super::query(&EventsQuery { from: None, tail: None, ..query })?);
+        self.open(path.clone(), path, Some(token.to_owned()), true).await
     }
 
     /// Follows approvals: those that wait, [`Item::Ready`], then each change.
     pub async fn approval_stream(&self, session: Option<&str>) -> Result<EventStream> {
         let wanted = ApprovalsQuery { session: session.map(str::to_owned), ..ApprovalsQuery::default() };
         let path = format!("/v1/approvals{}", query(&wanted)?);
-        self.open(path.clone(), path).await
+        self.open(path.clone(), path, None, false).await
     }
 
-    async fn open(&self, path: String, again: String) -> Result<EventStream> {
+    async fn open(&self, path: String, again: String, last_id: Option<String>, is_of_all: bool) -> Result<EventStream> {
         let mut stream =
-            EventStream { client: self.clone(), path, again, last_id: None, body: None, reader: SseReader::default(), done: false };
+            EventStream { client: self.clone(), path, again, last_id, is_of_all, body: None, reader: SseReader::default(), done: false };
         stream.connect().await?;
         Ok(stream)
     }
@@ -118,7 +128,11 @@ impl EventStream {
         match event {
             "approval" => Some(serde_json::from_str(data).map(|d| Item::Approval(Box::new(d))).map_err(not_understood)),
             "ready" => Some(Ok(Item::Ready)),
-            "event" => Some(serde_json::from_str(data).map(Item::Event).map_err(not_understood)),
+            "missed" => Some(serde_json::from_str(data).map(Item::Missed).map_err(not_understood)),
+            "event" => {
+                let cursor = self.last_id.clone().filter(|_| self.is_of_all);
+                Some(serde_json::from_str(data).map(|d| Item::Event(EventDoc { cursor, ..d })).map_err(not_understood))
+            }
             "end" => {
                 self.done = true;
                 Some(serde_json::from_str(data).map(|d| Item::End(Box::new(d))).map_err(not_understood))

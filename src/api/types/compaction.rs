@@ -8,7 +8,7 @@ use crate::model::Edit;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CompactRequestDoc {
-    /// A standard strategy's name, or the absolute path of a component.
+    /// The name of a standard or an installed strategy, or the absolute path of a component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<String>,
     /// The strategy's configuration, a JSON object as text.

@@ -55,11 +55,61 @@ pub struct PolicyDoc {
     pub snapshotted: bool,
 }
 
+/// What became of the sessions of the daemon before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RecoveredDoc {
+    pub adopted_count: u64,
+    /// They had ended meanwhile, which is on record now.
+    pub ended_count: u64,
+    /// They could not be adopted and stay as they are in the log.
+    pub failed_count: u64,
+}
+
+/// A copy of the daemon's executable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptProgramDoc {
+    pub path: String,
+}
+
+/// What an executable would find if it became the daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckDoc {
+    pub version: String,
+    /// The schema that it brings the store to.
+    pub schema: i64,
+    /// The schema that the store has; absent where there is no store yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_schema: Option<i64>,
+    /// The policies of the configuration; installed ones are not among them.
+    pub policies: Vec<PolicyDoc>,
+}
+
+/// What became of an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeDoc {
+    pub old_version: String,
+    /// Of the daemon that runs now.
+    pub version: String,
+    pub program: String,
+    pub pid: u32,
+    /// From the old daemon's last answer to the first of the one that runs now.
+    pub gap_ms: u64,
+    pub recovered: RecoveredDoc,
+    /// Why the executable of before runs again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<String>,
+}
+
 /// The daemon about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostDoc {
     pub version: String,
     pub pid: u32,
+    /// The executable's path.
+    #[serde(default)]
+    pub program: String,
+    #[serde(default)]
+    pub recovered: RecoveredDoc,
     pub started_at: String,
     pub data: String,
     pub socket: String,
@@ -72,6 +122,27 @@ pub struct HostDoc {
     /// Ways by which people are told of calls that wait.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<NoticesDoc>,
+}
+
+/// What a new reading of the configuration came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadDoc {
+    pub live_count: u64,
+    /// Live sessions whose policies are not the same as before.
+    pub changed_count: u64,
+    /// Live sessions that keep their chain, because the configuration of their own folder cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptDoc>,
+    /// Settings that differ from those that the daemon was started with, and wait for its restart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub at_restart: Vec<String>,
+}
+
+/// A session that keeps its chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptDoc {
+    pub session: String,
+    pub why: String,
 }
 
 /// What became of notices since the daemon's start.

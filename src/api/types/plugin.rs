@@ -126,6 +126,9 @@ pub enum PluginActRequest {
         /// A version's number or the beginning of its digest; absent: the one before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<String>,
+        /// Although recorded calls would be decided less strictly.
+        #[serde(default)]
+        accept_changes: bool,
     },
 }
 

@@ -22,8 +22,24 @@ pub struct EventsQuery {
     /// Comma-separated event kinds; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kinds: Option<String>,
+    /// Only events of this attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach: Option<Attach>,
+    /// Stream only: farther behind the newest event than this, go to the end and be told what was missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lag: Option<u64>,
+}
+
+/// Events that a follower was not given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissedDoc {
+    /// The token before them: a stream that is opened with it as `Last-Event-ID` gives those that are still there.
+    pub after: String,
+    pub count: u64,
+    /// `lag`: the follower was too slow for its `max_lag`; `gone`: their sessions were removed, or moved out.
+    pub why: String,
 }
 
 /// What an attached reader can do.
@@ -47,6 +63,9 @@ pub struct EventDoc {
     pub prev: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
+    /// Of a stream over all sessions: the token to go on from behind this event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 impl EventDoc {
@@ -71,6 +90,9 @@ pub enum LogStream {
 pub struct LogsQuery {
     #[serde(default)]
     pub stream: LogStream,
+    /// Of which attempt; default: the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
     /// First byte wanted; default 0 (with `tail`: counted from the end).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
@@ -103,6 +125,14 @@ pub struct VerifyDoc {
     pub event_count: u64,
     pub finding_count: u64,
     pub findings: Vec<FindingDoc>,
+    /// Archives that were read on into.
+    #[serde(default)]
+    pub archive_count: u64,
+    /// Events whose bodies were erased in the open: no findings. `erasures` has at most 1,000 of them.
+    #[serde(default)]
+    pub erased_count: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erasures: Vec<super::ErasureDoc>,
     /// The signed head document of this moment: keep it elsewhere for `verify --against`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Value>,

@@ -1,11 +1,15 @@
 //! Sessions: start, list, show, prompt, stop, processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Mediation, Nanousd, Outcome, Session, SessionProgram, Status, Usage, Verdict, format_ms};
+use super::{BriefRequest, QueueRequest, SessionQueueDoc};
+use crate::model::{
+    Actor, AttemptPlan, AttemptScheduled, AttemptsPlanned, Branch, Excerpt, Mediation, Nanousd, Outcome, PauseMode, Reconciliation, Record,
+    Session, SessionProgram, Status, Usage, UsageLimitExceeded, UsageLimits, Verdict, format_ms, usd,
+};
 
 /// Start a session. The caller's own cwd, umask and allow-listed environment travel with it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -35,6 +39,8 @@ pub struct RunRequest {
     pub prompt: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BriefRequest::is_empty")]
+    pub brief: BriefRequest,
     /// Absolute; the only tree the agent may change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_root: Option<String>,
@@ -49,24 +55,19 @@ pub struct RunRequest {
     /// True: the agent waits for further prompts. False: its input is closed when a turn ends and no prompt is queued.
     #[serde(default)]
     pub keep_open: bool,
-}
-
-/// Which sessions to list.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SessionsQuery {
+    /// What it may use; passing a limit ends it with the outcome `budget`.
+    #[serde(default, skip_serializing_if = "UsageLimits::is_empty")]
+    pub limits: UsageLimits,
+    /// Wait in the queue; without it, it starts at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<Status>,
+    pub queue: Option<QueueRequest>,
+    /// Percent of the model's window, 1 to 100, from which on its conversation is compacted between turns; 100 is never. As configured when
+    /// it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<String>,
-    /// `key=value`.
+    pub compact_at: Option<u64>,
+    /// How often it is tried, by whom, and who judges it. Its first tier takes the place of `agent`, `program`, `args` and `model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-    /// `next` of the page before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<String>,
+    pub plan: Option<AttemptPlan>,
 }
 
 /// Money, exact both ways: billionths of a US dollar, and dollars as a decimal string.
@@ -78,9 +79,7 @@ pub struct Money {
 
 impl From<Nanousd> for Money {
     fn from(nanousd: Nanousd) -> Self {
-        let fraction = format!("{:09}", nanousd % 1_000_000_000);
-        let kept = fraction.trim_end_matches('0').len().max(2);
-        Self { nanousd, usd: format!("{}.{}", nanousd / 1_000_000_000, &fraction[..kept]) }
+        Self { nanousd, usd: usd(nanousd).split_off(1) }
     }
 }
 
@@ -105,6 +104,14 @@ pub struct SessionDoc {
     pub write_root: Option<String>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Whose it is, what for, and within which bounds.
+    #[serde(flatten)]
+    pub record: Record,
+    /// The first prompt, shortened, with the digest of the whole where that is a blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<Excerpt>,
+    #[serde(default)]
+    pub created_by: Actor,
     pub created_at: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
@@ -112,6 +119,9 @@ pub struct SessionDoc {
     pub ended_at: Option<String>,
     pub last_activity_at: String,
     pub attempt: u32,
+    /// That attempt has not ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_attempt: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,18 +132,37 @@ pub struct SessionDoc {
     pub agent_session_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
+    /// The mode that the agent says it runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permission_mode: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_window: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_used: Option<u64>,
-    pub usage: Usage,
+    /// Percent of the window at which its conversation is compacted; 100 is never, absent as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compact_at: Option<u64>,
+    pub usage: Usage,
+    /// Null where no response had a known price; where `unpriced` names models it is a lower bound.
     pub cost: Option<Money>,
+    /// Responses that are not in `cost`.
     pub unpriced_count: u64,
+    /// Their models, at most 20.
+    #[serde(default)]
+    pub unpriced: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_cost: Option<Money>,
+    /// How the agent's own total stood to ours when its newest turn ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconciled: Option<Reconciliation>,
+    /// What it may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<UsageLimits>,
+    /// The limit that it passed first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exceeded: Option<UsageLimitExceeded>,
     pub turn_count: u64,
     pub call_count: u64,
     pub allowed_count: u64,
@@ -141,6 +170,11 @@ pub struct SessionDoc {
     pub asked_count: u64,
     pub rewritten_count: u64,
     pub waiting_count: u64,
+    /// Questions that people answered, and that nobody answered in time.
+    #[serde(default)]
+    pub answered_count: u64,
+    #[serde(default)]
+    pub expired_count: u64,
     pub breach_count: u64,
     pub plugin_failure_count: u64,
     /// Results that a policy flagged.
@@ -150,7 +184,62 @@ pub struct SessionDoc {
     pub verdict: Option<Verdict>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_text: Option<String>,
+    /// How often it is tried, by whom, and who judges it; absent where it is tried once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<AttemptsPlanned>,
+    /// The attempt that is to come, while none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled: Option<AttemptScheduled>,
+    /// The attempt that `run --restart` led to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarted: Option<u32>,
+    /// Attempts that were taken back; what they used stays in every sum.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub rolled_back: BTreeSet<u32>,
+    /// Its time in the queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<SessionQueueDoc>,
+    /// How, why and since when it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseDoc>,
+    /// The report that it left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
+    /// Sessions that went on from this one, the newest 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub branches: Vec<Branch>,
+    #[serde(default, skip_serializing_if = "no_tasks")]
+    pub task_open_count: u64,
+    #[serde(default, skip_serializing_if = "no_tasks")]
+    pub task_closed_count: u64,
+    /// Why it ended so, where that is not plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<String>,
+    /// Writes that its writers gave up, because they must not block: they are in no log.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub writes_lost: u64,
     pub last_seq: u64,
+}
+
+// why by reference: serde calls it so.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// A pause under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseDoc {
+    /// `hold`, `freeze`, or `away` (put away at a question, or between turns).
+    pub mode: PauseMode,
+    pub at: String,
+    pub reason: String,
+}
+
+// why by reference: serde calls it so.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn no_tasks(n: &u64) -> bool {
+    *n == 0
 }
 
 impl From<&Session> for SessionDoc {
@@ -168,23 +257,33 @@ impl From<&Session> for SessionDoc {
             cwd: s.cwd.clone(),
             write_root: s.write_root.clone(),
             labels: s.labels.clone(),
+            record: (*s.record).clone(),
+            prompt: s.prompt.clone(),
+            created_by: s.created_by.clone(),
             created_at: format_ms(s.created_at),
             started_at: s.started_at.map(format_ms),
             ended_at: s.ended_at.map(format_ms),
             last_activity_at: format_ms(s.last_activity_at),
             attempt: s.attempt,
+            in_attempt: s.in_attempt,
             pid: s.pid,
             exit_code: s.exit_code,
             signal: s.signal,
             agent_session_id: s.agent_session_id.clone(),
             agent_version: s.agent_version.clone(),
+            permission_mode: s.permission_mode.clone(),
             model: s.model.clone(),
             context_window: s.context_window,
             context_used: s.context_used,
+            compact_at: s.compact_at,
             usage: s.usage,
             cost: s.cost.map(Money::from),
             unpriced_count: s.unpriced,
+            unpriced: s.unpriced_models.clone(),
             agent_cost: s.agent_cost.map(Money::from),
+            reconciled: s.reconciled.clone(),
+            limits: s.limits,
+            exceeded: s.exceeded.clone(),
             turn_count: s.turns,
             call_count: s.calls,
             allowed_count: s.allowed,
@@ -192,11 +291,25 @@ impl From<&Session> for SessionDoc {
             asked_count: s.asked,
             rewritten_count: s.rewritten,
             waiting_count: s.waiting,
+            answered_count: s.answered,
+            expired_count: s.expired,
             breach_count: s.breaches,
             plugin_failure_count: s.plugin_failures,
             flagged_count: s.flagged,
             verdict: s.verdict.clone(),
             last_text: s.last_text.clone(),
+            planned: s.planned.clone(),
+            scheduled: s.scheduled.clone(),
+            restarted: s.restarted,
+            rolled_back: s.rolled_back.clone(),
+            queue: s.queue.as_deref().map(|q| SessionQueueDoc::of(q, s)),
+            pause: s.pause.as_ref().map(|p| PauseDoc { mode: p.mode, at: format_ms(p.at), reason: p.reason.clone() }),
+            report: s.report.clone(),
+            branches: s.branches.clone(),
+            task_open_count: s.tasks_open,
+            task_closed_count: s.tasks_closed,
+            end_reason: s.end_reason.clone(),
+            writes_lost: s.writes_lost,
             last_seq: s.last_seq,
         }
     }

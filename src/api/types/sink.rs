@@ -21,6 +21,9 @@ pub struct SinkDoc {
     pub mode: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// The component of a plugin, once it is loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<SinkPluginDoc>,
     pub cursor: SinkCursor,
     pub lag_events: u64,
     pub lag_ms: u64,
@@ -37,6 +40,14 @@ pub struct SinkDoc {
     /// Absent when no try is waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try_at: Option<String>,
+}
+
+/// Who a component says it is, and BLAKE3 of it, hex.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkPluginDoc {
+    pub name: String,
+    pub version: String,
+    pub digest: String,
 }
 
 /// Everything up to here is done with.

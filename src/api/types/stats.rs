@@ -1,10 +1,11 @@
 //! Totals over sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::Money;
+use crate::model::ledger::UNPRICED_MAX;
 use crate::model::{Session, Usage};
 
 /// Most sessions that are added up, newest first; with more the answer says `truncated`.
@@ -19,6 +20,9 @@ pub struct StatsQuery {
     /// RFC 3339: sessions created at or after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// RFC 3339: sessions created before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// `key=value`.
@@ -26,7 +30,7 @@ pub struct StatsQuery {
     pub label: Option<String>,
 }
 
-/// Sums over some sessions. `cost` is absent where no response had a known price; `unpriced_count` responses are not in it.
+/// Sums over some sessions. `cost` is null where no response had a known price; where `unpriced` names models it is a lower bound.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Sums {
     pub session_count: u64,
@@ -38,10 +42,18 @@ pub struct Sums {
     pub rewritten_count: u64,
     pub breach_count: u64,
     pub plugin_failure_count: u64,
+    /// Writes of other programs that their emitters gave up.
+    #[serde(default)]
+    pub writes_lost_count: u64,
+    /// Sessions with an attempt that was taken back. Marked, not left out: what they used was used.
+    #[serde(default)]
+    pub rolled_back_count: u64,
     pub usage: Usage,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Money>,
+    /// Responses that are not in `cost`.
     pub unpriced_count: u64,
+    /// Their models, at most 20.
+    pub unpriced: BTreeSet<String>,
     /// From start to end, of those that have not ended until now.
     pub duration_ms: u64,
 }
@@ -51,6 +63,8 @@ pub struct Sums {
 pub struct StatsDoc {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
     #[serde(flatten)]
     pub all: Sums,
     pub waiting_count: u64,
@@ -73,12 +87,19 @@ impl Sums {
         self.rewritten_count += s.rewritten;
         self.breach_count += s.breaches;
         self.plugin_failure_count += s.plugin_failures;
+        self.writes_lost_count = self.writes_lost_count.saturating_add(s.writes_lost);
+        self.rolled_back_count += u64::from(!s.rolled_back.is_empty());
         self.usage = self.usage.plus(s.usage);
         if let Some(cost) = s.cost {
-            let sum = self.cost.as_ref().map_or(0, |m| m.nanousd).saturating_add(cost);
-            self.cost = Some(Money::from(sum));
+            match self.cost.as_ref().map_or(0, |m| m.nanousd).checked_add(cost) {
+                Some(sum) => self.cost = Some(Money::from(sum)),
+                None => self.unpriced_count += 1,
+            }
         }
         self.unpriced_count += s.unpriced;
+        let room = UNPRICED_MAX.saturating_sub(self.unpriced.len());
+        let new: Vec<String> = s.unpriced_models.difference(&self.unpriced).take(room).cloned().collect();
+        self.unpriced.extend(new);
         let span = s.started_at.map_or(0, |from| s.ended_at.unwrap_or(now).saturating_sub(from));
         self.duration_ms = self.duration_ms.saturating_add(u64::try_from(span).unwrap_or(0));
     }
@@ -108,7 +129,7 @@ fn row<'a>(rows: &'a mut BTreeMap<String, Sums>, name: &str) -> &'a mut Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Actor, Envelope, Mediation, Outcome, SessionCreated, SessionId, Status};
+    use crate::model::{Actor, Envelope, Mediation, Outcome, Record, SessionCreated, SessionId, Status};
 
     fn session(agent: &str, cost: Option<u64>) -> Session {
         let created = SessionCreated {
@@ -126,6 +147,8 @@ mod tests {
             created_by: Actor::host(),
             unsafe_args: vec![],
             beadle_version: "1".into(),
+            prompt: None,
+            record: Record::default(),
             program: None,
         };
         let id = SessionId::parse("s-1-aaaaa").unwrap();

@@ -12,7 +12,7 @@ pub struct CompactArgs {
     /// Session id, a unique beginning of it, or a name
     #[arg(value_parser = session_id, required = true)]
     pub session: Option<String>,
-    /// mask-observations, drop-oldest, structured-summary, or a component's path
+    /// mask-observations, drop-oldest, structured-summary, an installed one (`beadle plugin ls`), or a component's path
     #[arg(long, value_name = "NAME|FILE.wasm")]
     pub strategy: Option<String>,
     /// The strategy's settings, a JSON object
@@ -41,6 +41,21 @@ pub enum Unpin {
 pub enum CompactVerb {
     /// Score strategies on recorded conversations
     Bench(CompactBenchArgs),
+    /// What was compacted of a session, and the conversation as it was before
+    Show(CompactShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CompactShowArgs {
+    /// Session id, a unique beginning of it, or a name
+    #[arg(value_parser = session_id)]
+    pub session: String,
+    /// Print the agent's record as it was before, without secrets
+    #[arg(long)]
+    pub original: bool,
+    /// The compaction with this event; the newest when left out
+    #[arg(long, value_name = "SEQ", requires = "original")]
+    pub seq: Option<u64>,
 }
 
 #[derive(Debug, Args)]

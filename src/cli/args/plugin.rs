@@ -20,7 +20,7 @@ pub enum PluginVerb {
     Bench(BenchArgs),
     /// Watch a project: build at each change, judge recorded calls and cases anew, say what is different
     Dev(DevArgs),
-    /// Print what the plugins of a live session have logged
+    /// Print what a plugin has logged, over all sessions, ended ones too; or what the plugins of one live session have
     Logs(PluginLogsArgs),
     /// Show all about a component: who it is, digest, sizes, how it runs
     Inspect(CheckArgs),
@@ -122,12 +122,18 @@ pub struct DevArgs {
 
 #[derive(Debug, Args)]
 pub struct PluginLogsArgs {
-    /// Session id, a unique beginning of it, or a name
-    #[arg(value_parser = crate::cli::args_check::session_id)]
-    pub session: String,
-    /// Only the policy of this name in the configuration
+    /// Name of a plugin or policy; else a live session: its id, a unique beginning of that, or its name
+    #[arg(value_name = "NAME|SESSION", value_parser = crate::cli::args_check::session_id)]
+    pub name: String,
+    /// Of a session: only the policy of this name
     #[arg(short, long, value_name = "NAME")]
     pub policy: Option<String>,
+    /// Go on with what is logged from now on
+    #[arg(short, long, conflicts_with = "policy")]
+    pub follow: bool,
+    /// Only the newest so many lines, at most 1000
+    #[arg(short = 'n', long, value_name = "LINES", default_value_t = 1000)]
+    pub tail: u64,
 }
 
 fn calls(text: &str) -> Result<usize, String> {

@@ -48,6 +48,9 @@ pub enum PluginLifeVerb {
         /// Its number, or the beginning of its digest
         #[arg(long, value_name = "VERSION")]
         to: Option<String>,
+        /// Although recorded calls would be decided less strictly
+        #[arg(long)]
+        accept_changes: bool,
     },
 }
 

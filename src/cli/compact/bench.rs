@@ -18,7 +18,7 @@ use crate::cli::printer::Tone;
 use crate::cli::text::{brief, count};
 use crate::compaction::score::{Kept, Probes, Score, score};
 use crate::compaction::{ESTIMATOR, Folded, Unpinned, check};
-use crate::model::{Actor, Clock, EntryKind, Envelope, Grants, Mediation, Session, SessionCreated, SessionId, SystemClock};
+use crate::model::{Actor, Clock, EntryKind, Envelope, Grants, Mediation, Record, Session, SessionCreated, SessionId, SystemClock};
 use crate::plugin::{Host, HostOptions, Limits, LoadSpec, PlanQuestion, Plugin, PluginKind, standard};
 
 /// Most records of a folder, and most bytes of one.
@@ -235,6 +235,8 @@ fn nobody() -> anyhow::Result<Session> {
         created_by: Actor::host(),
         unsafe_args: vec![],
         beadle_version: env!("CARGO_PKG_VERSION").to_owned(),
+        prompt: None,
+        record: Record::default(),
         program: None,
     };
     let id = SessionId::parse("bench-0-aaaaa")?;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::channel::Closed;
+use super::channel::{Closed, Results};
 use super::hooked::Hooked;
 use super::rig::{Played, Told, lines};
 use super::scenes::{self, Asked, Outage, Repository, Stopped, announced, field, told};
@@ -26,6 +26,7 @@ pub struct Facts {
     pub stop: Told<Stopped>,
     pub outage: Told<Outage>,
     pub closed: Told<Closed>,
+    pub results: Told<Results>,
     pub hooked: Told<Hooked>,
     pub verified: Told<VerifyDoc>,
 }
@@ -119,6 +120,12 @@ pub const CHECKS: &[Check] = &[
     Check { name: "daemon_dead", why: "a question that nobody can answer must not become a yes", next: WRAPPER, judge: daemon_dead },
     Check { name: "daemon_back", why: "the next daemon's answer must count, once", next: OTHER, judge: daemon_back },
     Check { name: "channel_closed", why: "the end of the channel must be a no", next: WRAPPER, judge: channel_closed },
+    Check {
+        name: "results",
+        why: "a policy that judges results must have its answer before the model sees them, and what it gives instead must be taken",
+        next: "do not rely on policies that judge results with this version; report it",
+        judge: results,
+    },
     Check {
         name: "hook_without_daemon",
         why: "in sessions that Beadle did not start the hook is all there is: with nobody to ask it must block",
@@ -367,6 +374,17 @@ fn channel_closed(f: &Facts) -> Finding {
     on(&f.closed, |c| {
         let end = c.ended.as_deref().map_or("had to be killed".to_owned(), |e| format!("ended by itself ({e})"));
         held(!c.ran, &format!("nothing ran; it {end}"), format!("the call of {} ran without an answer; it {end}", c.tool))
+    })
+}
+
+fn results(f: &Facts) -> Finding {
+    on(&f.results, |r| {
+        let good = r.held == 1 && r.failed_held == 1 && r.replaced && !r.leaked;
+        let bad = format!(
+            "held back: {} of 1, {} of 1 of a failed call; the model got the replacement: {}; it saw the original: {}",
+            r.held, r.failed_held, r.replaced, r.leaked
+        );
+        held(good, "both were held back until answered, and the model got what was given instead", bad)
     })
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::channel::{self, Closed};
+use super::channel::{self, Closed, Results};
 use super::rig::{Played, Reader, Rig, Scene, Told, alive, answer, bash, bash_as, lines, marked, question, until, words};
 use crate::api::client::Client;
 use crate::api::types::StopRequest;
@@ -257,6 +257,18 @@ async fn killed_and_back(rig: &Rig, host: &mut PrivateHost) -> Told<Outage> {
 pub async fn closed(rig: &Rig) -> Told<Closed> {
     let scene = Scene::build(rig, "closed", &json!({ "steps": [bash("echo asked >> never.txt"), { "text": "done" }] })).await?;
     channel::closed_while_asked(&scene, &rig.agent, &rig.program, "never.txt").await
+}
+
+/// One result is replaced before the model sees it, one of a failed call is held back.
+pub async fn results(rig: &Rig) -> Told<Results> {
+    const PRINTED: &str = "doctor-printed-2718";
+    const INSTEAD: &str = "doctor-instead-2718";
+    // why from files: the model has seen its own commands.
+    let script = json!({ "steps": [bash("cat printed.txt"), bash("cat failed.txt; false"), { "text": "done" }] });
+    let scene = Scene::build(rig, "results", &script).await?;
+    scene.file("printed.txt", PRINTED)?;
+    scene.file("failed.txt", channel::FAILURE)?;
+    channel::results_replaced(&scene, &rig.agent, &rig.program, PRINTED, INSTEAD).await
 }
 
 /// What the program says of its version, and how long that took.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::asked::Asked;
-use super::{cases, component, host, load};
+use super::cases::Case;
+use super::{Stage, cases, component, load};
 use crate::cli::args::{BenchArgs, TestArgs};
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::printer::Tone;
@@ -69,11 +70,14 @@ pub async fn bench(cx: &mut Context, args: BenchArgs) -> Outcome {
     let own = if has_cases { super::test::read(&component, &named)? } else { Vec::new() };
     // All are asked with one configuration: the first one's, as an operator has one.
     let (config, grants) = own.first().map_or_else(|| ("{}".to_owned(), Grants::default()), |c| (c.config.clone(), c.grants.clone()));
-    let host = host()?;
+    let Stage { host, world } = Stage::new()?;
+    if let Some(first) = own.first() {
+        world.enter(&first.scene, &first.grants).map_err(UsageError)?;
+    }
     let began = Instant::now();
     let plugin = load(&host, &component.name, &component.wasm, config, grants).await.map_err(|e| super::coded(e.code(), &e))?;
     let load_ms = began.elapsed().as_secs_f64() * 1e3;
-    let mut questions: Vec<Asked> = own.into_iter().filter(|c| !c.expect.contains_key("fails")).map(|c| c.asked).collect();
+    let mut questions: Vec<Asked> = own.iter().flat_map(questions_of).collect();
     questions.retain(|q| match q {
         Asked::Call(_) => plugin.kind() == PluginKind::PermissionPolicy,
         Asked::Plan(_) => plugin.kind() == PluginKind::CompactionStrategy,
@@ -120,6 +124,11 @@ pub async fn bench(cx: &mut Context, args: BenchArgs) -> Outcome {
         show(cx, &doc)?;
     }
     Ok(if within { Exit::Done } else { Exit::No })
+}
+
+/// What a case asks that is answered.
+fn questions_of(case: &Case) -> impl Iterator<Item = Asked> {
+    case.steps.iter().filter(|s| !s.expect.contains_key("fails")).map(|s| s.asked.clone())
 }
 
 /// So many calls round the questions, after one round that is not counted.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{component, host, load};
+use super::{Stage, component, load};
 use crate::cli::args::CheckArgs;
 use crate::cli::exit::Exit;
 use crate::cli::printer::Tone;
@@ -44,7 +44,7 @@ pub async fn check(cx: &mut Context, args: CheckArgs) -> Outcome {
     let (wants, error) = if refused {
         (Vec::new(), None)
     } else {
-        match load(&host()?, &component.name, &component.wasm, args.config, Grants::default()).await {
+        match load(&Stage::new()?.host, &component.name, &component.wasm, args.config, Grants::default()).await {
             Ok(plugin) => (plugin.describe().wants.clone(), None),
             Err(e) => (Vec::new(), Some(Failed { code: e.code(), message: e.to_string() })),
         }

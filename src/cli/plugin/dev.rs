@@ -11,14 +11,14 @@ use serde::Serialize;
 use super::cases;
 use super::project::Project;
 use super::test::{self, Judged};
-use super::{Component, host, load};
+use super::{Component, Stage, load};
 use crate::cli::args::DevArgs;
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::printer::Tone;
 use crate::cli::text::{safe, safe_lines};
 use crate::cli::{Context, Outcome};
 use crate::model::Grants;
-use crate::plugin::{Host, PluginKind};
+use crate::plugin::PluginKind;
 
 /// How often the sources are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -59,7 +59,7 @@ struct Judgement {
 
 pub async fn dev(cx: &mut Context, args: DevArgs) -> Outcome {
     let project = Project::find(&args.dir)?;
-    let host = host()?;
+    let stage = Stage::new()?;
     let ended = tokio::signal::ctrl_c();
     tokio::pin!(ended);
     let (mut seen, mut last, mut builds) = (None, None::<Answers>, 0u64);
@@ -68,7 +68,7 @@ pub async fn dev(cx: &mut Context, args: DevArgs) -> Outcome {
         if seen.as_ref() != Some(&now) {
             seen = Some(now);
             builds += 1;
-            let round = round(cx, &project, &host, args.offline, builds, &mut last).await;
+            let round = round(cx, &project, &stage, args.offline, builds, &mut last).await;
             show(cx, &round)?;
             if args.builds.is_some_and(|most| builds >= most) {
                 return Ok(if round.error.is_none() && round.failed == 0 { Exit::Done } else { Exit::No });
@@ -81,10 +81,10 @@ pub async fn dev(cx: &mut Context, args: DevArgs) -> Outcome {
     }
 }
 
-async fn round(cx: &mut Context, project: &Project, host: &Host, offline: bool, build: u64, last: &mut Option<Answers>) -> Round {
+async fn round(cx: &mut Context, project: &Project, stage: &Stage, offline: bool, build: u64, last: &mut Option<Answers>) -> Round {
     let began = Instant::now();
     let mut round = Round { build, elapsed_ms: 0, error: None, judged: 0, passed: 0, failed: 0, changed: Vec::new() };
-    match judge(cx, project, host, offline).await {
+    match judge(cx, project, stage, offline).await {
         Ok(Judgement { answers, cases }) => {
             round.judged = answers.len();
             round.passed = cases.iter().filter(|c| c.passed).count();
@@ -100,7 +100,7 @@ async fn round(cx: &mut Context, project: &Project, host: &Host, offline: bool, 
     round
 }
 
-async fn judge(cx: &mut Context, project: &Project, host: &Host, offline: bool) -> anyhow::Result<Judgement> {
+async fn judge(cx: &mut Context, project: &Project, stage: &Stage, offline: bool) -> anyhow::Result<Judgement> {
     let built = project.build(cx, offline)?;
     let component = Component { file: built.file.display().to_string(), name: project.name.clone(), wasm: built.wasm, project: None };
     let mut all = Vec::new();
@@ -108,16 +108,19 @@ async fn judge(cx: &mut Context, project: &Project, host: &Host, offline: bool) 
         all.extend(cases::read(&file).map_err(UsageError)?);
     }
     let (config, grants) = all.first().map_or_else(|| ("{}".to_owned(), Grants::default()), |c| (c.config.clone(), c.grants.clone()));
-    let plugin = load(host, &component.name, &component.wasm, config, grants).await.map_err(|e| super::coded(e.code(), &e))?;
+    let plugin = load(&stage.host, &component.name, &component.wasm, config, grants).await.map_err(|e| super::coded(e.code(), &e))?;
     let mut answers = Answers::new();
+    if let Some(first) = all.first() {
+        stage.world.enter(&first.scene, &first.grants).map_err(UsageError)?;
+    }
     if plugin.kind() == PluginKind::PermissionPolicy {
         for (name, asked) in cases::all_recorded(Some(&project.dir)).map_err(UsageError)? {
             let said = asked.put(&plugin, Duration::from_secs(1)).await;
-            let said = said.map_or_else(|f| format!("failed ({}): {}", f.cause.as_str(), f.detail), |v| v.to_string());
+            let said = said.map_or_else(|f| format!("failed ({}): {}", f.cause, f.detail), |v| v.to_string());
             answers.insert(name, said);
         }
     }
-    let cases = test::judge(host, &component, &all).await;
+    let cases = test::judge(stage, &component, &all).await;
     for c in &cases {
         let said = c.answer.as_ref().map_or_else(|| c.mismatches.join("; "), ToString::to_string);
         answers.insert(format!("case {:?}", c.name), said);

@@ -47,7 +47,9 @@ pub async fn run(cx: &mut Context, verb: PluginLifeVerb) -> Outcome {
         }
         PluginLifeVerb::Grant { name, grants } => act(cx, &name, R::Grant { grants: words(&grants)? }, "was granted that").await,
         PluginLifeVerb::Revoke { name, grants } => act(cx, &name, R::Revoke { grants: words(&grants)? }, "has it no more").await,
-        PluginLifeVerb::Rollback { name, to } => act(cx, &name, R::RollBack { to }, "was rolled back").await,
+        PluginLifeVerb::Rollback { name, to, accept_changes } => {
+            act(cx, &name, R::RollBack { to, accept_changes }, "was rolled back").await
+        }
     }
 }
 

@@ -7,15 +7,17 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::asked::{Said, mismatches};
-use super::cases::{self, Case};
-use super::{Component, component, host, load};
+use super::asked::{Said, left_behind, mismatches};
+use super::cases::scene::World;
+use super::cases::{self, Case, Step};
+use super::{Component, Stage, component, load};
 use crate::cli::args::TestArgs;
 use crate::cli::exit::{Exit, UsageError};
 use crate::cli::printer::Tone;
 use crate::cli::text::safe;
 use crate::cli::{Context, Outcome};
-use crate::plugin::{Host, Plugin};
+use crate::model::PluginStates;
+use crate::plugin::{Plugin, Round, States};
 
 #[derive(Serialize)]
 struct Doc {
@@ -30,7 +32,7 @@ struct Doc {
 pub struct Judged {
     pub name: String,
     pub passed: bool,
-    /// The answer, where there is one.
+    /// The answer, where there is one; of a case in steps, all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -45,7 +47,7 @@ pub struct Judged {
 pub async fn test(cx: &mut Context, args: TestArgs) -> Outcome {
     let component = component(cx, &args.target)?;
     let all = read(&component, &args)?;
-    let cases = judge(&host()?, &component, &all).await;
+    let cases = judge(&Stage::new()?, &component, &all).await;
     let failed = cases.iter().filter(|c| !c.passed).count();
     let doc = Doc { file: component.file, passed: cases.len() - failed, failed, cases };
     if cx.printer.json() {
@@ -73,39 +75,99 @@ pub fn read(component: &Component, args: &TestArgs) -> anyhow::Result<Vec<Case>>
     Ok(all)
 }
 
-/// Judges all; a plugin is loaded once for each configuration and set of grants.
-pub async fn judge(host: &Host, component: &Component, cases: &[Case]) -> Vec<Judged> {
-    let mut loaded: HashMap<String, Result<Arc<Plugin>, String>> = HashMap::new();
+/// Judges all, one after another. What is compiled is compiled once for each configuration and set of grants.
+pub async fn judge(stage: &Stage, component: &Component, cases: &[Case]) -> Vec<Judged> {
+    let mut compiled: HashMap<String, Result<Arc<Plugin>, String>> = HashMap::new();
     let mut out = Vec::with_capacity(cases.len());
     for case in cases {
-        let key = format!("{:?} {}", case.grants.words(), case.config);
-        if !loaded.contains_key(&key) {
-            let plugin = load(host, &component.name, &component.wasm, case.config.clone(), case.grants.clone()).await;
-            loaded.insert(key.clone(), plugin.map_err(|e| format!("{} ({})", e, e.code())));
+        if let Err(why) = stage.world.enter(&case.scene, &case.grants) {
+            out.push(Judged { mismatches: vec![why], ..Judged::of(case) });
+            continue;
         }
-        out.push(match &loaded[&key] {
-            Ok(plugin) => one(plugin, case).await,
+        let key = format!("{:?} {}", case.grants.words(), case.config);
+        // why anew: each case has a log and a count of failures of its own. What the first compiled is used.
+        let known = compiled.get(&key).and_then(|p| p.as_ref().err().cloned());
+        let plugin = match known {
+            Some(why) => Err(why),
+            None => load(&stage.host, &component.name, &component.wasm, case.config.clone(), case.grants.clone())
+                .await
+                .map_err(|e| format!("{} ({})", e, e.code())),
+        };
+        out.push(match &plugin {
+            Ok(plugin) => one(plugin, case, &stage.world).await,
             Err(why) => not_loaded(case, why),
         });
+        compiled.entry(key).or_insert(plugin);
+        stage.world.leave();
     }
     out
 }
 
 /// A plugin that does not load is what a case may expect: `fails = "load"`.
 fn not_loaded(case: &Case, why: &str) -> Judged {
-    let expected = case.expect.get("fails").is_some_and(|f| f == "load");
-    let says = case.expect.get("reason").and_then(Value::as_str).is_none_or(|r| why.contains(r));
-    let mismatches = if expected && says { Vec::new() } else { vec![format!("it does not load: {why}")] };
-    Judged { name: case.name.clone(), passed: mismatches.is_empty(), answer: None, mismatches, frames: Vec::new(), log: Vec::new() }
+    let expect = if case.in_steps { Some(&case.expect) } else { case.steps.first().map(|s| &s.expect) };
+    let of = |key: &str| expect.and_then(|e| e.get(key)).and_then(Value::as_str);
+    let mismatches = match (of("fails"), of("reason")) {
+        (Some("load"), reason) if reason.is_none_or(|r| why.contains(r)) => Vec::new(),
+        _ => vec![format!("it does not load: {why}")],
+    };
+    Judged { passed: mismatches.is_empty(), mismatches, ..Judged::of(case) }
 }
 
-async fn one(plugin: &Arc<Plugin>, case: &Case) -> Judged {
+impl Judged {
+    fn of(case: &Case) -> Self {
+        Self { name: case.name.clone(), passed: false, answer: None, mismatches: Vec::new(), frames: Vec::new(), log: Vec::new() }
+    }
+}
+
+/// Puts the questions of a case in turn; between them what the policy wrote is kept, as the record of an answer keeps it.
+async fn one(plugin: &Arc<Plugin>, case: &Case, world: &World) -> Judged {
+    let mut kept = PluginStates([(plugin.name().to_owned(), case.kv.clone())].into());
+    let states = States::new(kept.clone());
+    let (mut judged, mut answers) = (Judged::of(case), Vec::new());
+    for (n, step) in case.steps.iter().enumerate() {
+        let (said, log) = put(plugin, step, case, world, &states).await;
+        states.take_changes().iter().for_each(|c| kept.change(c));
+        let wrong = mismatches(&step.expect, &said, &log).into_iter().chain(after(&step.expect, plugin, &kept, world));
+        judged.mismatches.extend(wrong.map(|m| if case.in_steps { format!("step {}: {m}", n + 1) } else { m }));
+        judged.log.extend(log);
+        match said {
+            Ok(answer) => answers.push(answer),
+            Err(f) => {
+                if judged.frames.is_empty() {
+                    judged.frames = f.frames;
+                }
+                answers.push(Value::Null);
+            }
+        }
+    }
+    judged.mismatches.extend(after(&case.expect, plugin, &kept, world));
+    // why always: whatever the plugin makes of it, the case does not say what it stands for.
+    let (_, unanswered) = world.sent();
+    judged.mismatches.extend(unanswered.iter().map(|r| format!("it sent {r}, for which the case has no answer; give one in its `http`")));
+    judged.answer = if case.in_steps { Some(Value::Array(answers)) } else { answers.pop().filter(|a| !a.is_null()) };
+    judged.passed = judged.mismatches.is_empty();
+    judged
+}
+
+async fn put(plugin: &Arc<Plugin>, step: &Step, case: &Case, world: &World, states: &Arc<States>) -> (Said, Vec<String>) {
     let before = plugin.log().read().0.len();
-    let said: Said = case.asked.put(plugin, Duration::from_millis(case.deadline_ms)).await;
-    let log: Vec<String> = plugin.log().read().0.into_iter().skip(before).map(|l| l.text).collect();
-    let mismatches = mismatches(&case.expect, &said, &log);
-    let frames = said.as_ref().err().map(|f| f.frames.clone()).unwrap_or_default();
-    Judged { name: case.name.clone(), passed: mismatches.is_empty(), answer: said.ok(), mismatches, frames, log }
+    let round = Round::new(Arc::clone(states));
+    world.set_time(step.at_ms);
+    let said = step.asked.in_round(&round).put(plugin, Duration::from_millis(case.deadline_ms)).await;
+    // As a chain does: what a call wrote counts when it was answered.
+    if said.is_ok() {
+        round.commit(&[plugin.name()]);
+    } else {
+        round.drop_all();
+    }
+    (said, plugin.log().read().0.into_iter().skip(before).map(|l| l.text).collect())
+}
+
+fn after(expect: &serde_json::Map<String, Value>, plugin: &Plugin, kept: &PluginStates, world: &World) -> Vec<String> {
+    let none = crate::model::PluginState::new();
+    let kv = kept.0.get(plugin.name()).unwrap_or(&none);
+    left_behind(expect, kv, &|path| world.file(path), &world.sent().0)
 }
 
 fn show(cx: &mut Context, doc: &Doc) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ fn event(seq: u64, kind: &str, body: Value) -> EventDoc {
         body: to_raw_value(&body).unwrap(),
         prev: None,
         hash: None,
+        cursor: None,
     }
 }
 
@@ -152,6 +153,7 @@ fn the_last_line_tells_outcome_calls_and_cost() {
     let odd = SessionDoc {
         cost: None,
         unpriced_count: 2,
+        unpriced: ["odd-1".to_owned()].into(),
         breach_count: 1,
         call_count: 1,
         allowed_count: 0,
@@ -162,7 +164,7 @@ fn the_last_line_tells_outcome_calls_and_cost() {
         end(&odd),
         Line {
             tone: Tone::Bad,
-            text: "■ succeeded · 1 call · tokens 3,600 in, 102 out, cache 3,000 read 150 written · cost unknown · 1 BREACHES".into()
+            text: "■ succeeded · 1 call · tokens 3,600 in, 102 out, cache 3,000 read 150 written · cost unknown: 2 responses without a known price (odd-1) · 1 BREACHES".into()
         }
     );
 }

@@ -9,10 +9,10 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row, Table};
 
 use super::state::{Mode, State};
-use crate::api::types::SessionDoc;
+use crate::api::types::{Money, SessionDoc};
 use crate::cli::approvals::card;
 use crate::cli::printer::Tone;
-use crate::cli::text::{age, brief, count, kib, money, safe};
+use crate::cli::text::{age, brief, cost_cell, count, kib, safe};
 use crate::model::Effect;
 
 /// Fewest lines and columns in which something useful fits.
@@ -72,7 +72,24 @@ pub fn draw(frame: &mut Frame<'_>, s: &State, look: Look, now: i64) {
 fn headline(s: &State) -> String {
     let more = |m: bool| if m { "+" } else { "" };
     let (n, w) = (s.look.sessions.len(), s.look.approvals.len());
-    format!("beadle top: {n}{} live, {w}{} waiting for a person", more(s.look.more_sessions), more(s.look.more_approvals))
+    let cost = costs(&s.look.sessions);
+    format!("beadle top: {n}{} live, {w}{} waiting for a person{cost}", more(s.look.more_sessions), more(s.look.more_approvals))
+}
+
+/// What the sessions cost together; models without a price are named.
+fn costs(sessions: &[SessionDoc]) -> String {
+    let known = sessions.iter().filter_map(|d| d.cost.as_ref()).try_fold(None, |sum: Option<u64>, c| {
+        let sum = sum.unwrap_or(0).checked_add(c.nanousd)?;
+        Some(Some(sum))
+    });
+    let unpriced = sessions.iter().map(|d| d.unpriced_count).fold(0, u64::saturating_add);
+    let models: std::collections::BTreeSet<String> = sessions.iter().flat_map(|d| d.unpriced.iter()).map(|m| brief(m, 40)).collect();
+    let named = if models.is_empty() { String::new() } else { format!(", no price: {}", models.into_iter().collect::<Vec<_>>().join(" ")) };
+    match known {
+        Some(None) if unpriced == 0 => String::new(),
+        Some(sum) => format!(", cost {}{named}", cost_cell(sum.map(Money::from).as_ref(), unpriced)),
+        None => ", cost too much to add up".to_owned(),
+    }
 }
 
 fn sessions(frame: &mut Frame<'_>, s: &State, look: Look, now: i64, area: Rect) {
@@ -101,12 +118,7 @@ fn cells(d: &SessionDoc, memory: Option<u64>, now: i64) -> [String; 11] {
         count(d.call_count),
         if d.waiting_count > 0 { count(d.waiting_count) } else { String::new() },
         count(d.usage.total()),
-        match (&d.cost, d.unpriced_count) {
-            (Some(c), 0) => money(c),
-            (Some(c), _) => format!("{}+?", money(c)),
-            (None, 0) => "-".to_owned(),
-            (None, _) => "unknown".to_owned(),
-        },
+        cost_cell(d.cost.as_ref(), d.unpriced_count),
         memory.map_or_else(|| "-".to_owned(), kib),
         age(&d.created_at, now),
         d.last_text.as_deref().map(|t| brief(t, 200)).unwrap_or_default(),
@@ -189,8 +201,15 @@ mod tests {
 
     fn state() -> State {
         let live = SessionDoc { status: Status::Running, outcome: None, waiting_count: 1, ..sample::session() };
-        let other =
-            SessionDoc { id: "b".into(), name: "evil\x1b[2J".into(), cost: None, unpriced_count: 2, last_text: None, ..live.clone() };
+        let other = SessionDoc {
+            id: "b".into(),
+            name: "evil\x1b[2J".into(),
+            cost: None,
+            unpriced_count: 2,
+            unpriced: ["odd-1".to_owned()].into(),
+            last_text: None,
+            ..live.clone()
+        };
         let mut s = State::default();
         s.seen(look::Look {
             memory_kb: [(live.id.clone(), 3_482)].into(),
@@ -205,7 +224,7 @@ mod tests {
     #[test]
     fn the_screen_shows_sessions_questions_and_the_selected_story() {
         let expected = "\
-beadle top: 2 live, 2 waiting for a person
+beadle top: 2 live, 2 waiting for a person, cost ≥ $0.0229875, no price: odd-1
 NAME             STATUS    MEDIATION AGENT    CALLS  WAIT TOKENS    COST      MEMORY    AGE  LAST WORDS
 fix              running   gate      claude   3      1    6,852     $0.02298… 3.4 MB    10s  Done.
 evil\\x1b[2J      running   gate      claude   3      1    6,852     unknown   -         10s";

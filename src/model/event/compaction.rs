@@ -10,7 +10,7 @@ pub struct CompactionBegan {
     /// `manual`, or `auto` at the threshold.
     pub trigger: String,
     pub by: Actor,
-    /// A standard strategy's name, or the absolute path of a component.
+    /// The name of a standard or an installed strategy, or the absolute path of a component.
     pub strategy: String,
     /// Its configuration, JSON.
     pub config: String,
@@ -36,9 +36,45 @@ pub struct ContextCompacted {
     pub tokens_before: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_after: Option<u64>,
+    /// Messages that went and that stayed, where another program tells of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retained: Option<u64>,
     /// Where the host did it by a strategy; absent where the agent did it itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostCompaction>,
+}
+
+/// Where the threshold of this session's conversation lies, as who started it said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactionSet {
+    /// Of the model's window; 100 is never.
+    pub threshold_percent: u64,
+    pub by: Actor,
+}
+
+/// The host wanted the conversation shorter, and it was not made so; the session goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactionFailed {
+    /// `manual` or `auto`.
+    pub trigger: String,
+    pub strategy: String,
+    /// Where it failed: `plan` (nothing was done yet), `apply` (the agent had ended, and is started anew from its conversation as it was) or
+    /// `resume` (the agent did not take the shorter one).
+    pub stage: String,
+    /// The error's stable code.
+    pub code: String,
+    pub reason: String,
+    /// The strategy that is tried in its place, at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// Tokens of the context from which on it is tried by itself again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_at: Option<u64>,
+    /// The agent's own id of the conversation that it goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<String>,
 }
 
 /// What the host did, and where the original is.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Excerpt;
 use crate::model::decision::{FailureCause, Mode};
 use crate::model::moment::{PromptAnswer, SessionAnswer, Tightened, Verdict};
 
@@ -144,6 +145,27 @@ pub struct AttemptVerified {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_given: Option<String>,
     pub answers: Vec<Said<Verdict>>,
+    /// The verifier command's run, where one judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifier: Option<VerifierRun>,
+}
+
+/// One run of a verifier command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifierRun {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    pub duration_ms: u64,
+    /// What it says was done, in its own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+    /// What it printed, both streams, capped.
+    pub output: Excerpt,
+    /// It printed more than was kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 #[cfg(test)]
@@ -161,7 +183,14 @@ mod tests {
             failed: None,
             latency_us: 7,
         };
-        let e = AttemptVerified { verdict: Verdict::Escalate("more".into()), round: 1, given: true, not_given: None, answers: vec![said] };
+        let e = AttemptVerified {
+            verdict: Verdict::Escalate("more".into()),
+            round: 1,
+            given: true,
+            not_given: None,
+            answers: vec![said],
+            verifier: None,
+        };
         let v = json!({"verdict": "escalate", "text": "more", "round": 1, "given": true, "answers": [
             {"policy": "p", "digest": "d", "mode": "enforce", "answer": {"verdict": "accept"}, "latency_us": 7},
         ]});

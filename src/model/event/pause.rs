@@ -1,6 +1,9 @@
-//! Event bodies of a session that is put away at a call that waits, and started anew. Written by `session::park` and `session::relaunch`.
+//! Event bodies of a session that is paused, or put away at a call that waits and started anew. Written by `session::pause`, `session::park`
+//! and `session::relaunch`.
 
 use serde::{Deserialize, Serialize};
+
+use super::Actor;
 
 /// What a relaunch needs (program, arguments, environment) lies in a file of the session's folder, which ends with the session. Its values
 /// are not in the log.
@@ -31,13 +34,57 @@ pub struct ToolAnswered {
     pub frame: u64,
 }
 
-/// The agent has ended by itself and can be started anew; nothing of the session runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// How a session is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseMode {
+    /// The agent has ended by itself and can be started anew; nothing of the session runs. Only the host does this, and only the host
+    /// ends it (the first pause there was, so logs do not say it).
+    #[default]
+    Away,
+    /// Every process of its tree is stopped (SIGSTOP).
+    Freeze,
+    /// Its processes run on, and each tool call waits at the gate.
+    Hold,
+}
+
+impl PauseMode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Freeze => "freeze",
+            Self::Hold => "hold",
+        }
+    }
+
+    // why by reference: serde calls it so.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    const fn is_away(&self) -> bool {
+        matches!(self, Self::Away)
+    }
+}
+
+/// Nothing of the session goes on until it is continued, or started anew.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SessionPaused {
     pub reason: String,
+    #[serde(default, skip_serializing_if = "PauseMode::is_away")]
+    pub mode: PauseMode,
+    /// Who paused it, where it was not the host for reasons of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Actor>,
     /// The call at which it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<u64>,
+}
+
+/// A pause is over: the same agent goes on, and is told what was decided meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionContinued {
+    pub mode: PauseMode,
+    pub by: Actor,
+    /// How long the pause was, by the wall clock.
+    pub paused_ms: u64,
 }
 
 /// The agent is about to be started anew, as the attempt of this event.

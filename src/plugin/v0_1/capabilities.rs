@@ -2,12 +2,13 @@
 //!
 //! Called by guests, while a question is put to them.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::super::capability::{MAX_BYTES, Uses};
 use super::super::fs::{self as files, FsError};
 use super::super::http::{self as requests, HttpError};
 use super::super::kv::{Call, KvError};
+use super::super::machine::{NoAnswer, Sent};
 use super::super::pool;
 use super::super::state::State;
 use super::{clock, env, fs, http, kv, random, secret};
@@ -57,34 +58,31 @@ impl kv::Host for State {
 
 impl clock::Host for State {
     fn now_ms(&mut self) -> Result<u64, clock::Error> {
-        self.using(&Grant::Clock).map_err(clock::Error::Denied)?;
-        Ok(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+        Ok(self.using(&Grant::Clock).map_err(clock::Error::Denied)?.around.machine.wall_ms())
     }
 
     fn monotonic_ns(&mut self) -> Result<u64, clock::Error> {
-        static BEGUN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-        self.using(&Grant::Clock).map_err(clock::Error::Denied)?;
-        Ok(u64::try_from(BEGUN.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Ok(self.using(&Grant::Clock).map_err(clock::Error::Denied)?.around.machine.monotonic_ns())
     }
 }
 
 impl random::Host for State {
     fn bytes(&mut self, len: u32) -> Result<Vec<u8>, random::Error> {
-        self.using(&Grant::Random).map_err(random::Error::Denied)?;
+        let uses = self.using(&Grant::Random).map_err(random::Error::Denied)?;
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         if len > MAX_BYTES {
             return Err(random::Error::OverLimit(format!("{len} random bytes at once; the limit is {MAX_BYTES}")));
         }
         let mut bytes = vec![0; len];
-        getrandom::fill(&mut bytes).map_err(|e| random::Error::Unavailable(e.to_string()))?;
+        uses.around.machine.random(&mut bytes).map_err(random::Error::Unavailable)?;
         Ok(bytes)
     }
 }
 
 impl env::Host for State {
     fn get(&mut self, name: String) -> Result<Option<String>, env::Error> {
-        self.using(&Grant::Env(Some(name.clone()))).map_err(env::Error::Denied)?;
-        match std::env::var_os(&name).map(std::ffi::OsString::into_string) {
+        let uses = self.using(&Grant::Env(Some(name.clone()))).map_err(env::Error::Denied)?;
+        match uses.around.machine.variable(&name).map(std::ffi::OsString::into_string) {
             None => Ok(None),
             Some(Ok(text)) if text.len() <= MAX_BYTES => Ok(Some(text)),
             Some(_) => Err(env::Error::Unavailable(format!("the variable {name} is no text of at most {MAX_BYTES} bytes"))),
@@ -119,6 +117,11 @@ impl State {
     }
 }
 
+/// The folders that a call may reach.
+fn within(uses: &Uses) -> files::Within<'_> {
+    files::Within { grants: &uses.rights.grants, own: &uses.around.own, root: uses.around.machine.root() }
+}
+
 fn of_fs(e: FsError) -> fs::Error {
     match e {
         FsError::NotFound => fs::Error::NotFound,
@@ -130,12 +133,12 @@ fn of_fs(e: FsError) -> fs::Error {
 impl fs::Host for State {
     fn read(&mut self, path: String) -> Result<Vec<u8>, fs::Error> {
         let uses = self.file(FsAccess::Read, &path, false)?;
-        files::read(&uses.rights.grants, &uses.around.own, &path, uses.until).map_err(of_fs)
+        files::read(&within(uses), &path, uses.until).map_err(of_fs)
     }
 
     fn write(&mut self, path: String, content: Vec<u8>) -> Result<(), fs::Error> {
         let uses = self.file(FsAccess::Write, &path, false)?;
-        files::write(&uses.rights.grants, &uses.around.own, &path, &content).map_err(of_fs)
+        files::write(&within(uses), &path, &content).map_err(of_fs)
     }
 
     fn list_entries(&mut self, path: String) -> Result<Vec<fs::Entry>, fs::Error> {
@@ -146,7 +149,7 @@ impl fs::Host for State {
             files::Kind::Link => fs::Kind::Link,
             files::Kind::Other => fs::Kind::Other,
         };
-        let found = files::list(&uses.rights.grants, &uses.around.own, &path).map_err(of_fs)?;
+        let found = files::list(&within(uses), &path).map_err(of_fs)?;
         Ok(found.into_iter().map(|(name, k)| fs::Entry { name, kind: kind(k) }).collect())
     }
 }
@@ -158,6 +161,14 @@ fn of_http(e: HttpError) -> http::Error {
         HttpError::ForbiddenAddress(why) => http::Error::ForbiddenAddress(why),
         HttpError::Timeout => http::Error::Timeout,
         HttpError::Unavailable(why) => http::Error::Unavailable(why),
+    }
+}
+
+fn of_machine(e: NoAnswer) -> http::Error {
+    match e {
+        NoAnswer::Timeout => http::Error::Timeout,
+        NoAnswer::Forbidden(why) => http::Error::ForbiddenAddress(why),
+        NoAnswer::Unavailable(why) => http::Error::Unavailable(why),
     }
 }
 
@@ -173,6 +184,12 @@ impl http::Host for State {
         }
         if !pool::give_way() {
             return Err(http::Error::Unavailable("too many calls of plugins wait for the network".to_owned()));
+        }
+        let sent = Sent { method: ready.method(), url: ready.url(), body: &ready.body };
+        if let Some(answer) = uses.around.machine.answer(&sent) {
+            let a = answer.map_err(of_machine)?;
+            let headers = a.headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+            return Ok(http::Response { status: a.status, headers, body: a.body });
         }
         let until = uses.until.checked_sub(MARGIN).unwrap_or(uses.until);
         let a = uses.around.network.send(ready, until).map_err(of_http)?;

@@ -62,6 +62,7 @@ where
 }
 
 /// A session that is about to start.
+#[derive(Clone)]
 pub struct SessionQuestion {
     session: types::Session,
     start: judge_session::Start,
@@ -138,6 +139,7 @@ fn to_session(a: judge_session::Answer) -> Result<SessionAnswer, String> {
 }
 
 /// A prompt that is about to be given.
+#[derive(Clone)]
 pub struct PromptQuestion {
     session: types::Session,
     prompt: judge_prompt::Prompt,
@@ -182,6 +184,7 @@ impl Ask for PromptQuestion {
 }
 
 /// A tool's result that the model is about to see.
+#[derive(Clone)]
 pub struct ResultQuestion {
     session: types::Session,
     call: types::Call,
@@ -247,6 +250,7 @@ impl Ask for ResultQuestion {
 }
 
 /// An attempt with which the agent is done.
+#[derive(Clone)]
 pub struct AttemptQuestion {
     session: types::Session,
     attempt: judge_attempt::Attempt,

@@ -4,6 +4,7 @@ use super::{failed, judge_prompt};
 use crate::model::moment::{AttemptSeen, NewPrompt};
 use crate::model::{Actor, AttemptVerified, Moment, Outcome, PromptSubmitted, Verdict};
 use crate::process::ExitRecord;
+use crate::session::plugins::watchdog;
 use crate::session::run::Runner;
 use crate::session::{live, mask};
 use crate::store::Frame;
@@ -11,7 +12,12 @@ use crate::store::Frame;
 impl Runner {
     /// The agent's turn is over and nothing more was asked of it: whether it goes on, because a policy gives it feedback.
     pub(in crate::session) async fn goes_on(&mut self) -> bool {
-        if self.live.moments.verified || self.ending.is_some() || self.external.is_some() || self.live.prompts > self.live.turns {
+        if self.live.moments.verified
+            || self.limits.over.is_some()
+            || self.ending.is_some()
+            || self.external.is_some()
+            || self.live.prompts > self.live.turns
+        {
             return false;
         }
         let rounds = u64::from(self.live.moments.round) < self.config.feedback_rounds;
@@ -27,6 +33,8 @@ impl Runner {
                 Some(format!("{} rounds are the limit, `attempts.feedback_rounds`", self.config.feedback_rounds))
             } else if !listens {
                 Some("the agent takes no further prompts".to_owned())
+            } else if let Some(why) = self.over_turns() {
+                Some(why)
             } else {
                 let prompt = NewPrompt { text, number: self.live.prompts + 1, role: Actor::host().role };
                 let (events, ruling) = judge_prompt(&self.inner, &self.chain_now(), self.driver, &self.session, prompt).await;
@@ -110,7 +118,9 @@ impl Runner {
             return None;
         }
         let ruling = chain.judge_attempt(&self.session, seen, self.inner.clock.wall_ms()).await;
+        watchdog::heard(&self.inner, &ruling.answers);
         self.pending.events.extend(failed(ruling.failures, None));
-        Some(AttemptVerified { verdict: ruling.verdict, round: seen.round, given: false, not_given: None, answers: ruling.answers })
+        let (verdict, answers) = (ruling.verdict, ruling.answers);
+        Some(AttemptVerified { verdict, round: seen.round, given: false, not_given: None, answers, verifier: None })
     }
 }

@@ -14,6 +14,7 @@ use crate::policy::moments::{removed, withheld};
 use crate::policy::paths::RealPaths;
 use crate::session::failpoint;
 use crate::session::live::{Question, cut};
+use crate::session::plugins::watchdog;
 use crate::session::run::{Ending, Runner};
 use crate::store::Frame;
 
@@ -98,12 +99,16 @@ impl Runner {
     }
 
     /// What the policies make of a result, and what stands in its place.
-    async fn judge_result(&mut self, call_id: &str, call: &Call, result: &ToolResult) -> Option<(ResultJudged, Option<Value>)> {
+    pub(super) async fn judge_result(&mut self, call_id: &str, call: &Call, result: &ToolResult) -> Option<(ResultJudged, Option<Value>)> {
         let chain = self.chain_now();
         if !chain.takes_part(Moment::JudgeResult) {
             return None;
         }
         let ruling = chain.judge_result(&self.session, call, result, self.inner.clock.wall_ms()).await;
+        // why not where it was too large to be shown to them: that is no fault of theirs.
+        if !ruling.unseen {
+            watchdog::heard(&self.inner, &ruling.answers);
+        }
         let seq = self.live.account.call_of(call_id);
         self.pending.events.extend(failed(ruling.failures, seq));
         let (new, because, shown) = match (ruling.withheld, ruling.replaced) {
@@ -151,7 +156,7 @@ impl Runner {
     }
 
     /// The record of a call whose result is judged; one whose input cannot be recorded is judged without it.
-    fn call_of(&self, asked: &Asked) -> Arc<Call> {
+    pub(super) fn call_of(&self, asked: &Asked) -> Arc<Call> {
         Arc::new(self.record(asked, &asked.input).unwrap_or_else(|_| {
             let small = Asked { input: Value::Object(Map::new()), ..asked.clone() };
             calls::build(&self.call_input(&small, &small.input), &RealPaths)

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::agent::Output;
 use crate::model::account::Account;
-use crate::model::{By, CompactionBegan, Effect, Envelope, Event, ToolDecided, TranscriptNamed};
+use crate::model::{By, CompactionBegan, Effect, Envelope, Event, PauseMode, ToolDecided, TranscriptNamed};
 use crate::session::live::Waiting;
 
 /// Decisions of held calls that may wait for their gate; the oldest is forgotten first, and its call is then asked about anew.
@@ -47,6 +47,10 @@ pub enum Stage {
     },
     /// On the way out between turns, to go on with a shorter conversation.
     Compacting(Box<CompactionBegan>),
+    /// The agent has ended and its attempt is judged; not on record (`ladder`).
+    Judging,
+    /// The next attempt is on record and has not begun (`ladder`).
+    Waiting,
 }
 
 /// A decision that the gate has not been told.
@@ -61,6 +65,15 @@ pub struct Decided {
     pub updated_input: Option<Value>,
 }
 
+/// A conversation that was made shorter, whose agent has not shown yet that it took it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unproven {
+    pub trigger: String,
+    pub strategy: String,
+    /// The conversation before.
+    pub from: String,
+}
+
 /// What of a session concerns parking. All but the last four fields are folded from its events.
 #[derive(Debug, Default)]
 pub struct Parking {
@@ -72,6 +85,7 @@ pub struct Parking {
     pub conversation: String,
     /// The folder of the agent's own records.
     pub root: String,
+    pub unproven: Option<Unproven>,
     /// What the agent said it runs on.
     pub model: Option<String>,
     /// By call, oldest first.
@@ -94,6 +108,13 @@ impl Parking {
         match &e.event {
             Event::RelaunchKept(k) => (self.kept, self.holds) = (Some(k.digest.clone()), k.holds),
             Event::CompactionBegan(c) => self.stage = Stage::Compacting(Box::new(c.clone())),
+            Event::ContextCompacted(c) if c.host.is_some() => {
+                let (trigger, strategy) = self.compacting().map_or_else(Default::default, |b| (b.trigger.clone(), b.strategy.clone()));
+                self.compacted(&trigger, &strategy);
+            }
+            Event::CompactionFailed(_) | Event::AgentReplied(_) | Event::ModelResponded(_) | Event::ToolRequested(_) => {
+                self.unproven = None
+            }
             Event::TranscriptNamed(t) => self.named(t),
             Event::AgentStarted(a) => self.started(a.model.as_deref()),
             Event::SubAgentInvoked(_) => self.sub_agents = true,
@@ -106,8 +127,12 @@ impl Parking {
                     self.decided(d, w);
                 }
             }
-            Event::TurnEnded(t) => _ = self.turn_ended(t.deferred.as_deref()),
-            Event::SessionPaused(p) => self.stage = Stage::Paused { call: p.call },
+            Event::TurnEnded(t) => {
+                self.unproven = None;
+                self.turn_ended(t.deferred.as_deref());
+            }
+            Event::SessionPaused(p) if p.mode == PauseMode::Away => self.stage = Stage::Paused { call: p.call },
+            Event::AttemptScheduled(_) => self.stage = Stage::Waiting,
             Event::SessionResumed(r) => self.stage = Stage::Resuming { call: r.call },
             Event::AttemptStarted(_) => self.begin(e.seq),
             Event::ToolAnswered(a) => self.answered(a.call),
@@ -121,6 +146,12 @@ impl Parking {
     /// The session was started so that its agent can be started anew.
     pub fn ready(&mut self, kept: String, holds: bool) {
         (self.kept, self.holds) = (Some(kept), holds);
+    }
+
+    /// The conversation is about to be another, shorter one.
+    pub fn compacted(&mut self, trigger: &str, strategy: &str) {
+        let (trigger, strategy) = (trigger.to_owned(), strategy.to_owned());
+        self.unproven = Some(Unproven { trigger, strategy, from: self.conversation.clone() });
     }
 
     /// The conversation that the agent goes on with.
@@ -139,6 +170,7 @@ impl Parking {
     pub fn begin(&mut self, seq: u64) {
         let expected = match &self.stage {
             Stage::Paused { call } | Stage::Resuming { call } => *call,
+            Stage::Waiting => None,
             _ => return,
         };
         self.stage = expected.map_or(Stage::Running, |call| Stage::Expecting { call });
@@ -193,6 +225,9 @@ impl Parking {
 
     /// Follows which calls of the model have no result yet.
     pub fn said(&mut self, out: &Output) {
+        if is_work(out) {
+            self.unproven = None;
+        }
         match out {
             Output::ToolUse { call_id, parent_call_id: None, .. } => {
                 if self.open.len() < OPEN {
@@ -209,7 +244,7 @@ impl Parking {
 
     /// No agent: it was put away, and not yet started anew.
     pub fn away(&self) -> bool {
-        matches!(self.stage, Stage::Paused { .. } | Stage::Resuming { .. })
+        matches!(self.stage, Stage::Paused { .. } | Stage::Resuming { .. } | Stage::Judging | Stage::Waiting)
     }
 
     /// On the way out, or not yet back at its call: an end now is not an end of the agent's own work.
@@ -247,7 +282,7 @@ impl Parking {
         match self.stage {
             Stage::Deferring { call, .. } => Some(call),
             Stage::Paused { call } | Stage::Resuming { call } => Some(call.unwrap_or_default()),
-            Stage::Running | Stage::Expecting { .. } | Stage::Compacting(_) => None,
+            Stage::Running | Stage::Expecting { .. } | Stage::Compacting(_) | Stage::Judging | Stage::Waiting => None,
         }
     }
 
@@ -267,16 +302,7 @@ impl Parking {
     /// Whether what the agent says is more than getting ready, while it must first ask about its call. What it holds is passed on to the
     /// gate, where it asks.
     pub fn out_of_turn(&self, out: &Output) -> bool {
-        let acts = matches!(
-            out,
-            Output::ToolUse { .. }
-                | Output::ToolResult { .. }
-                | Output::Replied { .. }
-                | Output::Usage { .. }
-                | Output::TurnEnded(_)
-                | Output::SubAgent { .. }
-        );
-        acts && self.expected().is_some()
+        is_work(out) && self.expected().is_some()
     }
 
     /// The call that the agent must ask about first, where it answers that with an error of its own instead: nothing ran.
@@ -315,6 +341,19 @@ impl Parking {
     }
 }
 
+/// More than getting ready.
+fn is_work(out: &Output) -> bool {
+    matches!(
+        out,
+        Output::ToolUse { .. }
+            | Output::ToolResult { .. }
+            | Output::Replied { .. }
+            | Output::Usage { .. }
+            | Output::TurnEnded(_)
+            | Output::SubAgent { .. }
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,7 +388,7 @@ mod tests {
     }
 
     fn started() -> AttemptStarted {
-        AttemptStarted { argv: vec![], pid: 1, shim_pid: 1, agent_start: None }
+        AttemptStarted { pid: 1, shim_pid: 1, ..AttemptStarted::default() }
     }
 
     #[test]
@@ -363,7 +402,7 @@ mod tests {
         assert!(p.between() && !p.confirmed() && !p.away());
         p.replay(&at(8, TurnEnded { deferred: Some("t".into()), ..Default::default() }), &w);
         assert!(p.confirmed());
-        p.replay(&at(9, SessionPaused { reason: String::new(), call: Some(5) }), &w);
+        p.replay(&at(9, SessionPaused { call: Some(5), ..SessionPaused::default() }), &w);
         assert!(p.away() && p.due().is_none());
         p.replay(&at(10, decided(5, By::Approval)), &w);
         p.replay(&at(11, SessionResumed { from: "c".into(), call: Some(5) }), &BTreeMap::new());
@@ -446,7 +485,7 @@ mod tests {
                 let e: Event = match k {
                     0 => ToolDeferred { call: 5, frame: 1 }.into(),
                     1 => TurnEnded { deferred: Some("t".into()), ..Default::default() }.into(),
-                    2 => SessionPaused { reason: String::new(), call: Some(5) }.into(),
+                    2 => SessionPaused { call: Some(5), ..SessionPaused::default() }.into(),
                     3 => SessionResumed { from: "c".into(), call: Some(5) }.into(),
                     4 => started().into(),
                     5 => ToolAnswered { call: 5, request_id: "q".into(), frame: 1 }.into(),

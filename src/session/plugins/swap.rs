@@ -11,6 +11,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+
 use super::super::{Error, Inner, LiveSession, Manager};
 use crate::model::{Event, Note, PluginReplaced, SessionId};
 use crate::policy::Chain;
@@ -20,28 +22,61 @@ const NOTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Gives every live session the chain that its folder, rules and the installed plugins now make; returns how many changed.
 pub(in crate::session) async fn all(inner: &Arc<Inner>, why: &str) -> usize {
-    some(inner, None, why).await
+    finish(some(inner, None, why, OnError::Deny).await).await.0
 }
 
-/// A session that has just begun gets the chain of now, where its own was made before a change.
-pub(in crate::session) fn catch_up(inner: &Arc<Inner>, id: &SessionId, generation: u64) {
-    if generation != inner.chains.generation() {
-        let (inner, id) = (inner.clone(), id.clone());
-        tokio::spawn(async move { some(&inner, Some(&id), "the installed plugins changed while the session began").await });
+/// The same where a session whose configuration cannot be read keeps its chain; how many changed, and which kept theirs and why.
+pub(super) async fn reloaded(inner: &Arc<Inner>, why: &str) -> (usize, Kept) {
+    finish(some(inner, None, why, OnError::Keep).await).await
+}
+
+async fn finish((changed, mut notes, kept): (usize, JoinSet<()>, Kept)) -> (usize, Kept) {
+    // why not waited out: the chains are in force; a session whose task is busy writes its note later.
+    let noted = async { while notes.join_next().await.is_some() {} };
+    if tokio::time::timeout(NOTED_WITHIN, noted).await.is_err() {
+        notes.detach_all();
+    }
+    (changed, kept)
+}
+
+/// Sessions that keep their chain, and why.
+type Kept = Vec<(SessionId, String)>;
+
+/// What a session gets whose configuration cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnError {
+    /// A chain that denies: its rules or plugins have changed, and the old chain may be looser than the new one would be.
+    Deny,
+    Keep,
+}
+
+/// A session that has just begun gets the chain of now, where its own was made (from these plugins, with these rules) before a change.
+/// Awaited before it is heard: its first call is judged by that chain.
+pub(in crate::session) async fn catch_up(inner: &Arc<Inner>, id: &SessionId, (generation, rules): (u64, u64)) {
+    let Some(live) = inner.live().get(id).cloned() else { return };
+    let now = inner.rules().for_session(id, &live.cwd.to_string_lossy(), live.two_person);
+    if generation != inner.chains.generation() || rules != Chain::rules_mark(&now) {
+        // why its log is not waited for: nobody empties its mailbox yet.
+        some(inner, Some(id), "plugins or rules changed while the session began", OnError::Deny).await.1.detach_all();
     }
 }
 
-async fn some(inner: &Arc<Inner>, only: Option<&SessionId>, why: &str) -> usize {
+/// How many changed, what writes that down, and which kept their chain.
+async fn some(inner: &Arc<Inner>, only: Option<&SessionId>, why: &str, on_error: OnError) -> (usize, JoinSet<()>, Kept) {
     // why held: the chain that is swapped in last must hold the newest rules and plugins.
-    let changing = inner.changing_rules.lock().await;
+    let _changing = inner.changing_rules.lock().await;
     let concerned: Vec<(SessionId, LiveSession)> =
         inner.live().iter().filter(|(id, _)| only.is_none_or(|o| o == *id)).map(|(id, l)| (id.clone(), l.clone())).collect();
-    let mut changed = 0;
-    let mut notes = tokio::task::JoinSet::new();
+    let (mut changed, mut kept) = (0, Vec::new());
+    let mut notes = JoinSet::new();
     for (id, live) in concerned {
         let rules = inner.rules().for_session(&id, &live.cwd.to_string_lossy(), live.two_person);
         let (chain, events) = match inner.chains.assemble(Some(&live.cwd), &rules).await {
             Ok(a) => (a.chain, a.events),
+            Err(e) if on_error == OnError::Keep => {
+                kept.push((id, e.to_string()));
+                continue;
+            }
             Err(_) => (inner.chains.assemble_or_deny(&live.cwd, &rules).await, vec![]),
         };
         let old = live.chain.send_replace(chain.clone());
@@ -59,13 +94,18 @@ async fn some(inner: &Arc<Inner>, only: Option<&SessionId>, why: &str) -> usize 
             }
         });
     }
-    drop(changing);
-    // why not waited out: the chains are in force; a session whose task is busy writes its note later.
-    let noted = async { while notes.join_next().await.is_some() {} };
-    if tokio::time::timeout(NOTED_WITHIN, noted).await.is_err() {
-        notes.detach_all();
-    }
-    changed
+    (changed, notes, kept)
+}
+
+/// Whether the same component is asked in another way.
+fn settings_differ(old: &Chain, new: &Chain, name: &str) -> bool {
+    let of = |chain: &Chain| {
+        let slot = chain.slots.iter().find(|s| s.name == name)?;
+        let plugin = slot.policy.as_ref().ok().and_then(|p| p.plugin());
+        let given = plugin.map(|p| (p.config_digest().to_owned(), p.grants().clone()));
+        Some((slot.mode, slot.on_failure, slot.deadline, slot.tighten_only, given))
+    };
+    of(old) != of(new)
 }
 
 /// What a session's log says of a new chain: policies that came, were replaced, went, or failed to load.
@@ -77,7 +117,7 @@ fn differences(old: &Chain, new: &Chain, loads: Vec<Event>, why: &str) -> Vec<Ev
     for event in loads {
         match &event {
             Event::PluginLoaded(p) => match digest(old, &p.policy) {
-                Some(before) if before == p.digest => {}
+                Some(before) if before == p.digest && !settings_differ(old, new, &p.policy) => {}
                 Some(before) => {
                     let replaced = PluginReplaced {
                         policy: p.policy.clone(),
@@ -93,6 +133,10 @@ fn differences(old: &Chain, new: &Chain, loads: Vec<Event>, why: &str) -> Vec<Ev
             Event::PluginFailed(p) if digest(old, &p.policy).is_none_or(|d| !d.is_empty()) => events.push(event),
             _ => {}
         }
+    }
+    if old.default != new.default {
+        let text = format!("a call of which no policy has an opinion is now: {}: {why}", new.default.as_str());
+        events.push(Note { text }.into());
     }
     for slot in &old.slots {
         if digest(new, &slot.name).is_none() {

@@ -8,14 +8,15 @@
 //! - what is rolled back to is the version that was in force before the upgrade, with what it was granted; nothing else is ever chosen;
 //! - it acts once: the version that is in force again is not watched.
 //!
-//! Called by `gate` and `hook` with what the chain answered to a tool call; failures at other moments are not counted.
+//! Called by `gate` and `hook` with what the chain answered to a tool call, by `moments` with what it answered at the others, by `compact`
+//! with a strategy that failed, and by `sink` (through the manager).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::super::Inner;
-use crate::model::{Actor, Answer, FailureCause, Installed, PluginAct};
+use super::super::{Inner, Manager};
+use crate::model::{Actor, Answer, FailureCause, Installed, PluginAct, Said};
 
 /// How many failures a new version may have within the window.
 const FAILURES: usize = 3;
@@ -53,12 +54,35 @@ const fn counts(cause: FailureCause) -> bool {
     matches!(cause, FailureCause::Trap | FailureCause::Deadline | FailureCause::Memory | FailureCause::BadAnswer)
 }
 
+impl Manager {
+    /// A plugin failed that no session calls: a sink.
+    pub fn plugin_broke(&self, digest: &str, cause: FailureCause) {
+        broke(&self.inner, digest, cause);
+    }
+}
+
 /// What the policies answered to one call.
 pub(in crate::session) fn saw(inner: &Arc<Inner>, answers: &[Answer]) {
     for a in answers {
         if let Some(cause) = a.failed.filter(|c| counts(*c)) {
             failed(inner, &a.digest, cause);
         }
+    }
+}
+
+/// What they said at another moment.
+pub(in crate::session) fn heard<T>(inner: &Arc<Inner>, said: &[Said<T>]) {
+    for s in said {
+        if let Some(cause) = s.failed.filter(|c| counts(*c)) {
+            failed(inner, &s.digest, cause);
+        }
+    }
+}
+
+/// A strategy failed, or a sink.
+pub(in crate::session) fn broke(inner: &Arc<Inner>, digest: &str, cause: FailureCause) {
+    if counts(cause) {
+        failed(inner, digest, cause);
     }
 }
 

@@ -1,11 +1,12 @@
 //! What policies say of a session before its agent is started: taken into the request and its configuration, or the end of it.
 //!
-//! Called by `start`.
+//! Called by `start` and `external`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::StartRequest;
+use super::{How, StartRequest};
 use crate::agent::Launch;
 use crate::config::Config;
 use crate::model::moment::SessionStart;
@@ -15,14 +16,14 @@ use crate::session::{Error, Inner, live, mask, moments};
 use crate::store::Batch;
 
 /// The session as it would begin: what policies see of one that has no log yet.
-pub(super) fn preview(inner: &Inner, id: &SessionId, created: Event) -> Option<Session> {
+pub(in crate::session) fn preview(inner: &Inner, id: &SessionId, created: Event) -> Option<Session> {
     Session::begin(&Envelope { session: id.clone(), seq: 1, at: inner.clock.wall_ms(), attempt: 1, event: created })
 }
 
 /// Asks the policies that judge sessions; `None` when there is none.
 #[allow(clippy::too_many_arguments)] // why: the parts of a start, handed over once.
 pub(super) async fn judge(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     chain: &Chain,
     id: &SessionId,
     created: Event,
@@ -47,7 +48,11 @@ pub(super) async fn judge(
 }
 
 /// Takes labels and tightened settings; what comes back says what was taken and what was not.
-pub(super) fn take(mut ruling: SessionJudged, request: &mut StartRequest, config: &mut Arc<Config>) -> SessionJudged {
+pub(in crate::session) fn take(
+    mut ruling: SessionJudged,
+    labels: &mut BTreeMap<String, String>,
+    config: &mut Arc<Config>,
+) -> SessionJudged {
     let mut tighter = (**config).clone();
     ruling.tightened.retain(|t| match tighter.tighten(t) {
         Ok(()) => true,
@@ -58,7 +63,7 @@ pub(super) fn take(mut ruling: SessionJudged, request: &mut StartRequest, config
     });
     *config = Arc::new(tighter);
     for (key, value) in &ruling.labels {
-        if let Some(old) = request.labels.insert(key.clone(), value.clone()).filter(|old| old != value) {
+        if let Some(old) = labels.insert(key.clone(), value.clone()).filter(|old| old != value) {
             ruling.ignored.push(live::cut(&format!("the caller's label {key}={old}: a policy says {value}"), 512));
         }
     }
@@ -66,21 +71,32 @@ pub(super) fn take(mut ruling: SessionJudged, request: &mut StartRequest, config
 }
 
 /// Records a session that a policy refuses: it is in the log, and never had a process.
-pub(super) async fn refused(inner: &Inner, id: &SessionId, mut events: Vec<Event>, by: Refusal, prompt: bool) -> Result<Session, Error> {
+pub(super) async fn refused(
+    inner: &Inner,
+    id: &SessionId,
+    mut events: Vec<Event>,
+    by: Refusal,
+    prompt: bool,
+    how: &How<'_>,
+) -> Result<Session, Error> {
     let what = if prompt { "its first prompt" } else { "it" };
     let reason = format!("policy {} refuses {what}: {}", by.policy, by.reason);
-    events.push(SessionEnded { outcome: Outcome::Failed, reason: Some(live::cut(&reason, 1024)) }.into());
-    inner.store.append(first(inner, id, events)).await?;
+    events.push(SessionEnded { outcome: Outcome::Failed, reason: Some(live::cut(&reason, 1024)), report: None }.into());
+    inner.store.append(first(inner, id, events, how)).await?;
     let (session, policy, reason) = (id.clone(), by.policy, by.reason);
     Err(if prompt { Error::PromptRefused { session, policy, reason } } else { Error::SessionRefused { session, policy, reason } })
 }
 
-/// The first events of a new session, without secrets.
-pub(in crate::session) fn first(inner: &Inner, id: &SessionId, events: Vec<Event>) -> Batch {
+/// The first events of a new session, without secrets; of one that was queued, those that follow, with its claim in the place of its
+/// beginning.
+pub(in crate::session) fn first(inner: &Inner, id: &SessionId, mut events: Vec<Event>, how: &How<'_>) -> Batch {
+    if let (How::Claim(_, claim), Some(created)) = (how, events.first_mut()) {
+        *created = claim.clone().into();
+    }
     Batch {
         session: id.clone(),
-        expected: Some(0),
-        attempt: 1,
+        expected: Some(how.last_seq()),
+        attempt: how.attempt(),
         at: inner.clock.wall_ms(),
         events: events.into_iter().map(mask::event).collect(),
         cursor: None,

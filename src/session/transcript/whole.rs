@@ -3,7 +3,7 @@
 //! Invariants: no link below the named root is followed; what is there is never written to: a new record is a new file; it is synced, its
 //! folder too, before anybody is told of it.
 //!
-//! Called by `compact`.
+//! Called by `compact` and `branch`.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -58,6 +58,21 @@ pub fn write(beside: &Whole, conversation: &str, bytes: &[u8]) -> Result<(), Str
         std::fs::File::from(openat(&beside.folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?).sync_all()
     };
     write().map_err(|e| format!("{name} beside {} cannot be written ({e})", beside.path))
+}
+
+/// Writes the record of a new conversation where the agent looks for it: the folder of the working directory, which is made where it is gone.
+pub fn place(root: &str, cwd: &str, conversation: &str, bytes: &[u8]) -> Result<(), String> {
+    let said = |what: &str, e: std::io::Error| format!("{what} cannot be made ({e})");
+    std::fs::create_dir_all(root).map_err(|e| said(root, e))?;
+    let at = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| said(root, e.into()))?;
+    let name = super::folder_name(cwd);
+    match rustix::fs::mkdirat(&at, &name, Mode::RWXU) {
+        Err(e) if e != rustix::io::Errno::EXIST => return Err(said(&name, e.into())),
+        _ => {}
+    }
+    let folder = folder_at(&at, &name).ok_or_else(|| format!("{name} below {root} is no folder"))?;
+    let path = Path::new(root).join(&name).display().to_string();
+    write(&Whole { folder, path, bytes: vec![] }, conversation, bytes)
 }
 
 fn find(root: &str, name: &str, cwd: &str) -> Option<(OwnedFd, String)> {

@@ -8,7 +8,7 @@ use crate::model::{Approval, ApprovalId, ApprovalState, Approvals, Envelope, Eve
 use crate::store::error::{Doing, Error, Result};
 
 use super::read::{MAX_SESSIONS, Page, Pool};
-use super::rows::{RawEvent, SessionRow, count, int};
+use super::rows::{SessionRow, count, int, raw_events};
 
 const FOLDING: &str = "folding approvals";
 const LISTING: &str = "listing approvals";
@@ -67,27 +67,13 @@ fn answer(conn: &Connection, session_no: i64, row: u64, call: Option<u64>, e: &E
 
 /// Makes a session's rows anew from its log.
 pub(super) fn refold(conn: &Connection, row: &SessionRow) -> Result<()> {
-    const SQL: &str = "SELECT id, seq, at, attempt, kind, body FROM events WHERE session_no = ?1 \
-                       AND kind IN ('approval_requested', 'approval_endorsed', 'approval_resolved', 'session_ended') ORDER BY seq";
     conn.execute("DELETE FROM approvals WHERE session_no = ?1", [row.no]).doing(FOLDING)?;
-    let mut stmt = conn.prepare(SQL).doing(FOLDING)?;
-    let mut rows = stmt.query([row.no]).doing(FOLDING)?;
-    while let Some(r) = rows.next().doing(FOLDING)? {
-        let kind: String = r.get(4).doing(FOLDING)?;
-        let body: Vec<u8> = r.get(5).doing(FOLDING)?;
-        let raw = RawEvent {
-            seq: count(r.get(1).doing(FOLDING)?),
-            at: r.get(2).doing(FOLDING)?,
-            attempt: r.get(3).doing(FOLDING)?,
-            kind: kind.as_bytes(),
-            hash: &[],
-            salt: &[],
-            body: &body,
-        };
-        let e = super::decode(&row.id, &raw)?;
-        fold(conn, row.no, count(r.get(0).doing(FOLDING)?), &e)?;
-    }
-    Ok(())
+    raw_events(conn, row.no, 1, u64::MAX, |raw| {
+        if matches!(raw.kind, b"approval_requested" | b"approval_endorsed" | b"approval_resolved" | b"session_ended") {
+            fold(conn, row.no, count(raw.row), &super::decode(&row.id, raw)?)?;
+        }
+        Ok(true)
+    })
 }
 
 /// What differs between a session's stored rows and the replay of its log, in words.

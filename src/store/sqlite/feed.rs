@@ -2,19 +2,20 @@
 //!
 //! The position is the row's number, which only grows (the writer never gives one twice, even after a removal). Called by `Store::feed`.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::super::chain::Hash;
 use super::super::error::{Doing, Error, Result};
 use super::read::{MAX_PAGE_BYTES, StoredEvent, decode};
-use super::rows::RawEvent;
+use super::rows::{RawEvent, count};
 
 const DOING: &str = "reading events of all sessions";
 
-/// Number of the newest row; 0 in an empty store.
+/// Number of the newest row there ever was, though it was removed since; 0 in an empty store.
 pub fn newest(c: &Connection) -> Result<u64> {
-    let id: Option<i64> = c.query_row("SELECT max(id) FROM events", [], |r| r.get(0)).optional().doing(DOING)?.flatten();
-    Ok(u64::try_from(id.unwrap_or(0)).unwrap_or(0))
+    const SQL: &str = "SELECT max(coalesce((SELECT max(id) FROM events), 0), \
+                       coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'newest_row'), 0))";
+    c.query_row(SQL, [], |r| r.get(0)).map(count).doing(DOING)
 }
 
 /// Events of rows above `after`, at most `limit` and (one event excepted) 64 MiB of bodies; `prev` is not known here and zero.
@@ -32,12 +33,14 @@ WHERE e.id > ?1 ORDER BY e.id LIMIT ?2";
         let number = |at: usize| r.get::<_, i64>(at).map(|n| u64::try_from(n).unwrap_or(0)).doing(DOING);
         let (kind, hash, body): (String, Vec<u8>, Vec<u8>) = (r.get(5).doing(DOING)?, r.get(6).doing(DOING)?, r.get(7).doing(DOING)?);
         let raw = RawEvent {
+            row: r.get(0).doing(DOING)?,
             seq: number(2)?,
             at: r.get(3).doing(DOING)?,
             attempt: r.get(4).doing(DOING)?,
             kind: kind.as_bytes(),
             hash: &hash,
             salt: &[],
+            commitment: &[],
             body: &body,
         };
         let envelope = decode(&session, &raw)?;

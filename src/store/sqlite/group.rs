@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Statement, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::model::{Actor, Clock, Entropy, Event, Session, SessionId, Status};
+use crate::model::{Actor, Clock, Entropy, Outcome, Session, SessionId, Status};
 use crate::store::batch::{Append, Appended, Cursor};
 use crate::store::chain::{Hash, HostLink, Link, commitment};
 use crate::store::error::{Doing, Error, Result};
@@ -20,10 +20,17 @@ use crate::store::queue::Work;
 use crate::store::seal::Key;
 use crate::store::sink::undelivered;
 
+use super::archives::Keep;
 use super::cache::{Cache, Entry};
-use super::order::{check_order, engine_out};
+use super::listing::{cost, keep};
+use super::order::{doomed, engine_out};
+use super::recover::refold_all;
 use super::rows::{SessionRow, count, int};
+use super::statements::Statements;
 use super::writer::WriterOptions;
+use super::written;
+
+mod admit;
 
 const APPENDING: &str = "appending events";
 const HOSTING: &str = "appending to the host chain";
@@ -32,47 +39,6 @@ const REMOVING: &str = "removing a session";
 const PURGE: u32 = 500;
 /// Records of the host chain after which its head is signed.
 const HOST_HEAD_EVERY: u64 = 64;
-
-struct Statements<'c> {
-    begin: Statement<'c>,
-    commit: Statement<'c>,
-    load: Statement<'c>,
-    tail: Statement<'c>,
-    event: Statement<'c>,
-    frame: Statement<'c>,
-    taken: Statement<'c>,
-    session: Statement<'c>,
-    update: Statement<'c>,
-    status: Statement<'c>,
-    host: Statement<'c>,
-}
-
-impl<'c> Statements<'c> {
-    fn new(c: &'c Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            begin: c.prepare("BEGIN IMMEDIATE")?,
-            commit: c.prepare("COMMIT")?,
-            load: c.prepare(&SessionRow::by_id_sql())?,
-            tail: c.prepare("SELECT seq, hash FROM events WHERE session_no = ?1 ORDER BY seq DESC LIMIT 1")?,
-            event: c.prepare(
-                "INSERT INTO events (session_no, seq, at, attempt, kind, hash, salt, body, id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?,
-            frame: c.prepare("INSERT INTO frames (session_no, attempt, no, bytes) VALUES (?1, ?2, ?3, ?4)")?,
-            // why: frames of earlier attempts can never be sent again.
-            taken: c.prepare("DELETE FROM frames WHERE session_no = ?1 AND (attempt < ?2 OR (attempt = ?2 AND no <= ?3))")?,
-            session: c.prepare(
-                "INSERT INTO sessions (id, name, agent, status, created_at, last_seq, head, headed_seq, frame_attempt, frame_no, doc) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0, '{}')",
-            )?,
-            update: c.prepare(
-                "UPDATE sessions SET last_seq = ?2, head = ?3, headed_seq = ?4, cursor_attempt = ?5, cursor_offset = ?6, \
-                 frame_attempt = ?7, frame_no = ?8, doc = ?9 WHERE no = ?1",
-            )?,
-            status: c.prepare("UPDATE sessions SET status = ?2 WHERE no = ?1")?,
-            host: c.prepare("INSERT INTO host_events (seq, at, kind, hash, salt, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?,
-        })
-    }
-}
 
 /// The host chain's end and the sessions still to be purged: what a rollback takes back.
 #[derive(Clone)]
@@ -101,6 +67,8 @@ pub(super) struct Group<'c> {
     options: Arc<WriterOptions>,
     key: Key,
     doc: Vec<u8>,
+    /// The files are to be rewritten once the open group is written.
+    pub(super) scrub: bool,
     /// Pages that the open group will write, roughly.
     pub(super) pages: u64,
 }
@@ -121,6 +89,7 @@ impl<'c> Group<'c> {
             options,
             key,
             doc: Vec::new(),
+            scrub: false,
             pages: 0,
         })
     }
@@ -150,6 +119,10 @@ impl<'c> Group<'c> {
                 let r = self.append(a);
                 reply.set(engine_out(r)?);
             }
+            Work::AppendAll(all, reply) => {
+                let r = self.append_all(all);
+                reply.set(engine_out(r)?);
+            }
             Work::Host { event, settings, reply } => {
                 if let Some(e) = event {
                     self.host(e)?;
@@ -164,53 +137,55 @@ impl<'c> Group<'c> {
                 change.notes.iter().try_for_each(|e| self.host(e))?;
                 reply.set(Ok(()));
             }
+            Work::Memory { change, by, reply } => {
+                let (n, note) = super::memories::change(self.conn, change, by)?;
+                if let Some(e) = note {
+                    self.host(&e)?;
+                }
+                self.pages += 8;
+                reply.set(Ok(n));
+            }
             Work::Remove { session, by, reply } => {
                 let r = self.remove(session, by);
                 reply.set(engine_out(r)?);
+            }
+            Work::Keep { keep, reply } => {
+                self.scrub |= matches!(**keep, Keep::Scrub);
+                let r = super::archives::change(self.conn, keep);
+                reply.set(engine_out(r)?.map(|()| true));
             }
         }
         Ok(())
     }
 
     fn append(&mut self, a: &mut Append) -> Result<Appended> {
-        let known = match self.load(&a.session) {
-            Ok(_) => true,
-            Err(Error::NotFound { .. }) => false,
-            Err(e) => return Err(e),
-        };
-        let created = a.events.first().is_some_and(|e| matches!(e.envelope.event, Event::SessionCreated(_)));
-        let again = a.events.iter().skip(1).any(|e| matches!(e.envelope.event, Event::SessionCreated(_)));
-        if !known {
-            if let Some(expected) = a.expected.filter(|e| *e != 0) {
-                return Err(Error::Conflict { session: a.session.clone(), expected, actual: 0 });
-            }
-            if again || !created || a.expected != Some(0) {
-                return Err(Error::BadBeginning { session: a.session.clone() });
-            }
-            check_order(a, 0, 0, None)?;
-            self.create(a)?;
-        } else {
-            let e = self.cache.get(&a.session).ok_or(Error::Closed)?;
-            if let Some(expected) = a.expected.filter(|x| *x != e.last_seq()) {
-                return Err(Error::Conflict { session: a.session.clone(), expected, actual: e.last_seq() });
-            }
-            if created || again {
-                return Err(Error::BadBeginning { session: a.session.clone() });
-            }
-            check_order(a, e.frame_attempt, e.frame_no, e.cursor)?;
+        let known = self.knows(&a.session)?;
+        // why before all else: what was written already is as good as written, whatever has happened since.
+        if let Some(done) = self.written_before(a, known)? {
+            return Ok(done);
         }
+        self.check(a)?;
+        if !known {
+            self.create(a)?;
+        }
+        self.write(a, known)
+    }
+
+    fn write(&mut self, a: &mut Append, known: bool) -> Result<Appended> {
         let now = self.options.clock.boot_ms();
         if !a.events.is_empty() {
             self.expect_head(now);
         }
         let e = self.cache.get(&a.session).ok_or(Error::Closed)?;
         let first_seq = if known { e.last_seq() + 1 } else { 1 };
+        written::keep(self.conn, e.no, a, first_seq)?;
         if !e.dirty {
             e.dirty = true;
             self.touched.push(a.session.clone());
             self.pages += 2;
         }
         let session = Arc::make_mut(&mut e.session);
+        let mut refold = false;
         for (i, p) in a.events.iter_mut().enumerate() {
             let env = &mut p.envelope;
             env.seq = first_seq + i as u64;
@@ -232,13 +207,26 @@ impl<'c> Group<'c> {
             self.ends.row += 1;
             super::approvals::fold(self.conn, e.no, self.ends.row, env)?;
             super::states::fold(self.conn, e.no, env)?;
+            super::usage::fold(self.conn, e.no, env)?;
+            super::attempts::fold(self.conn, e.no, env)?;
+            super::tasks::fold(self.conn, e.no, env)?;
+            super::memories::fold(self.conn, env)?;
             if env.seq > 1 {
                 session.fold(env);
             }
+            refold |= doomed(super::archives::apply(self.conn, e.no, a.session.as_str(), &env.event))?;
             self.pages += 1 + p.body.len() as u64 / 4_096;
+        }
+        if refold {
+            let row = self.st.load.query_row([a.session.as_str()], SessionRow::read).doing(APPENDING)?;
+            e.session = Arc::new(doomed(refold_all(self.conn, &row))?);
         }
         if let Some(upto) = a.taken {
             self.st.taken.execute(params![e.no, a.attempt, int(upto)]).doing(APPENDING)?;
+        }
+        if super::order::is_claim(a) {
+            self.st.taken.execute(params![e.no, a.attempt, i64::MAX]).doing(APPENDING)?;
+            (e.frame_attempt, e.frame_no) = (0, 0);
         }
         for f in &a.frames {
             self.st.frame.execute(params![e.no, a.attempt, int(f.no), f.bytes]).doing(APPENDING)?;
@@ -251,7 +239,20 @@ impl<'c> Group<'c> {
         if !a.events.is_empty() && e.unheaded_since.is_none() {
             e.unheaded_since = Some(now);
         }
-        Ok(Appended { first_seq, last_seq: e.last_seq(), session: Arc::clone(&e.session) })
+        Ok(Appended { first_seq, last_seq: e.last_seq(), session: Arc::clone(&e.session), repeated: false })
+    }
+
+    /// The answer of the first time, where all of an append by another program is in the log already.
+    fn written_before(&mut self, a: &mut Append, known: bool) -> Result<Option<Appended>> {
+        let Some(rule) = &a.written else { return Ok(None) };
+        if known {
+            let e = self.cache.get(&a.session).ok_or(Error::Closed)?;
+            return written::repeated(self.conn, e.no, &e.session, a);
+        }
+        let Some(id) = rule.opens.as_ref().map(|k| written::opened(self.conn, k)).transpose()?.flatten() else { return Ok(None) };
+        self.load(&id)?;
+        let e = self.cache.get(&id).ok_or(Error::Closed)?;
+        Ok(Some(Appended { first_seq: 1, last_seq: e.last_seq(), session: Arc::clone(&e.session), repeated: true }))
     }
 
     /// Makes the row and cache entry of a new session; the append that follows writes its first event.
@@ -265,6 +266,7 @@ impl<'c> Group<'c> {
             .execute(params![s.id.as_str(), s.name, s.agent, s.status.as_str(), s.created_at, 1, Hash::ZERO.0])
             .doing(APPENDING)?;
         let no = self.conn.last_insert_rowid();
+        keep(self.conn, no, &s)?;
         let mut e = Entry::new(no, s, Hash::ZERO);
         e.dirty = true;
         self.touched.push(a.session.clone());
@@ -339,15 +341,10 @@ impl<'c> Group<'c> {
         }
         let hash = Hash::from_slice(&head).unwrap_or(Hash::ZERO);
         self.host(&HostEvent::SessionRemoved(HostSessionRemoved { session: id.clone(), by: by.clone(), last_seq: count(last_seq), hash }))?;
-        for sql in [
-            "DELETE FROM sessions WHERE no = ?1",
-            "DELETE FROM frames WHERE session_no = ?1",
-            "DELETE FROM approvals WHERE session_no = ?1",
-            "DELETE FROM plugin_states WHERE session_no = ?1",
-            "INSERT INTO removals (session_no) VALUES (?1)",
-        ] {
+        for sql in super::rows::REMOVAL {
             self.conn.execute(sql, [no]).doing(REMOVING)?;
         }
+        super::memories::forget(self.conn, id)?;
         self.cache.remove(id);
         self.ends.purging.push_back(no);
         Ok(())
@@ -423,10 +420,22 @@ impl<'c> Group<'c> {
             let _ = serde_json::to_writer(&mut self.doc, &*e.session);
             let doc = std::str::from_utf8(&self.doc).unwrap_or_default();
             let (ca, co) = (e.cursor.map(|c| c.attempt), e.cursor.map(|c| int(c.offset)));
-            let row = params![e.no, int(e.last_seq()), e.head.0, int(e.headed_seq), ca, co, e.frame_attempt, int(e.frame_no), doc];
+            let row = params![
+                e.no,
+                int(e.last_seq()),
+                e.head.0,
+                int(e.headed_seq),
+                ca,
+                co,
+                e.frame_attempt,
+                int(e.frame_no),
+                doc,
+                e.session.last_activity_at,
+                cost(&e.session)
+            ];
             self.st.update.execute(row).doing(DOING)?;
             if e.stored_status != e.session.status {
-                self.st.status.execute(params![e.no, e.session.status.as_str()]).doing(DOING)?;
+                self.st.status.execute(params![e.no, e.session.status.as_str(), e.session.outcome.map(Outcome::as_str)]).doing(DOING)?;
                 e.stored_status = e.session.status;
             }
         }
@@ -478,6 +487,7 @@ impl<'c> Group<'c> {
             self.cache.remove(&id);
         }
         self.evict.clear();
+        self.scrub = false;
         self.ends.clone_from(&self.safe);
         // why: a forgotten session is noticed again when it is read back.
         self.next_head = Some(self.clock().boot_ms());

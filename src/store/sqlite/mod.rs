@@ -4,18 +4,29 @@
 //! middle of a commit; every reader sees one whole commit.
 
 mod approvals;
+mod archives;
+mod attempts;
 mod cache;
+mod copy;
 mod feed;
 mod group;
+mod listing;
 mod maintain;
+mod memories;
 mod order;
+pub(super) mod past;
 mod read;
 mod recover;
 mod rows;
 mod schema;
 mod sinks;
+mod statements;
 mod states;
+mod tasks;
+mod tree;
+mod usage;
 mod writer;
+mod written;
 
 use std::path::PathBuf;
 
@@ -25,14 +36,24 @@ use super::error::{Doing, Result};
 
 pub use approvals::ApprovalFilter;
 pub(super) use approvals::differences;
-pub use read::{Filter, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
+pub(super) use archives::{Keep, all as all_archives, erased_blobs, forget_staged, kept as archives_of, names_blob, scrub, scrub_is_due};
+pub(super) use attempts::attempts_differences;
+pub(super) use copy::{archives_elsewhere, archives_within, copy_database, every_text, forget_staged_in, rename_archive, sizes};
+pub(super) use listing::listing_differences;
+pub use listing::{Filter, MAX_LABELS};
+pub use read::{MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};
 pub(super) use read::{Pool, decode};
-pub(super) use rows::{RawEvent, SessionRow, orphans, raw_events, raw_host, session_rows};
+pub(super) use rows::{RawEvent, SessionRow, orphans, raw_events, raw_host, session_rows, stored_events};
 pub use sinks::HOST_SESSION;
 pub(super) use sinks::{
     change as change_sink, count_events, dead_letters, names as sink_names, newest as newest_place, page as sink_page, state as sink_state,
+    sums as sink_sums, waiting_for,
 };
 pub(super) use states::states_differences;
+pub(super) use tasks::task_differences;
+pub use tree::MAX_GENERATIONS;
+pub use usage::LedgerQuery;
+pub(super) use usage::usage_differences;
 pub(super) use writer::{Writer, WriterOptions};
 
 /// How SQLite reaches its disk. Anything but the default is for tests that show what the default is good for.
@@ -91,6 +112,15 @@ pub(super) fn open_writer(db: &Database, max_bytes: Option<u64>) -> Result<Conne
         conn.pragma_update(None, "max_page_count", i64::try_from(max / PAGE).unwrap_or(i64::MAX)).doing(DOING)?;
     }
     Ok(conn)
+}
+
+/// Versions of the schema: what the file has (`None` where there is none yet), and what this build writes.
+pub(super) fn schema_versions(path: PathBuf) -> Result<(Option<i64>, i64)> {
+    if !path.exists() {
+        return Ok((None, schema::VERSION));
+    }
+    let db = Database { path, engine: Engine::default() };
+    Ok((schema::version(&open_reader(&db)?, &db.path)?, schema::VERSION))
 }
 
 /// A connection that only copies the log into the database file.

@@ -1,5 +1,8 @@
 //! What an append may not do, checked before its first statement; and whose fault an error is. Called by `group`.
 
+use std::sync::Arc;
+
+use crate::model::{Event, Session};
 use crate::store::batch::{Append, Cursor};
 use crate::store::error::{Error, Result};
 
@@ -9,6 +12,30 @@ pub(super) fn engine_out<T>(r: Result<T>) -> Result<Result<T>> {
         Err(e @ (Error::Corrupt { .. } | Error::Full { .. } | Error::ReadOnly { .. } | Error::Engine { .. })) => Err(e),
         r => Ok(r),
     }
+}
+
+/// What may not go wrong any more once statements have run: the transaction is doomed with it.
+pub(super) fn doomed<T>(r: Result<T>) -> Result<T> {
+    engine_out(r)?.map_err(|e| Error::Engine {
+        doing: "changing what is archived or erased",
+        source: Arc::new(rusqlite::Error::ToSqlConversionFailure(Box::new(e))),
+    })
+}
+
+/// The status only changes as the table has it: `at` is the session as it stands, or `None` for one that these events begin.
+pub(super) fn check_status(a: &Append, at: Option<&Session>) -> Result<()> {
+    let events = || a.events.iter().map(|p| &p.envelope.event);
+    let begun = match at {
+        Some(_) => None,
+        None => a.events.first().and_then(|p| Session::begin(&p.envelope)),
+    };
+    let Some(session) = at.or(begun.as_ref()) else { return Ok(()) };
+    session.admits(events()).map_err(|source| Error::Transition { session: a.session.clone(), source })
+}
+
+/// A queued session's turn. What an earlier turn that came to nothing was to tell its agent is told to nobody, so frames begin anew.
+pub(super) fn is_claim(a: &Append) -> bool {
+    a.events.iter().any(|p| matches!(p.envelope.event, Event::SessionClaimed(_)))
 }
 
 /// Frames gapless from 1 in each attempt, attempts and cursor never backwards.

@@ -4,9 +4,9 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use rusqlite::{Connection, OptionalExtension};
 
-use crate::model::{Envelope, Event, Session, SessionId, Status};
+use crate::model::{Envelope, Event, Session, SessionId};
 use crate::store::batch::{Cursor, Frame};
 use crate::store::chain::Hash;
 use crate::store::error::{Doing, Error, Result};
@@ -27,20 +27,6 @@ pub const MAX_PAGE_BYTES: usize = 64 << 20;
 pub const MAX_SESSIONS: usize = 1_000;
 /// Most names in an `Ambiguous` error.
 const MAX_CANDIDATES: usize = 10;
-
-/// Which sessions a listing gives; all of them by default, newest first.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Any of these; empty for all.
-    pub status: Vec<Status>,
-    pub agent: Option<String>,
-    /// Label and value.
-    pub label: Option<(String, String)>,
-    /// At most 1,000; 0 means 50.
-    pub limit: usize,
-    /// `next` of the page before.
-    pub cursor: Option<String>,
-}
 
 /// Part of a listing; `next` is there when there is more.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,7 +68,7 @@ impl Pool {
         Ok(Self { idle: Mutex::new(idle), freed: Condvar::new() })
     }
 
-    pub(super) fn with<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(in crate::store) fn with<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut idle = self.freed.wait_while(idle, |i| i.is_empty()).unwrap_or_else(PoisonError::into_inner);
         let lease = Lease { pool: self, conn: idle.pop() };
@@ -130,46 +116,6 @@ impl Pool {
                 }
             }
             Err(Error::NotFound { given: short() })
-        })
-    }
-
-    /// Newest first.
-    pub fn sessions(&self, f: &Filter) -> Result<Page<Session>> {
-        const DOING: &str = "listing sessions";
-        let limit = if f.limit == 0 { 50 } else { f.limit.min(MAX_SESSIONS) };
-        let before = match f.cursor.as_deref() {
-            None => i64::MAX,
-            Some(t) => t.parse().map_err(|_| Error::BadCursor { given: t.chars().take(40).collect() })?,
-        };
-        let mut sql = "SELECT no, id, doc FROM sessions WHERE no < ?".to_owned();
-        let mut values: Vec<rusqlite::types::Value> = vec![before.into()];
-        if !f.status.is_empty() {
-            sql.push_str(&format!(" AND status IN ({})", vec!["?"; f.status.len()].join(", ")));
-            values.extend(f.status.iter().map(|s| s.as_str().to_owned().into()));
-        }
-        if let Some(agent) = &f.agent {
-            sql.push_str(" AND agent = ?");
-            values.push(agent.clone().into());
-        }
-        if let Some((key, value)) = &f.label {
-            sql.push_str(" AND EXISTS (SELECT 1 FROM json_each(doc, '$.labels') AS l WHERE l.key = ? AND l.value = ?)");
-            values.extend([key.clone().into(), value.clone().into()]);
-        }
-        sql.push_str(&format!(" ORDER BY no DESC LIMIT {}", limit + 1));
-        self.with(|c| {
-            let mut stmt = c.prepare(&sql).doing(DOING)?;
-            let mut rows = stmt.query(params_from_iter(values)).doing(DOING)?;
-            let (mut items, mut last, mut next) = (Vec::with_capacity(limit), 0, None);
-            while let Some(r) = rows.next().doing(DOING)? {
-                if items.len() == limit {
-                    next = Some(last.to_string());
-                    break;
-                }
-                let text = |at| r.get_ref(at).and_then(|v| Ok(v.as_str()?)).doing(DOING);
-                last = r.get::<_, i64>(0).doing(DOING)?;
-                items.push(session_of(text(1)?, text(2)?)?);
-            }
-            Ok(Page { items, next })
         })
     }
 
@@ -311,8 +257,13 @@ fn page(c: &Connection, id: &SessionId, no: i64, from: u64, limit: usize) -> Res
     let mut out: Vec<StoredEvent> = Vec::with_capacity(limit.min(256));
     let mut prev = (from == 1).then_some(Hash::ZERO);
     let (mut next, mut bytes) = (from, 0);
+    if prev.is_none() {
+        // why: what is behind an archive is read also while that cannot be.
+        prev = super::archives::kept(c, no, from - 1)?.first().filter(|a| a.last + 1 == from).map(|a| a.head);
+    }
     // why: begins one event early, for its hash.
-    raw_events(c, no, (from - 1).max(1), limit as u64 + u64::from(from > 1), |raw| {
+    let early = u64::from(prev.is_none());
+    raw_events(c, no, from - early, limit as u64 + early, |raw| {
         let damaged = |detail: String| Error::Damaged { session: id.to_string(), detail };
         let hash = Hash::from_slice(raw.hash).ok_or_else(|| damaged(format!("the hash of seq {} is not 32 bytes", raw.seq)))?;
         if raw.seq + 1 == from {
@@ -336,7 +287,7 @@ fn place(c: &Connection, id: &SessionId) -> Result<(i64, u64)> {
     row.optional().doing("reading a session")?.ok_or_else(|| not_found(id.as_str()))
 }
 
-fn session_of(id: &str, doc: &str) -> Result<Session> {
+pub(super) fn session_of(id: &str, doc: &str) -> Result<Session> {
     serde_json::from_str(doc).map_err(|e| Error::Damaged { session: id.to_owned(), detail: format!("its projection cannot be read ({e})") })
 }
 

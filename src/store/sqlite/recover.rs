@@ -34,8 +34,7 @@ pub(super) fn recover(conn: &Connection) -> Result<(Ends, Vec<String>)> {
     let damaged = if stale || !clean { review(conn, stale)? } else { Vec::new() };
     let mut stmt = conn.prepare("SELECT session_no FROM removals").doing(DOING)?;
     let purging = stmt.query_map([], |r| r.get(0)).doing(DOING)?.collect::<rusqlite::Result<_>>().doing(DOING)?;
-    let newest = "SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'newest_row'), 0))";
-    let row = conn.query_row(newest, [], |r| r.get(0)).map(count).doing(DOING)?;
+    let row = super::feed::newest(conn)?;
     Ok((Ends { host_seq, host_head, host_headed: host_seq, purging, row }, damaged))
 }
 
@@ -57,7 +56,8 @@ fn review(conn: &Connection, stale: bool) -> Result<Vec<String>> {
                     (false, false) => Ok(()),
                 };
                 match checked {
-                    Err(e @ (Error::Damaged { .. } | Error::Body { .. })) => {
+                    // why an archive too: the host runs without a file that somebody keeps elsewhere; what that session was stays as it stands.
+                    Err(e @ (Error::Damaged { .. } | Error::Body { .. } | Error::Archive { .. })) => {
                         tracing::error!(code = e.code(), error = %e, "opening the store");
                         if damaged.len() < MAX_DAMAGED {
                             damaged.push(row.id.clone());
@@ -88,8 +88,13 @@ fn check_end(conn: &Connection, row: &SessionRow) -> Result<()> {
 }
 
 fn refold(conn: &Connection, row: &SessionRow) -> Result<()> {
-    let damaged = |detail: String| Error::Damaged { session: row.id.clone(), detail };
     check_end(conn, row)?;
+    refold_all(conn, row).map(drop)
+}
+
+/// Makes every projection of a session anew from its log, and gives the session.
+pub(super) fn refold_all(conn: &Connection, row: &SessionRow) -> Result<Session> {
+    let damaged = |detail: String| Error::Damaged { session: row.id.clone(), detail };
     let mut session: Option<Session> = None;
     raw_events(conn, row.no, 1, u64::MAX, |raw| {
         let e = super::decode(&row.id, raw)?;
@@ -101,8 +106,13 @@ fn refold(conn: &Connection, row: &SessionRow) -> Result<()> {
     })?;
     let s = session.ok_or_else(|| damaged("it does not begin with session_created".to_owned()))?;
     let doc = serde_json::to_string(&s).map_err(|e| damaged(e.to_string()))?;
-    conn.execute("UPDATE sessions SET doc = ?2, status = ?3 WHERE no = ?1", (row.no, doc, s.status.as_str()))
-        .doing("folding projections anew")?;
+    const SQL: &str = "UPDATE sessions SET doc = ?2, status = ?3, name = ?4, agent = ?5 WHERE no = ?1";
+    conn.execute(SQL, (row.no, doc, s.status.as_str(), &s.name, &s.agent)).doing("folding projections anew")?;
+    super::listing::refold(conn, row.no, &s)?;
     super::approvals::refold(conn, row)?;
-    super::states::refold(conn, row)
+    super::states::refold(conn, row)?;
+    super::tasks::refold(conn, row)?;
+    super::usage::refold(conn, row)?;
+    super::attempts::refold(conn, row)?;
+    Ok(s)
 }

@@ -4,6 +4,8 @@ use rusqlite::{Connection, Row};
 
 use crate::store::error::{Doing, Result};
 
+use super::archives;
+
 /// SQLite keeps 64-bit signed integers; counts of ours stay far below.
 pub(super) fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
@@ -16,6 +18,8 @@ pub(super) fn count(n: i64) -> u64 {
 
 /// An event's columns, borrowed from the row.
 pub struct RawEvent<'a> {
+    /// Its number over all sessions.
+    pub row: i64,
     pub seq: u64,
     pub at: i64,
     /// As stored; over 32 bits only when damaged.
@@ -23,24 +27,50 @@ pub struct RawEvent<'a> {
     pub kind: &'a [u8],
     pub hash: &'a [u8],
     pub salt: &'a [u8],
+    /// What the hash commits to, where salt and body were erased; else empty.
+    pub commitment: &'a [u8],
     pub body: &'a [u8],
 }
 
-/// Walks a session's events from `from` in order of seq, at most `limit`. `each` answers whether to go on.
+/// Walks a session's events from `from` in order of seq, at most `limit`, those in archives first. `each` answers whether to go on.
 pub fn raw_events(conn: &Connection, no: i64, from: u64, limit: u64, mut each: impl FnMut(&RawEvent<'_>) -> Result<bool>) -> Result<()> {
     const DOING: &str = "reading events";
-    const SQL: &str =
-        "SELECT seq, at, attempt, kind, hash, salt, body FROM events WHERE session_no = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3";
+    // why one transaction: events that go into an archive between the two reads would look like a gap.
+    let _snapshot = conn.is_autocommit().then(|| conn.unchecked_transaction()).transpose().doing(DOING)?;
+    let (mut from, mut left) = (from, limit);
+    if limit == 0 {
+        return Ok(());
+    }
+    for archive in archives::kept(conn, no, from)? {
+        let goes_on = archive.walk(from, &mut |raw| {
+            left = left.saturating_sub(1);
+            Ok(each(raw)? && left > 0)
+        })?;
+        if !goes_on {
+            return Ok(());
+        }
+        from = archive.last + 1;
+    }
+    stored_events(conn, no, from, left, each)
+}
+
+/// The same of those that are in no archive.
+pub fn stored_events(conn: &Connection, no: i64, from: u64, limit: u64, mut each: impl FnMut(&RawEvent<'_>) -> Result<bool>) -> Result<()> {
+    const DOING: &str = "reading events";
+    const SQL: &str = "SELECT seq, at, attempt, kind, hash, salt, body, id, commitment FROM events WHERE session_no = ?1 AND seq >= ?2 \
+                       ORDER BY seq LIMIT ?3";
     let mut stmt = conn.prepare(SQL).doing(DOING)?;
     let mut rows = stmt.query((no, int(from), int(limit))).doing(DOING)?;
     while let Some(r) = rows.next().doing(DOING)? {
         let raw = RawEvent {
+            row: r.get(7).doing(DOING)?,
             seq: count(r.get(0).doing(DOING)?),
             at: r.get(1).doing(DOING)?,
             attempt: r.get(2).doing(DOING)?,
             kind: bytes(r, 3).doing(DOING)?,
             hash: bytes(r, 4).doing(DOING)?,
             salt: bytes(r, 5).doing(DOING)?,
+            commitment: r.get_ref(8).and_then(|v| Ok(v.as_blob_or_null()?)).doing(DOING)?.unwrap_or_default(),
             body: bytes(r, 6).doing(DOING)?,
         };
         if !each(&raw)? {
@@ -152,3 +182,20 @@ pub fn orphans(conn: &Connection) -> Result<Vec<i64>> {
     let rows = stmt.query_map([], |r| r.get(0)).doing(DOING)?;
     rows.collect::<rusqlite::Result<_>>().doing(DOING)
 }
+
+/// What removes a session but for its events, which go a few at a time.
+pub const REMOVAL: [&str; 13] = [
+    "DELETE FROM sessions WHERE no = ?1",
+    "DELETE FROM frames WHERE session_no = ?1",
+    "DELETE FROM approvals WHERE session_no = ?1",
+    "DELETE FROM plugin_states WHERE session_no = ?1",
+    "DELETE FROM session_labels WHERE session_no = ?1",
+    "DELETE FROM usage WHERE session_no = ?1",
+    "DELETE FROM attempts WHERE session_no = ?1",
+    "DELETE FROM tasks WHERE session_no = ?1",
+    "DELETE FROM archives WHERE session_no = ?1",
+    "DELETE FROM redactions WHERE session_no = ?1",
+    "DELETE FROM writes WHERE session_no = ?1",
+    "DELETE FROM writers WHERE session_no = ?1",
+    "INSERT INTO removals (session_no) VALUES (?1)",
+];

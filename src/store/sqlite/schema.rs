@@ -12,11 +12,19 @@ use crate::store::folder;
 /// Marks the file as ours: `BDLE`.
 const APPLICATION_ID: i64 = 0x4244_4C45;
 /// In order; the schema's version is how many were applied.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 12] = [
     include_str!("migrations/20261121_first.sql"),
     include_str!("migrations/20261121_second_approvals.sql"),
     include_str!("migrations/20261121_third_plugin_states.sql"),
     include_str!("migrations/20261121_fourth_sinks.sql"),
+    include_str!("migrations/20261121_fifth_usage.sql"),
+    include_str!("migrations/20261121_sixth_listing.sql"),
+    include_str!("migrations/20261121_seventh_attempts.sql"),
+    include_str!("migrations/20261121_eighth_tasks.sql"),
+    include_str!("migrations/20261121_ninth_archives.sql"),
+    include_str!("migrations/20261121_tenth_writes.sql"),
+    include_str!("migrations/20261122_first_memories.sql"),
+    include_str!("migrations/20261122_second_sink_sums.sql"),
 ];
 /// The version that this build writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -24,13 +32,25 @@ pub const VERSION: i64 = MIGRATIONS.len() as i64;
 /// Creates the schema in an empty file, or brings an older one up to date. Errors: a newer version, another program's file, damage, no
 /// room for the copy.
 pub fn prepare(conn: &mut Connection, path: &Path) -> Result<()> {
+    let Some(found) = version(conn, path)? else { return apply(conn, 0, "making its tables") };
+    if found < VERSION {
+        let backup = back_up(conn, path, found)?;
+        tracing::info!(from = found, to = VERSION, backup = %backup.display(), "the database is brought up to date");
+        apply(conn, found, "bringing its tables up to date")?;
+    }
+    Ok(())
+}
+
+/// The version of a file, which may be in use by another process; `None` of an empty one. Changes nothing. Errors as [`prepare`], but for
+/// the copy.
+pub fn version(conn: &Connection, path: &Path) -> Result<Option<i64>> {
     const DOING: &str = "reading its header";
     let number = |sql: &str| conn.query_row(sql, [], |r| r.get::<_, i64>(0)).doing(DOING);
     let found = number("PRAGMA user_version")?;
     let app = number("PRAGMA application_id")?;
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
     if (app, tables, found) == (0, 0, 0) {
-        return apply(conn, 0, "making its tables");
+        return Ok(None);
     }
     if app != APPLICATION_ID {
         return Err(Error::NotOurs { path: path.to_owned(), detail: format!("its application id is {app}, not {APPLICATION_ID}") });
@@ -42,12 +62,7 @@ pub fn prepare(conn: &mut Connection, path: &Path) -> Result<()> {
         // why: a schema is made in one transaction with its version; such a file was changed by hand.
         return Err(Error::NotOurs { path: path.to_owned(), detail: format!("its schema version is {found}") });
     }
-    if found < VERSION {
-        let backup = back_up(conn, path, found)?;
-        tracing::info!(from = found, to = VERSION, backup = %backup.display(), "the database is brought up to date");
-        apply(conn, found, "bringing its tables up to date")?;
-    }
-    Ok(())
+    Ok(Some(found))
 }
 
 /// Applies what comes after version `from`, in one transaction. Projections of an older version are marked to be folded anew.

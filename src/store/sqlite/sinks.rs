@@ -21,11 +21,11 @@ pub const HOST_SESSION: &str = "host";
 
 /// Makes a change; the caller writes its notes to the host chain.
 pub fn change(conn: &Connection, c: &SinkChange, now: i64) -> Result<()> {
-    const SQL: &str = "INSERT INTO sinks (name, host_seq, row, holds, delivered, dropped, skipped) \
-        VALUES (?1, ?2, ?3, coalesce(?4, 0), ?5, ?6, ?7) \
+    const SQL: &str = "INSERT INTO sinks (name, host_seq, row, holds, delivered, dropped, skipped, sums) \
+        VALUES (?1, ?2, ?3, coalesce(?4, 0), ?5, ?6, ?7, ?8) \
         ON CONFLICT (name) DO UPDATE SET host_seq = max(host_seq, ?2), row = max(row, ?3), holds = coalesce(?4, holds), \
-        delivered = delivered + ?5, dropped = dropped + ?6, skipped = skipped + ?7";
-    let row = params![c.sink, int(c.place.host_seq), int(c.place.row), c.holds, int(c.delivered), int(c.dropped), int(c.skipped)];
+        delivered = delivered + ?5, dropped = dropped + ?6, skipped = skipped + ?7, sums = coalesce(?8, sums)";
+    let row = params![c.sink, int(c.place.host_seq), int(c.place.row), c.holds, int(c.delivered), int(c.dropped), int(c.skipped), c.sums];
     conn.prepare(SQL).and_then(|mut s| s.execute(row)).doing(CHANGING)?;
     for (event, reason) in &c.dead {
         // why: plain data with string keys; serialising it cannot fail.
@@ -40,10 +40,19 @@ pub fn change(conn: &Connection, c: &SinkChange, now: i64) -> Result<()> {
 }
 
 /// Names of sinks that are to get events of a session and have not.
-pub(super) fn waiting_for(conn: &Connection, session_no: i64) -> Result<Vec<String>> {
+pub fn waiting_for(conn: &Connection, session_no: i64) -> Result<Vec<String>> {
     const SQL: &str = "SELECT name FROM sinks WHERE holds = 1 AND row < (SELECT max(id) FROM events WHERE session_no = ?1) ORDER BY name";
     let mut stmt = conn.prepare(SQL).doing(CHANGING)?;
     let rows = stmt.query_map([session_no], |r| r.get(0)).doing(CHANGING)?;
+    rows.collect::<rusqlite::Result<_>>().doing(CHANGING)
+}
+
+/// The same of events up to a seq.
+pub(super) fn waiting_upto(conn: &Connection, session_no: i64, seq: u64) -> Result<Vec<String>> {
+    const SQL: &str = "SELECT name FROM sinks WHERE holds = 1 \
+                       AND row < (SELECT max(id) FROM events WHERE session_no = ?1 AND seq <= ?2) ORDER BY name";
+    let mut stmt = conn.prepare(SQL).doing(CHANGING)?;
+    let rows = stmt.query_map((session_no, int(seq)), |r| r.get(0)).doing(CHANGING)?;
     rows.collect::<rusqlite::Result<_>>().doing(CHANGING)
 }
 
@@ -59,6 +68,12 @@ pub fn state(conn: &Connection, name: &str) -> Result<Option<SinkState>> {
     let Some(mut state) = found.optional().doing(READING)? else { return Ok(None) };
     (state.dead_letters, state.dead_bytes) = conn.query_row(DEAD, [name], |r| Ok((count(r.get(0)?), count(r.get(1)?)))).doing(READING)?;
     Ok(Some(state))
+}
+
+/// What a sink has summed up to its cursor.
+pub fn sums(conn: &Connection, name: &str) -> Result<Option<Vec<u8>>> {
+    let found = conn.query_row("SELECT sums FROM sinks WHERE name = ?1", [name], |r| r.get(0));
+    Ok(found.optional().doing(READING)?.flatten())
 }
 
 /// Names of all sinks there ever were, with whether they hold sessions.

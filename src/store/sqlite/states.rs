@@ -8,7 +8,7 @@ use crate::model::{Envelope, Event, PluginStates, SessionId};
 use crate::store::error::{Doing, Error, Result};
 
 use super::read::Pool;
-use super::rows::{RawEvent, SessionRow, count};
+use super::rows::{SessionRow, raw_events};
 
 const FOLDING: &str = "folding the state of policies";
 const READING: &str = "reading the state of policies";
@@ -33,24 +33,13 @@ pub(super) fn fold(conn: &Connection, session_no: i64, e: &Envelope) -> Result<(
 
 /// Makes a session's rows anew from its log.
 pub(super) fn refold(conn: &Connection, row: &SessionRow) -> Result<()> {
-    const SQL: &str = "SELECT seq, at, attempt, body FROM events WHERE session_no = ?1 AND kind = 'plugin_state_changed' ORDER BY seq";
     conn.execute("DELETE FROM plugin_states WHERE session_no = ?1", [row.no]).doing(FOLDING)?;
-    let mut stmt = conn.prepare(SQL).doing(FOLDING)?;
-    let mut rows = stmt.query([row.no]).doing(FOLDING)?;
-    while let Some(r) = rows.next().doing(FOLDING)? {
-        let body: Vec<u8> = r.get(3).doing(FOLDING)?;
-        let raw = RawEvent {
-            seq: count(r.get(0).doing(FOLDING)?),
-            at: r.get(1).doing(FOLDING)?,
-            attempt: r.get(2).doing(FOLDING)?,
-            kind: b"plugin_state_changed",
-            hash: &[],
-            salt: &[],
-            body: &body,
-        };
-        fold(conn, row.no, &super::decode(&row.id, &raw)?)?;
-    }
-    Ok(())
+    raw_events(conn, row.no, 1, u64::MAX, |raw| {
+        if raw.kind == b"plugin_state_changed" {
+            fold(conn, row.no, &super::decode(&row.id, raw)?)?;
+        }
+        Ok(true)
+    })
 }
 
 fn stored(conn: &Connection, session_no: i64) -> Result<PluginStates> {

@@ -20,6 +20,7 @@ use crate::store::seal::Key;
 use crate::store::watch::Wake;
 
 use super::Database;
+use super::archives::Keep;
 use super::group::Group;
 use super::maintain::Maintainer;
 use super::recover::recover;
@@ -90,7 +91,12 @@ fn run(conn: &Connection, mut group: Group<'_>, mut maintainer: Maintainer, queu
     while queue.wait(group.idle()).is_ok() {
         // why: an idle turn commits only when there is something to purge or a head is due.
         match transact(&mut group, queue, &mut works) {
-            Ok(()) => answer(&mut group, &mut works, wakes),
+            Ok(()) => {
+                if std::mem::take(&mut group.scrub) {
+                    scrub(conn, &mut works);
+                }
+                answer(&mut group, &mut works, wakes);
+            }
             Err(e) => {
                 tracing::error!(error = %e, "writing to the store");
                 group.roll_back();
@@ -101,6 +107,18 @@ fn run(conn: &Connection, mut group: Group<'_>, mut maintainer: Maintainer, queu
     }
     close(&mut group);
     maintainer.finish(conn);
+}
+
+/// Between two transactions: nothing else may be open on the connection.
+fn scrub(conn: &Connection, works: &mut [Work]) {
+    let done = super::archives::scrub(conn).inspect_err(|e| tracing::error!(error = %e, "rewriting the database"));
+    for w in works {
+        if let Work::Keep { keep, reply } = w
+            && matches!(**keep, Keep::Scrub)
+        {
+            reply.set(Ok(matches!(done, Ok(true))));
+        }
+    }
 }
 
 fn transact(group: &mut Group<'_>, queue: &Queue, works: &mut Vec<Work>) -> Result<()> {

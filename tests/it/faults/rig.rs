@@ -75,7 +75,7 @@ impl Seen {
                             assert!(old.is_none_or(|o| o == hash), "seq {} changed after it was shown", e.seq);
                         }
                         Item::End(_) => return,
-                        Item::Approval(_) | Item::Ready => {}
+                        Item::Approval(_) | Item::Ready | Item::Missed(_) => {}
                     }
                 }
             }

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use beadle::model::{Actor, SessionId};
-use beadle::store::{Checkpoint, Filter, Options, Store, What};
+use beadle::store::{Batch, Checkpoint, Filter, Options, Store, What};
 
-use super::{Result, batch, begin, code, filled, found, note, notes, open, replay, sql};
+use super::{Result, batch, begin, code, event, filled, found, note, notes, open, replay, sql};
 
 const CHILD: &str = "BEADLE_TEST_STORE_CHILD";
 
@@ -273,5 +273,29 @@ fn a_torn_log_keeps_a_prefix_or_is_reported() -> Result {
         kept.insert(copy(&|f| f.write_all_at(&[0xA5; 64], at.min(len - 64)))?);
     }
     assert!(kept.len() > 5, "torn logs kept {kept:?}");
+    Ok(())
+}
+
+/// A branch names what it goes on from by a hash, so a first log that was rewritten as a whole is found by those that came from it.
+#[test]
+fn a_branch_finds_that_the_log_it_goes_on_from_is_another_one() -> Result {
+    let (_dir, store, first, _) = filled()?;
+    let hash = store.events(&first, 3, 1)?[0].hash.to_string();
+    let branch = |name: &str, at: u64, hash: &str| -> Result<SessionId> {
+        let id: SessionId = format!("{name}-1-bbbbb").parse()?;
+        let origin = serde_json::json!({ "how": "fork", "session": first.as_str(), "at": at, "hash": hash, "given": "replay" });
+        let body = serde_json::json!({ "name": name, "agent": "claude", "command": ["claude"], "cwd": "/p", "mediation": "gate",
+            "created_by": { "role": "host" }, "labels": {}, "beadle_version": "0.1.0", "origin": origin });
+        store.append(Batch { expected: Some(0), ..batch(&id, vec![event("session_created", body)?]) }).wait()?;
+        Ok(id)
+    };
+    branch("true", 3, &hash)?;
+    assert!(store.verify(None)?.is_sound(), "{:?}", store.verify(None)?.findings);
+    let (other, beyond) = (branch("other", 4, &hash)?, branch("beyond", 99, &hash)?);
+    assert!(found(&store, &other, 1, What::Head)? && found(&store, &beyond, 1, What::Head)?);
+    assert_eq!(store.verify(None)?.findings.len(), 2);
+    // Where the first log is removed in the open, nothing is left to compare with.
+    store.remove(&first, &Actor::host()).wait()?;
+    assert_eq!(store.verify(None)?.findings.len(), 0);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub mod collector;
 pub mod knock;
+pub mod otlp;
 mod screen;
 
 use std::ffi::OsStr;
@@ -453,6 +454,16 @@ impl Terminal {
         // SAFETY: the descriptor is open and the argument valid for the call.
         assert_eq!(unsafe { libc::ioctl(self.keys.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, 0, "a size");
         self.size = (rows, columns);
+    }
+
+    /// What the end of a login does: the group of the terminal's leader gets a hang-up, the leader dies, the terminal is gone.
+    pub fn hang_up(mut self) {
+        let leader = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::HUP);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        drop(self.keys);
+        // The reader has the terminal's other end, and ends when the last process that holds it has.
     }
 
     /// Waits for the command, and whether the terminal takes lines then; gives what stood on the screen.

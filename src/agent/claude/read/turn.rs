@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{text, unparsed, usage};
+use crate::agent::usage::nanousd;
 use crate::agent::{Output, ReadState, Turn};
-use crate::model::{Nanousd, Usage};
+use crate::model::Usage;
 
 /// Reads a `result` line.
 pub fn result(state: &mut ReadState, v: &Map<String, Value>) -> Vec<Output> {
@@ -34,6 +35,8 @@ pub fn result(state: &mut ReadState, v: &Map<String, Value>) -> Vec<Output> {
         agent_usage,
         denials: v.get("permission_denials").and_then(Value::as_array).and_then(|d| u64::try_from(d.len()).ok()),
         model_usage: models.map(by_model).unwrap_or_default(),
+        model_cost: models.map(costs).unwrap_or_default(),
+        web_searches: models.map(web_searches).unwrap_or(0),
         deferred: v.get("deferred_tool_use").and_then(Value::as_object).and_then(|d| super::id(d, "id")),
     })]
 }
@@ -65,34 +68,34 @@ fn by_model(models: &Map<String, Value>) -> BTreeMap<String, Usage> {
             output: n("outputTokens"),
             cache_read: n("cacheReadInputTokens"),
             cache_write: n("cacheCreationInputTokens"),
+            cache_write_1h: 0,
             reasoning: None,
-        };
+        }
+        .capped();
         let sum = out.entry(base_model(name).to_owned()).or_default();
         *sum = sum.plus(one);
     }
     out
 }
 
-/// Dollars as billionths, rounded; `None` for what is no amount of money (negative, not finite, over a billion).
-fn nanousd(dollars: f64) -> Option<Nanousd> {
-    if !(0.0..=1e9).contains(&dollars) {
-        return None;
+fn costs(models: &Map<String, Value>) -> BTreeMap<String, u64> {
+    let mut out: BTreeMap<String, u64> = BTreeMap::new();
+    for (name, counts) in models {
+        if let Some(cost) = counts.get("costUSD").and_then(Value::as_f64).and_then(nanousd) {
+            let sum = out.entry(base_model(name).to_owned()).or_default();
+            *sum = sum.saturating_add(cost);
+        }
     }
-    // why: 0 to 1e18 after the check, so the cast neither wraps nor clamps.
-    Some((dollars * 1e9).round() as u64)
+    out
+}
+
+fn web_searches(models: &Map<String, Value>) -> u64 {
+    models.values().filter_map(|m| m.get("webSearchRequests").and_then(Value::as_u64)).fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn money_is_never_wild() {
-        assert_eq!(nanousd(0.022_987_499_999_999_998), Some(22_987_500));
-        for bad in [-1.0, f64::NAN, f64::INFINITY, 1e10] {
-            assert_eq!(nanousd(bad), None);
-        }
-    }
 
     #[test]
     fn model_names_without_the_window_mark() {

@@ -1,4 +1,4 @@
-//! A policy that uses capabilities as the call tells it, and answers with what came of it. For tests only.
+//! A policy that uses capabilities as the call tells it, and answers with what came of it; and a sink that posts. For tests only.
 //!
 //! The call's command is JSON, or has JSON after `probe `: a list of steps, each a list of texts. The decision is `allow`, its reason a
 //! JSON list of one text a step: `ok …`, `denied …`, `over-limit …`, `unavailable …`. Configured with `{"count": true}`, every other call
@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use beadle_plugin::capability::{Error, clock, env, fs, http, kv, random, secret};
-use beadle_plugin::{Call, Decision, Effect};
+use beadle_plugin::{Batch, Call, Decision, Description, Effect, Outcome, Sink, Want};
 use serde_json::Value;
 
 /// What such a policy wants when it wants everything.
@@ -101,6 +101,43 @@ fn step(words: &[String]) -> Result<String, Error> {
             core::hint::black_box(&GLOBAL);
         },
         other => Err(Error::Unavailable(format!("there is no step {other:?}"))),
+    }
+}
+
+/// Posts batches to the `url` of its configuration, with the secret `token` as the bearer.
+pub struct Ships(String);
+
+impl Sink for Ships {
+    fn describe() -> Description {
+        let mut d = Description::new("ships", "0.1.0", "Posts events to a receiver.");
+        let want = |capability: &str| Want { capability: capability.to_owned(), reason: "to reach its receiver".to_owned() };
+        d.wants.extend(["http:POST:*", "secret:token"].map(want));
+        d
+    }
+
+    fn configure(config: &str) -> Result<Self, String> {
+        let config: Value = serde_json::from_str(config).map_err(|e| e.to_string())?;
+        config["url"].as_str().map(|u| Self(u.to_owned())).ok_or_else(|| "needs a url".to_owned())
+    }
+
+    fn write(&self, batch: &Batch) -> Outcome {
+        match self.post(batch) {
+            Ok(status) if status / 100 == 2 => Outcome::Accepted(batch.events.len() as u32),
+            Ok(_) => Outcome::RetryAfter(100),
+            Err(_) => Outcome::Accepted(0),
+        }
+    }
+}
+
+impl Ships {
+    fn post(&self, batch: &Batch) -> Result<u16, Error> {
+        let one = |e: &beadle_plugin::Event| {
+            let body: Value = serde_json::from_str(&e.body).unwrap_or_default();
+            serde_json::json!({ "data": { "session": e.session, "seq": e.seq, "kind": e.kind, "hash": e.hash, "body": body } })
+        };
+        let events: Vec<Value> = batch.events.iter().map(one).collect();
+        let bearer = format!("Bearer {}", secret::get("token")?);
+        Ok(http::Request::post(&self.0, Value::from(events).to_string()).with("authorization", bearer).send()?.status)
     }
 }
 

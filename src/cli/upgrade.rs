@@ -1,0 +1,188 @@
+//! `beadle host upgrade`: another executable takes over, and is looked at; what is not as it was is taken back.
+//!
+//! In order: the new executable checks configuration, store and policies beside the daemon that runs; that one keeps a copy of itself
+//! and ends (sessions go on); the new one starts, adopts, and must be who it said, with no session that cannot be adopted. Else it is
+//! ended and the copy runs again.
+//!
+//! Invariants: nothing is ended before the check; whatever dies in between, the next command that needs a daemon starts one.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use super::exit::{Coded, Exit, UsageError};
+use super::host::end;
+use super::text::{brief, count, safe};
+use super::{Context, Outcome};
+use crate::api::client::Client;
+use crate::api::types::{CheckDoc, HostDoc, UpgradeDoc};
+
+/// How long the check may take: policies may be compiled in it.
+const CHECK: Duration = Duration::from_secs(120);
+/// How long a daemon may take to adopt its sessions and answer.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long a daemon may take to end.
+const END: Duration = Duration::from_secs(10);
+/// Starts, where another command was faster with another executable.
+const TRIES: u32 = 3;
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(5);
+
+pub async fn run(cx: &mut Context, to: Option<PathBuf>, force: bool) -> Outcome {
+    let client = Client::without_start(cx.folders()?);
+    let old = client.host().await?;
+    let program = match to {
+        Some(path) => path.canonicalize().map_err(|e| UsageError(format!("{}: {e}; give an executable", path.display())))?,
+        None => std::env::current_exe()?,
+    };
+    let checked = check(&program).await?;
+    refuse_lost_policies(&old, &checked, force)?;
+    let migrates = checked.found_schema.is_some_and(|found| found < checked.schema);
+    if migrates {
+        cx.printer.note(&format!(
+            "the store goes from schema {} to {}; it is copied first",
+            checked.found_schema.unwrap_or(0),
+            checked.schema
+        ))?;
+    }
+    let kept = PathBuf::from(client.keep_program().await?.path);
+
+    let last = end(&client).await?;
+    let begun = Instant::now();
+    let mut started = None;
+    let why = match start(&client, &program, &checked.version, &mut started).await {
+        Ok(doc) => match differs(&last, &doc) {
+            None => return done(cx, &old, &doc, &program, begun.elapsed(), None),
+            Some(why) => why,
+        },
+        Err(why) => why,
+    };
+    if migrates {
+        let message = format!(
+            "{why}; it is not taken back, because the store may have schema {} now, which the executable of before cannot read: see `beadle host logs`, \
+             and the copy of the store beside it (*.schema-{})",
+            checked.schema,
+            checked.found_schema.unwrap_or(0)
+        );
+        return Err(Coded { exit: Exit::No, code: "BDL-CLI-041".to_owned(), message }.into());
+    }
+    if let Some(child) = started {
+        discard(&client, child).await;
+    }
+    let back = start(&client, &kept, &old.version, &mut None).await.map_err(|e| Coded {
+        exit: Exit::Internal,
+        code: "BDL-CLI-042".to_owned(),
+        message: format!("{why}; and {} does not run again: {e}; sessions wait: start it with `{} daemon`", kept.display(), kept.display()),
+    })?;
+    done(cx, &old, &back, &kept, begun.elapsed(), Some(why))
+}
+
+/// What the new executable finds. Nothing has happened yet when it finds fault.
+async fn check(program: &Path) -> anyhow::Result<CheckDoc> {
+    let refused = |why: String| Coded {
+        exit: Exit::No,
+        code: "BDL-CLI-040".to_owned(),
+        message: format!("{} cannot take over: {why}; nothing was changed", program.display()),
+    };
+    let mut command = tokio::process::Command::new(program);
+    command.args(["--json", "daemon", "--check"]).stdin(Stdio::null()).kill_on_drop(true);
+    let out = match tokio::time::timeout(CHECK, command.output()).await {
+        Ok(Ok(out)) => out,
+        Ok(Err(e)) => return Err(refused(format!("it cannot be run ({e})")).into()),
+        Err(_) => return Err(refused(format!("its check took over {} s", CHECK.as_secs())).into()),
+    };
+    serde_json::from_slice(&out.stdout).map_err(|_| {
+        let said = String::from_utf8_lossy(&out.stderr);
+        let last = said.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("and said nothing");
+        refused(format!("its check ended with {}: {}", out.status, brief(last, 500))).into()
+    })
+}
+
+/// A policy that is in force and would fail in the new executable denies, asks or lets go of every call: the operator must want that.
+fn refuse_lost_policies(old: &HostDoc, new: &CheckDoc, force: bool) -> Result<(), Coded> {
+    let in_force = |name: &str| old.policies.iter().any(|p| p.name == name && p.state == "ready");
+    let lost = new.policies.iter().find(|p| p.state != "ready" && in_force(&p.name));
+    match lost {
+        Some(p) if !force => Err(Coded {
+            exit: Exit::No,
+            code: "BDL-CLI-040".to_owned(),
+            message: format!(
+                "policy {} is in force and fails in beadle {}: {}; nothing was changed. Mend it, or upgrade with --force",
+                safe(&p.name),
+                safe(&new.version),
+                p.detail.as_deref().map(|d| brief(d, 300)).unwrap_or_default()
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Starts one and waits for its answer. A daemon that another command started meanwhile is ended again.
+async fn start(client: &Client, program: &Path, version: &str, started: &mut Option<Child>) -> Result<HostDoc, String> {
+    let mut was = String::new();
+    for _ in 0..TRIES {
+        client.start_program(program, started).await.map_err(|e| e.to_string())?;
+        let doc = match tokio::time::timeout(ANSWER, client.host()).await {
+            Ok(doc) => doc.map_err(|e| e.to_string())?,
+            Err(_) => return Err(format!("{} gave no answer within {} s", program.display(), ANSWER.as_secs())),
+        };
+        if Path::new(&doc.program) == program && doc.version == version {
+            return Ok(doc);
+        }
+        was = format!("beadle {} of {} runs in its place", safe(&doc.version), safe(&doc.program));
+        end(client).await.map_err(|e| format!("{was}, and does not end: {e}"))?;
+    }
+    Err(was)
+}
+
+/// What is not as it was: every live session must be adopted, or have ended by itself.
+fn differs(last: &HostDoc, now: &HostDoc) -> Option<String> {
+    let (failed, before) = (now.recovered.failed_count, last.recovered.failed_count);
+    if failed > before {
+        return Some(format!("{failed} sessions cannot be adopted by beadle {}", safe(&now.version)));
+    }
+    let found = now.recovered.adopted_count + now.recovered.ended_count;
+    (found < last.live_count).then(|| format!("{} sessions were live, and beadle {} found {found}", last.live_count, safe(&now.version)))
+}
+
+/// Ends what was started and is not wanted.
+async fn discard(client: &Client, mut child: Child) {
+    let _ = tokio::time::timeout(END, client.shutdown()).await;
+    let begun = Instant::now();
+    while begun.elapsed() < END && matches!(child.try_wait(), Ok(None)) {
+        tokio::time::sleep(LOOK).await;
+    }
+    // why no check: it is ours and not waited for yet, so the number is no other's; one that has ended is not hurt.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn done(cx: &mut Context, old: &HostDoc, now: &HostDoc, program: &Path, gap: Duration, rolled_back: Option<String>) -> Outcome {
+    let exit = if rolled_back.is_some() { Exit::No } else { Exit::Done };
+    let doc = UpgradeDoc {
+        old_version: old.version.clone(),
+        version: now.version.clone(),
+        program: program.display().to_string(),
+        pid: now.pid,
+        gap_ms: u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
+        recovered: now.recovered,
+        rolled_back,
+    };
+    if cx.printer.json() {
+        cx.printer.document(&doc)?;
+        return Ok(exit);
+    }
+    if let Some(why) = &doc.rolled_back {
+        cx.printer.note(&format!("not upgraded: {}; the executable of before runs again", brief(why, 500)))?;
+    }
+    let r = &doc.recovered;
+    cx.printer.line(&format!(
+        "beadle {} runs (was {}); {} sessions adopted, {} had ended meanwhile; {} ms without a daemon",
+        safe(&doc.version),
+        safe(&doc.old_version),
+        count(r.adopted_count),
+        count(r.ended_count),
+        count(doc.gap_ms)
+    ))?;
+    Ok(exit)
+}

@@ -1,0 +1,262 @@
+//! What is kept of sessions and where: archives of older events, their way back, and the erasure of what must not be kept.
+//!
+//! Invariants: one such act at a time; each is put in force by an event of the session's own log, which a live session's task writes;
+//! what is done to the disk before that can be thrown away, what is done after it can be done again.
+//!
+//! Called by `api`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::overwrite::overwrite;
+use super::{Error, Manager, failpoint};
+use crate::model::{Actor, ArchiveRestored, Event, SecretRedacted, Session, SessionArchived, SessionId, Status};
+use crate::store::{self, Archive, Batch, Erase, Filter, Redaction, Store};
+
+/// Most events of one session that one request erases.
+pub const ERASED_MAX: usize = 100;
+
+/// What became of an erasure.
+#[derive(Debug, Clone, Default)]
+pub struct Erased {
+    pub events: Vec<(u64, String)>,
+    /// More events hold it: ask again.
+    pub more: bool,
+    /// Payloads that went with them.
+    pub blobs: Vec<String>,
+    /// Payloads that stay, since this event names them too.
+    pub shared: Vec<(String, String, u64)>,
+    /// Entries of memory that held the text, of whatever session.
+    pub memories: u64,
+    /// Files of the session's folder in which it was overwritten.
+    pub overwritten: Vec<PathBuf>,
+    /// Where it may still stand.
+    pub left: Vec<String>,
+    /// Nothing of it is left in the files of the database.
+    pub scrubbed: bool,
+}
+
+impl Manager {
+    /// Appends an event about a session, whoever writes its log.
+    pub(super) async fn note_on(&self, id: &SessionId, event: Event) -> Result<(), Error> {
+        if self.inner.live().contains_key(id) {
+            match self.record(id, vec![event.clone()]).await {
+                Err(Error::Ended(_)) => {}
+                done => return done.map(drop),
+            }
+        }
+        let attempt = self.inner.store.session(id)?.attempt;
+        let at = self.inner.clock.wall_ms();
+        let batch = Batch {
+            session: id.clone(),
+            expected: None,
+            attempt,
+            at,
+            events: vec![event],
+            cursor: None,
+            frames: vec![],
+            taken: None,
+            blobs: vec![],
+        };
+        Ok(self.inner.store.append(batch).await.map(drop)?)
+    }
+
+    /// Moves events up to `last` to a file; by default all there are, which only an ended session may give up.
+    pub async fn archive(&self, id: &SessionId, last: Option<u64>, file: Option<PathBuf>, by: Actor) -> Result<SessionArchived, Error> {
+        let (manager, id) = (self.clone(), id.clone());
+        self.alone(async move { manager.archive_now(&id, last, file, by).await }).await
+    }
+
+    async fn archive_now(&self, id: &SessionId, last: Option<u64>, file: Option<PathBuf>, by: Actor) -> Result<SessionArchived, Error> {
+        let session = self.inner.store.session(id)?;
+        if last.is_none() && session.status != Status::Ended {
+            return Err(Error::NotEnded(id.clone(), session.status.as_str()));
+        }
+        let (store, of) = (self.inner.store.clone(), id.clone());
+        let upto = last.unwrap_or(session.last_seq);
+        let archive = blocking(move || store.write_archive(&of, upto, file.as_deref())).await?;
+        failpoint::hit("archive_written");
+        let event = SessionArchived {
+            first: archive.first,
+            last: archive.last,
+            file: archive.file.clone(),
+            digest: archive.digest.to_string(),
+            bytes: archive.bytes,
+            by,
+        };
+        let staged = self.inner.store.stage_archive(&archive).await;
+        if let Err(e) = staged {
+            self.inner.store.drop_file(&archive.path)?;
+            return Err(e.into());
+        }
+        failpoint::hit("archive_staged");
+        self.note_on(id, event.clone().into()).await?;
+        failpoint::hit("archived");
+        Ok(event)
+    }
+
+    /// The same for every session that ended before a time (milliseconds) and is not archived whole. Each answer stands for itself.
+    pub async fn archive_ended(&self, before: i64, by: &Actor) -> Result<Vec<(SessionId, Result<SessionArchived, Error>)>, Error> {
+        let (manager, by) = (self.clone(), by.clone());
+        self.alone(async move { manager.archive_ended_now(before, &by).await }).await
+    }
+
+    async fn archive_ended_now(&self, before: i64, by: &Actor) -> Result<Vec<(SessionId, Result<SessionArchived, Error>)>, Error> {
+        let mut out = Vec::new();
+        for s in ended(&self.inner.store, before)? {
+            let newest = self.inner.store.archives(&s.id)?.last().map_or(0, |a| a.last);
+            // why not the rest: an archive leaves the event that tells of it.
+            if s.last_seq <= newest + 1 {
+                continue;
+            }
+            let done = self.archive_now(&s.id, None, None, by.clone()).await;
+            out.push((s.id, done));
+        }
+        Ok(out)
+    }
+
+    /// Puts what was archived of a session back into the database; files in the data folder go, others stay.
+    pub async fn restore_archives(&self, id: &SessionId, by: Actor) -> Result<Vec<ArchiveRestored>, Error> {
+        let (manager, id) = (self.clone(), id.clone());
+        self.alone(async move { manager.restore_archives_now(&id, by).await }).await
+    }
+
+    async fn restore_archives_now(&self, id: &SessionId, by: Actor) -> Result<Vec<ArchiveRestored>, Error> {
+        let mut out = Vec::new();
+        // why the newest first: what is in archives is always the beginning of the log.
+        for a in self.inner.store.archives(id)?.into_iter().rev() {
+            let event = ArchiveRestored { first: a.first, last: a.last, by: by.clone() };
+            self.inner.store.restore_archive(a.clone()).await?;
+            failpoint::hit("archive_restored");
+            self.note_on(id, event.clone().into()).await?;
+            if a.is_ours() {
+                self.inner.store.drop_file(&a.path)?;
+            }
+            out.push(event);
+        }
+        Ok(out)
+    }
+
+    /// Erases one event, or a text from it, or the text from every event of the session (at most [`ERASED_MAX`] at a time).
+    pub async fn redact(&self, id: &SessionId, seq: Option<u64>, what: Erase, reason: String, by: Actor) -> Result<Erased, Error> {
+        let (manager, id) = (self.clone(), id.clone());
+        self.alone(async move { manager.redact_now(&id, seq, what, reason, by).await }).await
+    }
+
+    async fn redact_now(&self, id: &SessionId, seq: Option<u64>, what: Erase, reason: String, by: Actor) -> Result<Erased, Error> {
+        let seqs = match (seq, &what) {
+            (Some(seq), _) => vec![seq],
+            (None, Erase::Text(text)) => {
+                let (store, of, text) = (self.inner.store.clone(), id.clone(), text.clone());
+                blocking(move || store.holding(&of, &text, ERASED_MAX + 1)).await?
+            }
+            (None, Erase::Whole) => vec![],
+        };
+        let mut done = Erased { more: seqs.len() > ERASED_MAX, ..Erased::default() };
+        let (one, mut refused) = (seq.is_some(), None);
+        for seq in seqs.into_iter().take(ERASED_MAX) {
+            let (store, of, how) = (self.inner.store.clone(), id.clone(), what.clone());
+            let r = match blocking(move || store.prepare_redaction(&of, seq, &how)).await {
+                Ok(Some(r)) => r,
+                Ok(None) => continue,
+                // why not for one that was named: there the refusal is the answer.
+                Err(e @ Error::Store(store::Error::NotErased { .. })) if !one => {
+                    done.left.push(format!("event {seq}: {e}"));
+                    refused = refused.or(Some(e));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            failpoint::hit("redaction_written");
+            self.inner.store.stage_redaction(&r).await?;
+            failpoint::hit("redaction_staged");
+            self.note_on(id, told(&r, &reason, &by).into()).await?;
+            failpoint::hit("redacted");
+            let store = self.inner.store.clone();
+            done.events.push((r.seq, r.kind.clone()));
+            done.blobs.extend(r.blobs.iter().map(ToString::to_string));
+            done.shared.extend(r.shared.iter().map(|(d, s, n)| (d.to_string(), s.clone(), *n)));
+            blocking(move || store.finish_redaction(&r)).await?;
+        }
+        if let (None, Erase::Text(text)) = (seq, &what) {
+            done.memories = self.erase_memory(text, &by).await?;
+        }
+        if let Some(e) = refused.filter(|_| done.events.is_empty() && done.memories == 0) {
+            return Err(e);
+        }
+        let session = self.inner.store.session(id)?;
+        self.raw(&session, &what, &mut done).await?;
+        failpoint::hit("redaction_finished");
+        if !done.events.is_empty() || done.memories > 0 {
+            done.scrubbed = self.inner.store.scrub().await?;
+        }
+        Ok(done)
+    }
+
+    /// What stands outside the log: the agent's raw output, which is overwritten once nobody writes it, and older copies of the database.
+    async fn raw(&self, session: &Session, what: &Erase, done: &mut Erased) -> Result<(), Error> {
+        let dir = self.inner.run_dir(&session.id, 1);
+        if dir.is_dir() {
+            match what {
+                Erase::Text(text) if session.status == Status::Ended => {
+                    let text = text.clone();
+                    let raw = blocking(move || Ok(overwrite(&dir, &text))).await?;
+                    done.overwritten = raw.files;
+                    done.left.extend(raw.left);
+                }
+                _ => done.left.push(format!("the agent's raw output in {}", dir.display())),
+            }
+        }
+        let copies = self.inner.store.older_copies().into_iter();
+        done.left.extend(copies.map(|p| format!("a copy from before an upgrade, {}", p.display())));
+        Ok(())
+    }
+}
+
+fn told(r: &Redaction, reason: &str, by: &Actor) -> SecretRedacted {
+    SecretRedacted {
+        seq: r.seq,
+        reason: reason.to_owned(),
+        by: by.clone(),
+        digest: Some(r.digest.to_string()),
+        blobs: r.blobs.iter().map(ToString::to_string).collect(),
+        archive: r.archive.as_ref().map(|(a, _): &(Archive, _)| a.digest.to_string()),
+    }
+}
+
+/// Sessions that ended before a time, oldest first.
+pub(super) fn ended(store: &Store, before: i64) -> Result<Vec<Session>, store::Error> {
+    let mut filter = Filter { status: vec![Status::Ended], limit: crate::store::MAX_SESSIONS, ..Filter::default() };
+    let mut out = Vec::new();
+    loop {
+        let page = store.sessions(&filter)?;
+        out.extend(page.items.into_iter().filter(|s| s.ended_at.is_some_and(|t| t < before)));
+        filter.cursor = page.next;
+        if filter.cursor.is_none() {
+            out.sort_by_key(|s| s.ended_at);
+            return Ok(out);
+        }
+    }
+}
+
+impl Manager {
+    /// One such act at a time, and each to its end.
+    pub(super) async fn alone<T: Send + 'static>(&self, act: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Error> {
+        let one = Arc::clone(&self.inner.keeping).lock_owned().await;
+        to_the_end(async move {
+            let _one = one;
+            act.await
+        })
+        .await
+    }
+}
+
+/// Runs an act in a task of its own: who asked for it may go away in the middle, and half of it must not stay.
+pub(super) async fn to_the_end<T: Send + 'static>(act: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, Error> {
+    tokio::spawn(act).await.map_err(|_| store::Error::Closed)?
+}
+
+/// Runs what blocks elsewhere.
+pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, store::Error> + Send + 'static) -> Result<T, Error> {
+    Ok(tokio::task::spawn_blocking(f).await.map_err(|_| store::Error::Closed)??)
+}

@@ -1,0 +1,285 @@
+//! Archives, erasures and what they need of the disk. The order of each: file and folder synced, then staged, then one transaction that
+//! appends the event and puts it in force (`sqlite::archives`), then what is not needed any more is deleted. A crash between any two
+//! leaves the log whole; what was staged and not put in force is thrown away at the next start.
+//!
+//! Called by `session::keep`; blocks.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::model::SessionId;
+
+use super::Store;
+use super::archive::{self, Archive};
+use super::batch::Ticket;
+use super::blob::Blobs;
+use super::chain::Hash;
+use super::erase::{Erase, MARK, erased, forms};
+use super::error::{Error, Result};
+use super::folder::{fail, sync_parent};
+use super::queue::Work;
+use super::sqlite::{self, Keep};
+
+/// The folder of archives in the data folder.
+pub const ARCHIVES: &str = "archives";
+
+/// An erasure that is prepared: nothing is erased yet.
+pub struct Redaction {
+    pub session: SessionId,
+    pub seq: u64,
+    pub kind: String,
+    /// BLAKE3 of what will stand in place of the body.
+    pub digest: Hash,
+    body: Vec<u8>,
+    /// Payloads that go with it, and those that stay because another event names them.
+    pub blobs: Vec<Hash>,
+    pub shared: Vec<(Hash, String, u64)>,
+    /// The archive that it lies in, anew, and the old file.
+    pub archive: Option<(Archive, PathBuf)>,
+}
+
+impl Store {
+    fn keep(&self, keep: Keep) -> Ticket<bool> {
+        let (reply, ticket) = Ticket::new();
+        self.0.queue.push(Work::Keep { keep: Box::new(keep), reply });
+        ticket
+    }
+
+    /// The archives of a session, oldest first.
+    pub fn archives(&self, id: &SessionId) -> Result<Vec<Archive>> {
+        let (no, _) = self.0.pool.place(id)?;
+        self.0.pool.with(|c| sqlite::archives_of(c, no, 0))
+    }
+
+    /// Writes the events up to `last` that are in no archive yet to a new file, synced; the log stays as it is. `file` is where, by default
+    /// a new one in the data folder.
+    pub fn write_archive(&self, id: &SessionId, last: u64, file: Option<&Path>) -> Result<Archive> {
+        let nothing = |why: &str| Error::NothingToArchive { session: id.to_string(), why: why.to_owned() };
+        let conn = sqlite::open_reader(&self.0.database)?;
+        let (no, newest) = self.0.pool.place(id)?;
+        let before = sqlite::archives_of(&conn, no, 0)?;
+        let (first, prev) = before.last().map_or((1, Hash::ZERO), |a| (a.last + 1, a.head));
+        let last = last.min(newest);
+        if first > last {
+            return Err(nothing("there is no event below that watermark which is not archived already"));
+        }
+        let path = match file {
+            Some(path) => path.to_owned(),
+            None => self.fresh_archive(id, first, last)?,
+        };
+        let feed = |each: &mut dyn FnMut(&sqlite::RawEvent<'_>) -> Result<bool>| sqlite::stored_events(&conn, no, first, u64::MAX, each);
+        let mut a = archive::write(id.as_str(), (first, last), prev, &path, Box::new(feed))?;
+        a.file = self.named(&path);
+        Ok(a)
+    }
+
+    /// A path in the folder of archives that nothing has yet.
+    fn fresh_archive(&self, id: &SessionId, first: u64, last: u64) -> Result<PathBuf> {
+        let dir = self.0.dir.join(ARCHIVES);
+        super::folder::create(&dir)?;
+        let name = |n: u32| if n == 0 { format!("{id}-{first}-{last}.jsonl.zst") } else { format!("{id}-{first}-{last}.{n}.jsonl.zst") };
+        Ok((0..).map(|n| dir.join(name(n))).find(|p| !p.exists()).unwrap_or_default())
+    }
+
+    /// As it is stored: moved with the data folder where it lies in it.
+    fn named(&self, path: &Path) -> String {
+        path.strip_prefix(&self.0.dir).unwrap_or(path).to_string_lossy().into_owned()
+    }
+
+    /// Makes it known; in force it comes with the event `session_archived` that has its digest. Errors: sinks have not got the events.
+    pub fn stage_archive(&self, a: &Archive) -> Ticket<bool> {
+        self.keep(Keep::Archive(a.clone()))
+    }
+
+    /// Deletes a file of ours that no log needs.
+    pub fn drop_file(&self, path: &Path) -> Result<()> {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            r => r.and_then(|()| sync_parent(path)).map_err(fail(path, "delete it")),
+        }
+    }
+
+    /// Puts the events of an archive back, the newest archive of its session first. The file stays.
+    pub fn restore_archive(&self, a: Archive) -> Ticket<bool> {
+        self.keep(Keep::Restore(a))
+    }
+
+    /// Events of a session that hold a text, payloads included; at most `limit`.
+    pub fn holding(&self, id: &SessionId, text: &str, limit: usize) -> Result<Vec<u64>> {
+        let conn = sqlite::open_reader(&self.0.database)?;
+        let (no, _) = self.0.pool.place(id)?;
+        let mut out = Vec::new();
+        sqlite::raw_events(&conn, no, 1, u64::MAX, |raw| {
+            let kind = String::from_utf8_lossy(raw.kind);
+            let found = erased(&kind, raw.body, &Erase::Text(text.to_owned()), &mut |digest| {
+                Ok(self.payload(digest)?.and_then(|b| without(&b, text)).map(|_| Value::String(MARK.to_owned())))
+            })?;
+            if !matches!(found, Ok(None)) {
+                out.push(raw.seq);
+            }
+            Ok(out.len() < limit)
+        })?;
+        Ok(out)
+    }
+
+    /// The bytes under a digest; `None` where no blob has it.
+    fn payload(&self, digest: &str) -> Result<Option<Vec<u8>>> {
+        match digest.parse().and_then(|d| self.0.blobs.get(&d)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::Blob { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Prepares the erasure of one event; `None` where nothing of it is to go. Payloads without the text are written already.
+    pub fn prepare_redaction(&self, id: &SessionId, seq: u64, what: &Erase) -> Result<Option<Redaction>> {
+        let conn = sqlite::open_reader(&self.0.database)?;
+        let (no, newest) = self.0.pool.place(id)?;
+        let refused = |why: String| Error::NotErased { session: id.to_string(), seq, why };
+        if seq == 0 || seq > newest {
+            return Err(refused(format!("there is none; the log has events 1 to {newest}")));
+        }
+        let mut found = None;
+        sqlite::raw_events(&conn, no, seq, 1, |raw| {
+            found = Some((String::from_utf8_lossy(raw.kind).into_owned(), raw.body.to_vec()));
+            Ok(false)
+        })?;
+        let (kind, body) = found.ok_or_else(|| refused("it is missing; run `beadle verify`".to_owned()))?;
+        let mut old = Vec::new();
+        let new = erased(&kind, &body, what, &mut |digest| {
+            let Some(bytes) = self.payload(digest)? else { return Ok(None) };
+            let new = match what {
+                Erase::Whole => Value::Null,
+                Erase::Text(text) => match without(&bytes, text) {
+                    Some(new) => Value::String(self.0.blobs.put(&new)?.to_string()),
+                    None => return Ok(None),
+                },
+            };
+            old.push(digest.parse::<Hash>()?);
+            Ok(Some(new))
+        })?;
+        let Some(body) = new.map_err(refused)? else { return Ok(None) };
+        let (mut blobs, mut shared) = (Vec::new(), Vec::new());
+        for digest in old {
+            match sqlite::names_blob(&conn, &digest.to_string(), (id.as_str(), seq))? {
+                Some((session, by)) => shared.push((digest, session, by)),
+                None => blobs.push(digest),
+            }
+        }
+        let mut archive = None;
+        if let Some(a) = sqlite::archives_of(&conn, no, seq)?.into_iter().find(|a| a.first <= seq) {
+            archive = Some((self.rewrite(id, &conn, no, &a, seq, &body)?, a.path));
+        }
+        Ok(Some(Redaction { session: id.clone(), seq, kind, digest: Hash::of(&body), body, blobs, shared, archive }))
+    }
+
+    /// The archive once more, with another body for one event.
+    fn rewrite(&self, id: &SessionId, conn: &rusqlite::Connection, no: i64, a: &Archive, seq: u64, body: &[u8]) -> Result<Archive> {
+        let inside = a.path.starts_with(self.0.dir.join(ARCHIVES));
+        let path = if inside {
+            self.fresh_archive(id, a.first, a.last)?
+        } else {
+            let beside = |n: u32| a.path.with_extension(format!("{n}.zst"));
+            (1..).map(beside).find(|p| !p.exists()).unwrap_or_default()
+        };
+        let prev = sqlite::archives_of(conn, no, 0)?.iter().find(|b| b.last + 1 == a.first).map_or(Hash::ZERO, |b| b.head);
+        let feed = |each: &mut dyn FnMut(&sqlite::RawEvent<'_>) -> Result<bool>| {
+            a.walk(a.first, &mut |raw| {
+                if raw.seq != seq {
+                    return each(raw);
+                }
+                let kept =
+                    raw.committed().ok_or_else(|| Error::Damaged { session: id.to_string(), detail: format!("the salt of seq {seq}") })?;
+                each(&sqlite::RawEvent { salt: &[], commitment: &kept.0, body, ..*raw })
+            })
+            .map(drop)
+        };
+        let mut new = archive::write(id.as_str(), (a.first, a.last), prev, &path, Box::new(feed))?;
+        new.file = self.named(&path);
+        Ok(new)
+    }
+
+    /// Makes it known; in force it comes with the event `secret_redacted` that has its digest.
+    pub fn stage_redaction(&self, r: &Redaction) -> Ticket<bool> {
+        let archive = r.archive.as_ref().map(|(a, _)| a.clone());
+        self.keep(Keep::Redaction { session: r.session.to_string(), seq: r.seq, body: r.body.clone(), archive })
+    }
+
+    /// Deletes what erased events named, and archives that were written anew.
+    pub fn finish_redaction(&self, r: &Redaction) -> Result<()> {
+        for digest in &r.blobs {
+            self.0.blobs.remove(digest)?;
+        }
+        r.archive.as_ref().map_or(Ok(()), |(_, old)| self.drop_file(old))
+    }
+
+    /// Copies of the database from before an upgrade of its schema.
+    pub fn older_copies(&self) -> Vec<PathBuf> {
+        let of = format!("{}.schema-", super::folder::DATABASE);
+        let files = std::fs::read_dir(&self.0.dir).into_iter().flatten().flatten();
+        files.filter(|f| f.file_name().to_string_lossy().starts_with(&of)).map(|f| f.path()).collect()
+    }
+
+    /// Rewrites the database, so that nothing erased is left in its files. False where something still read and kept the log.
+    pub fn scrub(&self) -> Ticket<bool> {
+        self.keep(Keep::Scrub)
+    }
+}
+
+/// The bytes without a text in whatever form; `None` where they do not hold it.
+fn without(bytes: &[u8], text: &str) -> Option<Vec<u8>> {
+    let forms = forms(text);
+    let (mut out, mut at, mut from) = (Vec::new(), 0, 0);
+    while at < bytes.len() {
+        match forms.iter().find(|f| !f.is_empty() && bytes[at..].starts_with(f.as_bytes())) {
+            Some(f) => {
+                out.extend_from_slice(&bytes[from..at]);
+                out.extend_from_slice(MARK.as_bytes());
+                at += f.len();
+                from = at;
+            }
+            None => at += 1,
+        }
+    }
+    (from > 0).then(|| {
+        out.extend_from_slice(&bytes[from..]);
+        out
+    })
+}
+
+/// The path without links, where it is there.
+fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// What an earlier run left: files that no row has, and rows that were never put in force.
+pub(super) fn tidy(conn: &rusqlite::Connection, data: &Path, blobs: &Blobs) -> Result<()> {
+    for digest in sqlite::erased_blobs(conn)? {
+        blobs.remove(&digest)?;
+    }
+    if sqlite::scrub_is_due(conn)? {
+        sqlite::scrub(conn)?;
+    }
+    for path in sqlite::forget_staged(conn)? {
+        // why only ours: the row may come from a backup of another machine, and name whatever lies here.
+        if real(&path).starts_with(data.join(ARCHIVES)) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    let Ok(files) = std::fs::read_dir(data.join(ARCHIVES)) else { return Ok(()) };
+    let there: Vec<PathBuf> = files.flatten().map(|f| f.path()).collect();
+    let known: std::collections::HashSet<PathBuf> = sqlite::all_archives(conn)?.iter().map(|a| real(&data.join(&a.file))).collect();
+    // why nothing at all: where what must be there is not found, what is found may be it.
+    if let Some(missing) = known.iter().find(|p| p.starts_with(data) && !there.contains(p)) {
+        tracing::warn!(path = %missing.display(), "an archive is missing, so files in its folder that no log names stay");
+        return Ok(());
+    }
+    for path in there.into_iter().filter(|p| !known.contains(p)) {
+        tracing::info!(path = %path.display(), "an archive that no log needs is deleted");
+        if let Err(e) = std::fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), error = %e, "deleting an archive that no log needs");
+        }
+    }
+    Ok(())
+}

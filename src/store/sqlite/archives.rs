@@ -1,0 +1,261 @@
+//! Rows of archives and redactions: staged first, put in force in the transaction of the event that tells of them.
+//!
+//! Invariants: a staged row changes nothing for anybody; with its event the archived rows go, or the erased body is gone, in one
+//! transaction; what nobody put in force is thrown away at the next start. Called by the writer (`group`), `rows` (which reads on into
+//! archives), `verify` and `keep`.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::model::{Event, SinkEvent};
+use crate::store::archive::Archive;
+use crate::store::chain::{Hash, commitment};
+use crate::store::error::{Doing, Error, Result};
+
+use super::rows::{RawEvent, count, int};
+
+const READING: &str = "reading where archives are";
+const KEEPING: &str = "changing what is archived";
+const ERASING: &str = "erasing an event";
+
+/// A change of what is kept where, made by the writer.
+pub enum Keep {
+    /// An archive is written and synced.
+    Archive(Archive),
+    /// A body is to be erased: what takes its place, and the archive anew where it lies in one.
+    Redaction { session: String, seq: u64, body: Vec<u8>, archive: Option<Archive> },
+    /// Events come back out of an archive, which is then not needed.
+    Restore(Archive),
+    /// Nothing of what was erased shall be left in the database's files.
+    Scrub,
+}
+
+/// Where a file is: the folder of the database, unless it is absolute.
+pub fn path_of(conn: &Connection, file: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    // why not `Connection::path`: it gives nothing for a path that is no text.
+    const SQL: &str = "SELECT file FROM pragma_database_list WHERE name = 'main'";
+    let own = conn.query_row(SQL, [], |r| Ok(PathBuf::from(std::ffi::OsStr::from_bytes(r.get_ref(0)?.as_bytes()?)))).unwrap_or_default();
+    own.parent().unwrap_or_else(|| Path::new("")).join(file)
+}
+
+const COLUMNS: &str = "a.first, a.last, a.file, a.digest, a.head, a.bytes, a.places, s.id";
+
+fn read(conn: &Connection, r: &rusqlite::Row<'_>) -> rusqlite::Result<Archive> {
+    let (file, places): (String, String) = (r.get(2)?, r.get(6)?);
+    let hash = |at| r.get::<_, Vec<u8>>(at).map(|b| Hash::from_slice(&b).unwrap_or(Hash::ZERO));
+    Ok(Archive {
+        first: count(r.get(0)?),
+        last: count(r.get(1)?),
+        path: path_of(conn, &file),
+        file,
+        digest: hash(3)?,
+        head: hash(4)?,
+        bytes: count(r.get(5)?),
+        // why lenient: without places nothing is read, and the gap is reported with its own place.
+        places: serde_json::from_str(&places).unwrap_or_default(),
+        session: r.get(7)?,
+    })
+}
+
+/// The archives of a session that hold events from `from` on, oldest first.
+pub fn kept(conn: &Connection, session_no: i64, from: u64) -> Result<Vec<Archive>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM archives a JOIN sessions s ON s.no = a.session_no WHERE a.session_no = ?1 AND a.staged = 0 AND a.last >= ?2 ORDER BY a.first"
+    );
+    let mut stmt = conn.prepare(&sql).doing(READING)?;
+    let rows = stmt.query_map((session_no, int(from)), |r| read(conn, r)).doing(READING)?;
+    rows.collect::<rusqlite::Result<_>>().doing(READING)
+}
+
+/// Every archive of every session; with those that are only staged.
+pub fn all(conn: &Connection) -> Result<Vec<Archive>> {
+    let sql = format!("SELECT {COLUMNS} FROM archives a JOIN sessions s ON s.no = a.session_no ORDER BY a.session_no, a.first");
+    let mut stmt = conn.prepare(&sql).doing(READING)?;
+    let rows = stmt.query_map([], |r| read(conn, r)).doing(READING)?;
+    rows.collect::<rusqlite::Result<_>>().doing(READING)
+}
+
+/// Throws away what was staged and never put in force; gives the files that are then nobody's.
+pub fn forget_staged(conn: &Connection) -> Result<Vec<PathBuf>> {
+    let mut stmt = conn.prepare("SELECT file FROM archives WHERE staged = 1").doing(READING)?;
+    let files = stmt.query_map([], |r| r.get::<_, String>(0)).doing(READING)?;
+    let files = files.collect::<rusqlite::Result<Vec<_>>>().doing(READING)?;
+    conn.execute_batch("DELETE FROM archives WHERE staged = 1; DELETE FROM redactions;").doing(KEEPING)?;
+    Ok(files.iter().map(|f| path_of(conn, f)).collect())
+}
+
+fn number(conn: &Connection, session: &str) -> Result<i64> {
+    let found = conn.query_row("SELECT no FROM sessions WHERE id = ?1", [session], |r| r.get(0)).optional().doing(READING)?;
+    found.ok_or_else(|| Error::NotFound { given: session.to_owned() })
+}
+
+fn insert(conn: &Connection, no: i64, a: &Archive) -> Result<i64> {
+    const SQL: &str = "INSERT OR REPLACE INTO archives (session_no, first, last, file, digest, head, bytes, places, staged) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1)";
+    let places = serde_json::to_string(&a.places).unwrap_or_default();
+    let row = params![no, int(a.first), int(a.last), a.file, a.digest.0, a.head.0, int(a.bytes), places];
+    conn.execute(SQL, row).doing(KEEPING)?;
+    Ok(conn.last_insert_rowid())
+}
+
+/// Makes a change; refuses before its first statement.
+pub(super) fn change(conn: &Connection, keep: &Keep) -> Result<()> {
+    match keep {
+        Keep::Scrub => Ok(()),
+        Keep::Archive(a) => {
+            let no = number(conn, &a.session)?;
+            let waiting = super::sinks::waiting_upto(conn, no, a.last)?;
+            if !waiting.is_empty() {
+                return Err(Error::NotArchived { session: a.session.clone(), sinks: waiting });
+            }
+            insert(conn, no, a).map(drop)
+        }
+        Keep::Redaction { session, seq, body, archive } => {
+            let no = number(conn, session)?;
+            let archive = archive.as_ref().map(|a| insert(conn, no, a)).transpose()?;
+            const SQL: &str = "INSERT OR REPLACE INTO redactions (session_no, seq, body, archive) VALUES (?1, ?2, ?3, ?4)";
+            conn.execute(SQL, params![no, int(*seq), body, archive]).doing(ERASING).map(drop)
+        }
+        Keep::Restore(a) => restore(conn, a),
+    }
+}
+
+/// Puts an archive's events back where they were. A row of that number is theirs: numbers are never given twice.
+fn restore(conn: &Connection, a: &Archive) -> Result<()> {
+    const SQL: &str = "INSERT INTO events (id, session_no, seq, at, attempt, kind, hash, salt, body, commitment) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let no = number(conn, &a.session)?;
+    a.check()?;
+    let mut stmt = conn.prepare(SQL).doing(KEEPING)?;
+    let back = a.walk(a.first, &mut |raw| {
+        let kind = String::from_utf8_lossy(raw.kind);
+        let erased = (!raw.commitment.is_empty()).then_some(raw.commitment);
+        let row = params![raw.row, no, int(raw.seq), raw.at, raw.attempt, kind, raw.hash, raw.salt, raw.body, erased];
+        stmt.execute(row).doing(KEEPING)?;
+        Ok(true)
+    });
+    super::order::doomed(back)?;
+    conn.execute("DELETE FROM archives WHERE session_no = ?1 AND first = ?2", (no, int(a.first))).doing(KEEPING).map(drop)
+}
+
+/// Puts in force what an event tells of that was just appended. True where projections must be folded anew.
+pub(super) fn apply(conn: &Connection, session_no: i64, session: &str, event: &Event) -> Result<bool> {
+    match event {
+        Event::SessionArchived(a) => {
+            const FIND: &str = "SELECT id FROM archives WHERE session_no = ?1 AND staged = 1 AND first = ?2 AND last = ?3 AND digest = ?4";
+            let digest: Hash = a.digest.parse()?;
+            let found = conn.query_row(FIND, params![session_no, int(a.first), int(a.last), digest.0], |r| r.get::<_, i64>(0));
+            let Some(id) = found.optional().doing(KEEPING)? else { return Ok(false) };
+            conn.execute("UPDATE archives SET staged = 0 WHERE id = ?1", [id]).doing(KEEPING)?;
+            conn.execute("DELETE FROM events WHERE session_no = ?1 AND seq <= ?2", (session_no, int(a.last))).doing(KEEPING)?;
+            Ok(false)
+        }
+        Event::SecretRedacted(r) => {
+            const FIND: &str = "SELECT body, archive FROM redactions WHERE session_no = ?1 AND seq = ?2";
+            let found = conn.query_row(FIND, (session_no, int(r.seq)), |x| Ok((x.get::<_, Vec<u8>>(0)?, x.get::<_, Option<i64>>(1)?)));
+            let Some((body, archive)) = found.optional().doing(ERASING)? else { return Ok(false) };
+            if r.digest.as_deref() != Some(Hash::of(&body).to_string().as_str()) {
+                return Ok(false);
+            }
+            erase(conn, session_no, r.seq, &body, archive)?;
+            // why noted: should the host die before the files are rewritten and the payloads are gone, its next start does it.
+            const NOTE: &str = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, '')";
+            for key in r.blobs.iter().map(|b| format!("erased:{b}")).chain(["scrub".to_owned()]) {
+                conn.execute(NOTE, [key]).doing(ERASING)?;
+            }
+            dead_letters(conn, session, r.seq, &body)?;
+            super::memories::redacted(conn, session, r.seq, &body)?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn erase(conn: &Connection, no: i64, seq: u64, body: &[u8], archive: Option<i64>) -> Result<()> {
+    if let Some(id) = archive {
+        const OLD: &str =
+            "DELETE FROM archives WHERE session_no = ?1 AND staged = 0 AND first = (SELECT first FROM archives WHERE id = ?2)";
+        conn.execute(OLD, (no, id)).doing(ERASING)?;
+        conn.execute("UPDATE archives SET staged = 0 WHERE id = ?1", [id]).doing(ERASING)?;
+    } else {
+        const OLD: &str = "SELECT salt, body, commitment FROM events WHERE session_no = ?1 AND seq = ?2";
+        let old = conn
+            .query_row(OLD, (no, int(seq)), |r| Ok((r.get::<_, Vec<u8>>(0)?, r.get::<_, Vec<u8>>(1)?, r.get::<_, Option<Vec<u8>>>(2)?)));
+        if let Some((salt, before, known)) = old.optional().doing(ERASING)?
+            && let Some(commits) = known.and_then(|c| Hash::from_slice(&c)).or_else(|| Some(commitment(&salt.try_into().ok()?, &before)))
+        {
+            const SQL: &str = "UPDATE events SET salt = X'', body = ?3, commitment = ?4 WHERE session_no = ?1 AND seq = ?2";
+            conn.execute(SQL, params![no, int(seq), body, commits.0]).doing(ERASING)?;
+        }
+    }
+    // why: what an ended agent was told is never told again, and may hold the same words.
+    const FRAMES: &str = "DELETE FROM frames WHERE session_no = ?1 AND (SELECT status FROM sessions WHERE no = ?1) = 'ended'";
+    conn.execute(FRAMES, [no]).doing(ERASING)?;
+    conn.execute("DELETE FROM redactions WHERE session_no = ?1 AND seq = ?2", (no, int(seq))).doing(ERASING).map(drop)
+}
+
+/// Letters that no sink took hold the event whole.
+fn dead_letters(conn: &Connection, session: &str, seq: u64, body: &[u8]) -> Result<()> {
+    let mut stmt = conn.prepare("SELECT id, event FROM dead_letters").doing(ERASING)?;
+    let mut rows = stmt.query([]).doing(ERASING)?;
+    while let Some(r) = rows.next().doing(ERASING)? {
+        let (id, text): (i64, String) = (r.get(0).doing(ERASING)?, r.get(1).doing(ERASING)?);
+        let Ok(mut e) = serde_json::from_str::<SinkEvent>(&text) else { continue };
+        if e.session == session && e.seq == seq {
+            e.body = String::from_utf8_lossy(body).into_owned();
+            let text = serde_json::to_string(&e).unwrap_or_default();
+            conn.execute("UPDATE dead_letters SET event = ?2 WHERE id = ?1", params![id, text]).doing(ERASING)?;
+        }
+    }
+    Ok(())
+}
+
+/// Rewrites the database's files, so that nothing of what was deleted or changed is left in free pages, and empties the log. Appends
+/// wait meanwhile. False where a reader kept the log from being emptied.
+pub fn scrub(conn: &Connection) -> Result<bool> {
+    conn.execute_batch("VACUUM").doing("rewriting the database without what was erased")?;
+    for _ in 0..50 {
+        let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get::<_, i64>(0)).doing("emptying the log")?;
+        if busy == 0 {
+            conn.execute("DELETE FROM meta WHERE key = 'scrub' OR key LIKE 'erased:%'", []).doing(ERASING)?;
+            return Ok(true);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Ok(false)
+}
+
+/// Payloads of erased events that may still be there.
+pub fn erased_blobs(conn: &Connection) -> Result<Vec<Hash>> {
+    let mut stmt = conn.prepare("SELECT substr(key, 8) FROM meta WHERE key LIKE 'erased:%'").doing(READING)?;
+    let rows = stmt.query_map([], |r| r.get::<_, String>(0)).doing(READING)?;
+    rows.map(|r| r.doing(READING).and_then(|d| d.parse())).collect()
+}
+
+/// An erasure is in force and the files were not rewritten since.
+pub fn scrub_is_due(conn: &Connection) -> Result<bool> {
+    conn.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'scrub')", [], |r| r.get(0)).doing(READING)
+}
+
+/// An event elsewhere that names a blob: session and seq. Looks through every body there is.
+pub fn names_blob(conn: &Connection, digest: &str, but: (&str, u64)) -> Result<Option<(String, u64)>> {
+    const SQL: &str = "SELECT s.id, e.seq FROM events e JOIN sessions s ON s.no = e.session_no WHERE instr(e.body, CAST(?1 AS BLOB)) > 0 \
+                       AND NOT (s.id = ?2 AND e.seq = ?3) LIMIT 1";
+    let found = conn.query_row(SQL, params![digest, but.0, int(but.1)], |r| Ok((r.get(0)?, count(r.get(1)?)))).optional();
+    if let Some(found) = found.doing(READING)? {
+        return Ok(Some(found));
+    }
+    let mut found = None;
+    for a in all(conn)? {
+        let holds = |raw: &RawEvent<'_>| raw.body.windows(digest.len()).any(|w| w == digest.as_bytes());
+        a.walk(a.first, &mut |raw| {
+            if holds(raw) && (a.session.as_str(), raw.seq) != but {
+                found = Some((a.session.clone(), raw.seq));
+            }
+            Ok(found.is_none())
+        })?;
+    }
+    Ok(found)
+}
