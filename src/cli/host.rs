@@ -5,6 +5,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::{Interest, unix::AsyncFd};
+
 use super::confirm::confirmed;
 use super::exit::{Coded, Exit};
 use super::logs::Screen;
@@ -139,17 +142,23 @@ fn unchanged(e: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Ends the daemon that answers and waits until it no longer does; its last words.
+/// Ends the daemon that answers and waits until its process has ended, or [`GONE`] is over; its last words.
 pub async fn end(client: &Client) -> Result<HostDoc, client::Error> {
     let doc = client.shutdown().await?;
     let begun = std::time::Instant::now();
+    let process = i32::try_from(doc.pid).ok().and_then(Pid::from_raw).and_then(|p| pidfd_open(p, PidfdFlags::NONBLOCK).ok());
     while begun.elapsed() < GONE && client.host().await.is_ok_and(|d| d.pid == doc.pid) {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // why: it answers no more before its database is closed, and holds the data folder until then.
+    if let Some(Ok(process)) = process.map(|p| AsyncFd::with_interest(p, Interest::READABLE)) {
+        // why ignored: who asks is told what goes on; a folder still held is an error of what comes next.
+        let _ = tokio::time::timeout(GONE.saturating_sub(begun.elapsed()), process.readable()).await;
     }
     Ok(doc)
 }
 
-/// Ends the daemon; sessions go on. Waits until it no longer answers.
+/// Ends the daemon; sessions go on. Waits until it has ended, so that its folder is free.
 pub async fn stop(cx: &mut Context) -> Outcome {
     let doc = end(&Client::without_start(cx.folders()?)).await?;
     if cx.printer.json() {
