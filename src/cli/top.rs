@@ -1,8 +1,8 @@
 //! `beadle top`: live sessions and the questions that wait, on a whole screen, answered by key.
 //!
 //! Invariants: at most the caps of `look` are fetched at a time; the terminal is put back on every way out, a panic included (`screen`);
-//! nothing is answered that was not on the screen; a yes takes the same road as `beadle approve`: where `operator.confirm` wants a proof,
-//! the ordinary screen comes back for it, and nobody but that question reads the keys meanwhile.
+//! nothing is answered that was not on the screen; a yes takes the same road as `beadle approve`, and a session goes on as by `beadle
+//! resume`: where `operator.confirm` wants a proof, the ordinary screen comes back for it, and nobody else reads the keys meanwhile.
 
 mod look;
 mod screen;
@@ -24,9 +24,10 @@ use super::approvals::second;
 use super::args::TopArgs;
 use super::confirm::confirmed;
 use super::exit::{Exit, UsageError};
+use super::text::brief;
 use super::{Context, Outcome};
-use crate::api::client::Client;
-use crate::api::types::{ApprovalAnswer, ApprovalDoc};
+use crate::api::client::{self, Client};
+use crate::api::types::{ApprovalAnswer, PauseRequest, SessionDoc};
 use crate::model::{Clock, Effect, SystemClock};
 use look::Look;
 use screen::Screen;
@@ -135,7 +136,7 @@ async fn watch(
                         let done = if effect == Effect::Allow && proof_is_wanted(client).await {
                             keys.stop().await;
                             screen.lend()?;
-                            let done = prove(cx, &session, call, &answer).await;
+                            let done = prove(cx, async |client| client.answer(&session, call, &answer).await).await;
                             screen.back()?;
                             keys = Keys::start();
                             done
@@ -147,6 +148,26 @@ async fn watch(
                             Ok(d) => format!("{} {}", d.id, d.state.as_str()),
                             Err(e) => format!("{e:#}"),
                         });
+                        true
+                    }
+                    Act::Pause { session } => {
+                        let request = PauseRequest { mode: None, reason: None };
+                        let done = client.pause(&session, &request).await.map_err(Into::into);
+                        state.message = Some(stands(done));
+                        true
+                    }
+                    Act::Resume { session, breached } => {
+                        let done = if breached && proof_is_wanted(client).await {
+                            keys.stop().await;
+                            screen.lend()?;
+                            let done = prove(cx, async |client| client.resume(&session).await).await;
+                            screen.back()?;
+                            keys = Keys::start();
+                            done
+                        } else {
+                            client.resume(&session).await.map_err(Into::into)
+                        };
+                        state.message = Some(stands(done));
                         true
                     }
                 },
@@ -166,17 +187,28 @@ async fn watch(
     }
 }
 
+/// How a session stands after it was told to pause or to go on.
+fn stands(told: anyhow::Result<SessionDoc>) -> String {
+    match told {
+        Ok(d) => match &d.pause {
+            Some(p) => format!("{} is paused ({}); p lets it go on", brief(&d.name, 60), p.mode.as_str()),
+            None => format!("{} goes on", brief(&d.name, 60)),
+        },
+        Err(e) => format!("{e:#}"),
+    }
+}
+
 /// Whether a yes must be proved. Asked before it is sent: the daemon writes its code on the screen that is there then.
 async fn proof_is_wanted(client: &Client) -> bool {
     // why: who cannot be asked for it gives its own error to the answer, too.
     client.operator().await.is_ok_and(|o| o.confirm != "none")
 }
 
-/// A yes with its proof, on the ordinary screen; Ctrl-C takes it back.
-async fn prove(cx: &mut Context, session: &str, call: u64, answer: &ApprovalAnswer) -> anyhow::Result<ApprovalDoc> {
+/// What needs a proof, with it, on the ordinary screen; Ctrl-C takes it back.
+async fn prove<T>(cx: &mut Context, send: impl AsyncFn(&Client) -> Result<T, client::Error>) -> anyhow::Result<T> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
-        done = confirmed(cx, None, async |client| client.answer(session, call, answer).await) => done,
+        done = confirmed(cx, None, send) => done,
         _ = interrupt.recv() => Err(UsageError("nothing was sent".to_owned()).into()),
     }
 }

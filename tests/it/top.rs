@@ -114,6 +114,46 @@ fn questions_are_answered_by_key() {
 }
 
 #[test]
+fn a_session_is_paused_and_resumed_by_key() {
+    let mut host = host();
+    let model = asks(&["touch a"]);
+    let id = host.run_demo(&model, "go", &["--name", "fix"]);
+    asked(&host, &id);
+    let wait = ["--json", "run", "--detach", "--name", "wait", "--", "sh", "-c", "until [ -e end ]; do sleep 0.01; done"];
+    let other = host.beadle(wait).ok().json()["id"].as_str().expect("an id").to_owned();
+    let mut top = top(&host);
+    top.wait_seen("> wait");
+    top.press("p");
+    top.wait_seen("wait is paused (freeze); p lets it go on");
+    top.press("\t");
+    top.wait_seen("> fix");
+    top.press("p");
+    top.wait_seen("fix is paused (hold); p lets it go on");
+    for (id, mode) in [(&other, "freeze"), (&id, "hold")] {
+        let paused = &host.events_of(id, "session_paused")[0]["body"];
+        assert_eq!((&paused["mode"], &paused["by"]["role"]), (&json!(mode), &json!("operator")), "{paused}");
+    }
+    top.press("p");
+    top.wait_seen("fix goes on");
+    top.press("\u{1b}[Z");
+    top.wait_seen("> wait");
+    assert_eq!(host.show(&other)["status"], "paused", "only the selected one went on");
+    top.press("p");
+    top.wait_seen("wait goes on");
+    assert_eq!((&host.show(&id)["status"], &host.show(&other)["status"]), (&json!("running"), &json!("running")));
+    // Its question waits still, and is answered as before.
+    answer(&mut top, "touch a", "n", "no");
+    host.ended(&id);
+    host.file("end", "");
+    host.ended(&other);
+    top.wait_seen("beadle top: 0 live");
+    top.press("p");
+    top.wait_seen("no session is live");
+    top.press("q");
+    assert!(top.finish_as_before().1);
+}
+
+#[test]
 fn the_help_comes_and_goes() {
     let host = host();
     let mut top = top(&host);

@@ -1,13 +1,15 @@
 //! What the screen stands for, and what a key does to it. Pure: no terminal, no host.
 //!
-//! Invariants: the selected question is known by its id, so that a list which changes never moves an answer to another question; an
-//! answer goes out only after a second key (Enter), for the question it was begun for.
+//! Invariants: the selected question and the selected session are known by their ids, so that a list which changes never moves an answer
+//! or a pause to another one; an answer goes out only after a second key (Enter), for the question it was begun for; a key pauses what is
+//! shown running and resumes what is shown paused, whatever it became meanwhile.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::look::Look;
-use crate::api::types::{ApprovalDetailDoc, ApprovalDoc};
-use crate::model::Effect;
+use crate::api::types::{ApprovalDetailDoc, ApprovalDoc, SessionDoc};
+use crate::cli::text::brief;
+use crate::model::{Effect, Status};
 
 /// Longest reason that is taken, in characters.
 const REASON_MAX: usize = 500;
@@ -41,6 +43,14 @@ pub enum Act {
         effect: Effect,
         reason: String,
     },
+    Pause {
+        session: String,
+    },
+    Resume {
+        session: String,
+        /// It had a breach: whoever lets it go on may have to prove who they are.
+        breached: bool,
+    },
 }
 
 /// Everything that is shown.
@@ -50,6 +60,8 @@ pub struct State {
     pub mode: Mode,
     /// Id of the selected question.
     pub selected: Option<String>,
+    /// Id of the selected session. None until one is there, and after that one has gone, until a key selects another.
+    pub session: Option<String>,
     /// Of the selected question.
     pub story: Option<ApprovalDetailDoc>,
     /// First line of the story that is shown.
@@ -62,8 +74,13 @@ pub struct State {
 impl State {
     /// Takes a new look in; true when the selected question is another one now.
     pub fn seen(&mut self, look: Look) -> bool {
+        let none_yet = self.look.sessions.is_empty();
         self.look = look;
         self.trouble = None;
+        if self.current_session().is_none() {
+            // why not always the first: the key that was meant for the one that has gone would pause another.
+            self.session = self.look.sessions.first().filter(|_| none_yet).map(|s| s.id.clone());
+        }
         if let Mode::Answering { id, .. } = &self.mode
             && !self.look.approvals.iter().any(|a| a.id == *id)
         {
@@ -80,6 +97,43 @@ impl State {
     pub fn current(&self) -> Option<&ApprovalDoc> {
         let id = self.selected.as_deref()?;
         self.look.approvals.iter().find(|a| a.id == id)
+    }
+
+    /// The selected session, while it is shown.
+    pub fn current_session(&self) -> Option<&SessionDoc> {
+        let id = self.session.as_deref()?;
+        self.look.sessions.iter().find(|s| s.id == id)
+    }
+
+    /// Selects the next session, round and round.
+    fn next_session(&mut self, by: isize) {
+        let list = &self.look.sessions;
+        let at = list.iter().position(|s| Some(&s.id) == self.session.as_ref());
+        let n = isize::try_from(list.len()).unwrap_or(isize::MAX);
+        let to = match at.and_then(|a| isize::try_from(a).ok()) {
+            Some(at) if n > 0 => (at + by).rem_euclid(n),
+            _ if by < 0 => n - 1,
+            _ => 0,
+        };
+        self.session = usize::try_from(to).ok().and_then(|to| list.get(to)).map(|s| s.id.clone());
+        self.message = None;
+    }
+
+    fn pause_or_resume(&mut self) -> Act {
+        let Some(s) = self.current_session() else {
+            let what = if self.look.sessions.is_empty() { "no session is live" } else { "Tab selects a session first" };
+            self.message = Some(what.to_owned());
+            return Act::Nothing;
+        };
+        let session = s.id.clone();
+        match s.status {
+            Status::Running => Act::Pause { session },
+            Status::Paused => Act::Resume { session, breached: s.breach_count > 0 },
+            other => {
+                self.message = Some(format!("{} is {}: only what runs is paused", brief(&s.name, 60), other.as_str()));
+                Act::Nothing
+            }
+        }
     }
 
     fn select(&mut self, id: Option<String>) -> bool {
@@ -124,6 +178,9 @@ impl State {
             KeyCode::PageUp => self.scroll = self.scroll.saturating_sub(PAGE),
             KeyCode::Char('y') => self.begin(Effect::Allow),
             KeyCode::Char('n') => self.begin(Effect::Deny),
+            KeyCode::Tab => self.next_session(1),
+            KeyCode::BackTab => self.next_session(-1),
+            KeyCode::Char('p') => return self.pause_or_resume(),
             _ => {}
         }
         Act::Nothing
@@ -161,6 +218,7 @@ impl State {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::cli::sample;
     use serde_json::json;
 
     pub fn approval(call: u64) -> ApprovalDoc {
@@ -241,5 +299,40 @@ pub mod tests {
         empty.seen(Look::default());
         typed(&mut empty, "y");
         assert_eq!(empty.message.as_deref(), Some("nothing waits for an answer"));
+    }
+
+    #[test]
+    fn a_pause_is_of_the_session_that_was_selected_and_of_what_was_shown() {
+        let doc = |id: &str, status| SessionDoc { id: id.into(), name: id.into(), status, ..sample::session() };
+        let look = |docs: &[SessionDoc]| Look { sessions: docs.to_vec(), ..Look::default() };
+        let p = |s: &mut State| press(s, KeyCode::Char('p'));
+        let mut s = State::default();
+        assert_eq!((p(&mut s), s.message.as_deref()), (Act::Nothing, Some("no session is live")));
+        let (a, b, c) = (doc("a", Status::Running), doc("b", Status::Paused), doc("c", Status::Starting));
+        s.seen(look(&[a.clone(), b.clone(), c.clone()]));
+        assert_eq!(p(&mut s), Act::Pause { session: "a".into() });
+        press(&mut s, KeyCode::Tab);
+        assert_eq!(p(&mut s), Act::Resume { session: "b".into(), breached: false });
+        // A newer one comes in before it.
+        s.seen(look(&[doc("new", Status::Running), a.clone(), SessionDoc { breach_count: 1, ..b }, c.clone()]));
+        assert_eq!(p(&mut s), Act::Resume { session: "b".into(), breached: true });
+        press(&mut s, KeyCode::Tab);
+        assert_eq!(p(&mut s), Act::Nothing);
+        assert_eq!(s.message.as_deref(), Some("c is starting: only what runs is paused"));
+        press(&mut s, KeyCode::Tab);
+        assert_eq!(s.session.as_deref(), Some("new"), "round and round");
+        press(&mut s, KeyCode::BackTab);
+        // It goes: the key that was meant for it acts on no other.
+        s.seen(look(std::slice::from_ref(&a)));
+        assert_eq!((p(&mut s), s.message.as_deref()), (Act::Nothing, Some("Tab selects a session first")));
+        s.seen(look(&[a]));
+        assert_eq!(p(&mut s), Act::Nothing);
+        press(&mut s, KeyCode::BackTab);
+        assert_eq!(p(&mut s), Act::Pause { session: "a".into() });
+        // Within an answer it is a letter.
+        s.seen(Look { approvals: vec![approval(4)], ..s.look.clone() });
+        s.story = Some(detail(4));
+        typed(&mut s, "yp");
+        assert!(matches!(&s.mode, Mode::Answering { reason, .. } if reason == "p"));
     }
 }

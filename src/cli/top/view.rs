@@ -23,10 +23,15 @@ const HELP: &[&str] = &[
     "Esc      take an answer back; otherwise end",
     "up down  select a question (also k, j)",
     "PgDn     read on in its story (also space); PgUp goes back",
+    "Tab      select a session (Shift-Tab: the one before)",
+    "p        pause the selected session, as `beadle pause` does; resume a paused one",
     "q        end; sessions go on",
     "",
     "any key goes back",
 ];
+
+/// The last line where nothing is typed and nothing happened.
+const KEYS: &str = "y allow  n deny  up/down select  PgDn read on  Tab session  p pause  ? help  q end";
 
 /// How things look; without colour nothing is lost but colour.
 #[derive(Debug, Clone, Copy)]
@@ -93,9 +98,13 @@ fn costs(sessions: &[SessionDoc]) -> String {
 }
 
 fn sessions(frame: &mut Frame<'_>, s: &State, look: Look, now: i64, area: Rect) {
-    let header = ["NAME", "STATUS", "MEDIATION", "AGENT", "CALLS", "WAIT", "TOKENS", "COST", "MEMORY", "AGE", "LAST WORDS"];
-    let widths = [16, 9, 9, 8, 6, 4, 9, 9, 9, 4].map(Constraint::Length).into_iter().chain([Constraint::Fill(1)]);
-    let rows = s.look.sessions.iter().take(usize::from(area.height)).map(|d| {
+    let header = ["", "NAME", "STATUS", "MEDIATION", "AGENT", "CALLS", "WAIT", "TOKENS", "COST", "MEMORY", "AGE", "LAST WORDS"];
+    let widths = [1, 16, 9, 9, 8, 6, 4, 9, 9, 9, 4].map(Constraint::Length).into_iter().chain([Constraint::Fill(1)]);
+    let room = usize::from(area.height.saturating_sub(1)).max(1);
+    let at = s.look.sessions.iter().position(|d| Some(&d.id) == s.session.as_ref());
+    // The selected one is always in sight.
+    let first = at.map_or(0, |at| at.saturating_sub(room - 1));
+    let rows = s.look.sessions.iter().enumerate().skip(first).take(room).map(|(i, d)| {
         let memory = s.look.memory_kb.get(&d.id).copied();
         let tone = if d.breach_count > 0 {
             Tone::Bad
@@ -104,7 +113,8 @@ fn sessions(frame: &mut Frame<'_>, s: &State, look: Look, now: i64, area: Rect) 
         } else {
             Tone::Plain
         };
-        Row::new(cells(d, memory, now)).style(look.style(tone))
+        let mark = if Some(i) == at { ">" } else { "" };
+        Row::new(std::iter::once(mark.to_owned()).chain(cells(d, memory, now))).style(look.style(tone))
     });
     frame.render_widget(Table::new(rows, widths).header(Row::new(header).style(look.style(Tone::Dim))), area);
 }
@@ -168,14 +178,14 @@ fn footer(s: &State, look: Look) -> Line<'static> {
         }
         (_, Some(trouble), _) => (Tone::Bad, brief(trouble, 200)),
         (_, _, Some(message)) => (Tone::Changed, brief(message, 200)),
-        _ => (Tone::Dim, "y allow  n deny  up/down select  PgDn read on  ? help  q end".to_owned()),
+        _ => (Tone::Dim, KEYS.to_owned()),
     };
     Line::styled(text, look.style(tone))
 }
 
 fn help(frame: &mut Frame<'_>, area: Rect) {
     let height = u16::try_from(HELP.len()).unwrap_or(u16::MAX).saturating_add(2).min(area.height);
-    let width = 76.min(area.width);
+    let width = 84.min(area.width);
     let box_ = Rect::new((area.width - width) / 2, (area.height - height) / 2, width, height);
     frame.render_widget(Clear, box_);
     let lines: Vec<Line<'_>> = HELP.iter().map(|l| Line::raw(*l)).collect();
@@ -225,9 +235,9 @@ mod tests {
     fn the_screen_shows_sessions_questions_and_the_selected_story() {
         let expected = "\
 beadle top: 2 live, 2 waiting for a person, cost ≥ $0.0229875, no price: odd-1
-NAME             STATUS    MEDIATION AGENT    CALLS  WAIT TOKENS    COST      MEMORY    AGE  LAST WORDS
-fix              running   gate      claude   3      1    6,852     $0.02298… 3.4 MB    10s  Done.
-evil\\x1b[2J      running   gate      claude   3      1    6,852     unknown   -         10s";
+  NAME             STATUS    MEDIATION AGENT    CALLS  WAIT TOKENS    COST      MEMORY    AGE  LAST WORDS
+> fix              running   gate      claude   3      1    6,852     $0.02298… 3.4 MB    10s  Done.
+  evil\\x1b[2J      running   gate      claude   3      1    6,852     unknown   -         10s";
         let screen = shown(&state(), 110, 24);
         let top: String = screen.lines().take(4).map(|l| l.to_owned() + "\n").collect();
         // The cost is cut by its column; how, is the library's own.
@@ -238,7 +248,7 @@ evil\\x1b[2J      running   gate      claude   3      1    6,852     unknown   -
         {
             assert!(screen.contains(want), "no {want:?} in\n{screen}");
         }
-        assert!(screen.ends_with("y allow  n deny  up/down select  PgDn read on  ? help  q end"), "{screen}");
+        assert!(screen.ends_with(KEYS), "{screen}");
         assert!(!screen.contains('\x1b'));
     }
 
@@ -260,5 +270,9 @@ evil\\x1b[2J      running   gate      claude   3      1    6,852     unknown   -
         assert!(shown(&s, 100, 24).contains("why: rule Bash(make:*)"), "the last line stays in sight");
         s.look = look::Look::default();
         assert!(shown(&s, 100, 24).contains("nothing waits for an answer"));
+        let many = |n: usize| SessionDoc { id: format!("s{n}"), name: format!("session-{n}"), ..sample::session() };
+        s.look.sessions = (0..50).map(many).collect();
+        s.session = Some("s40".into());
+        assert!(shown(&s, 100, 24).contains("> session-40"), "the selected session stays in sight");
     }
 }
