@@ -12,6 +12,7 @@ mod collect;
 mod compact;
 mod doctor;
 mod hook;
+mod host;
 pub mod import;
 mod keep;
 mod limits;
@@ -39,6 +40,7 @@ pub use collect::{GcArgs, RestoreArgs};
 pub use compact::*;
 pub use doctor::DoctorArgs;
 pub use hook::*;
+pub use host::HostVerb;
 pub use keep::*;
 pub use limits::LimitArgs;
 pub use list::LsArgs;
@@ -414,39 +416,6 @@ pub struct TrustArgs {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum HostVerb {
-    /// Say how the daemon is
-    Status,
-    /// Print the daemon's own log
-    Logs {
-        #[arg(short, long)]
-        follow: bool,
-        /// Only the last so many lines
-        #[arg(short, long, value_name = "LINES", default_value_t = 100)]
-        tail: usize,
-    },
-    /// Read the configuration anew: new policies for live sessions, too; a broken one changes nothing
-    Reload,
-    /// Let another executable take over; sessions go on, and what is not as it was is taken back
-    Upgrade {
-        /// The new executable; without it, this one
-        #[arg(long, value_name = "FILE")]
-        to: Option<PathBuf>,
-        /// Also when policies fail in the new one that are in force now
-        #[arg(long)]
-        force: bool,
-    },
-    /// Remove what nobody needs any more, and sessions by age, size and outcome
-    Gc(GcArgs),
-    /// Copy everything while sessions go on: to a new folder, or a new file whose name ends in .tar.zst
-    Backup { to: PathBuf },
-    /// Put a backup in the place of the data folder, while no daemon runs
-    Restore(RestoreArgs),
-    /// End the daemon; sessions go on and are adopted by the next one
-    Stop,
 }
 
 #[derive(Debug, Subcommand)]

@@ -58,6 +58,7 @@ mod timeline;
 mod top;
 mod tree;
 mod trust;
+mod unit;
 mod upgrade;
 mod verify;
 mod written;
@@ -214,6 +215,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Host(HostVerb::Backup { to }) => collect::backup(cx, to).await,
         Verb::Host(HostVerb::Restore(args)) => restore::restore(cx, args).await,
         Verb::Host(HostVerb::Stop) => host::stop(cx).await,
+        Verb::Host(HostVerb::Unit) => unit::print(cx),
         Verb::Model(verb) => model::run(cx, verb).await,
         Verb::Daemon(args) => daemon::run(cx, args).await,
         Verb::Completions { shell } => completions::print(cx, shell),

@@ -57,6 +57,7 @@ mod store;
 mod tidy;
 mod top;
 mod tree;
+mod unit;
 mod walk;
 mod writers;
 mod writing;

@@ -1,0 +1,42 @@
+//! Arguments of `host`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::{GcArgs, RestoreArgs};
+
+#[derive(Debug, Subcommand)]
+pub enum HostVerb {
+    /// Say how the daemon is
+    Status,
+    /// Print the daemon's own log
+    Logs {
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the last so many lines
+        #[arg(short, long, value_name = "LINES", default_value_t = 100)]
+        tail: usize,
+    },
+    /// Read the configuration anew: new policies for live sessions, too; a broken one changes nothing
+    Reload,
+    /// Let another executable take over; sessions go on, and what is not as it was is taken back
+    Upgrade {
+        /// The new executable; without it, this one
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+        /// Also when policies fail in the new one that are in force now
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove what nobody needs any more, and sessions by age, size and outcome
+    Gc(GcArgs),
+    /// Copy everything while sessions go on: to a new folder, or a new file whose name ends in .tar.zst
+    Backup { to: PathBuf },
+    /// Put a backup in the place of the data folder, while no daemon runs
+    Restore(RestoreArgs),
+    /// End the daemon; sessions go on and are adopted by the next one
+    Stop,
+    /// Print a systemd user unit that keeps a daemon running, from the start of the machine on; its first lines say how to enable it
+    Unit,
+}
