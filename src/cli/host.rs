@@ -5,9 +5,6 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::io::{Interest, unix::AsyncFd};
-
 use super::confirm::confirmed;
 use super::exit::{Coded, Exit};
 use super::logs::Screen;
@@ -16,6 +13,7 @@ use super::{Context, Outcome};
 use crate::api::client::{self, Client};
 use crate::api::types::{HostDoc, PolicyDoc};
 use crate::model::{Clock, SystemClock};
+use crate::process::{self, Watch};
 
 /// Most bytes of the log that `--tail` looks through.
 const TAIL_MAX: u64 = 4 << 20;
@@ -146,14 +144,14 @@ fn unchanged(e: anyhow::Error) -> anyhow::Error {
 pub async fn end(client: &Client) -> Result<HostDoc, client::Error> {
     let doc = client.shutdown().await?;
     let begun = std::time::Instant::now();
-    let process = i32::try_from(doc.pid).ok().and_then(Pid::from_raw).and_then(|p| pidfd_open(p, PidfdFlags::NONBLOCK).ok());
+    let process = process::identify(doc.pid).and_then(|id| Watch::open(id).ok());
     while begun.elapsed() < GONE && client.host().await.is_ok_and(|d| d.pid == doc.pid) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // why: it answers no more before its database is closed, and holds the data folder until then.
-    if let Some(Ok(process)) = process.map(|p| AsyncFd::with_interest(p, Interest::READABLE)) {
-        // why ignored: who asks is told what goes on; a folder still held is an error of what comes next.
-        let _ = tokio::time::timeout(GONE.saturating_sub(begun.elapsed()), process.readable()).await;
+    if let Some(process) = process {
+        // why ignored: a folder that is held for longer is an error of what comes next.
+        let _ = tokio::time::timeout(GONE.saturating_sub(begun.elapsed()), process.gone()).await;
     }
     Ok(doc)
 }

@@ -109,6 +109,8 @@ pub struct MemorySize {
     /// Entries of the namespace, and how many of them may make room.
     pub entries: u64,
     pub working: u64,
+    /// Bytes of those.
+    pub working_bytes: u64,
     /// Bytes over all namespaces.
     pub bytes: u64,
 }

@@ -79,19 +79,25 @@ impl Runner {
         told(&self.id, self.shim.kill().await);
     }
 
-    /// Reads what the agent still said, settles what waits, and says how its attempt ended.
-    pub(super) async fn conclude(&mut self, record: &ExitRecord) -> Concluded {
+    /// Reads what an agent that is gone still said, also where it was held: what it used and did counts, whatever became of it.
+    pub(super) async fn hear_out(&mut self) {
         self.finishing = true;
         self.take_log_back();
-        if self.driver.speaks() {
-            self.drain().await;
-            if let Some(rest) = self.inbox.rest().filter(|_| !self.unreadable) {
-                let (event, blob) = live::unparsed_event("the agent ended in the middle of a line".to_owned(), &mask::bytes(rest.bytes));
-                self.pending.events.push(event);
-                self.pending.blobs.extend(blob);
-                self.pending.cursor = Some(rest.end_offset);
-            }
+        if !self.driver.speaks() {
+            return;
         }
+        self.drain().await;
+        if let Some(rest) = self.inbox.rest().filter(|_| !self.unreadable) {
+            let (event, blob) = live::unparsed_event("the agent ended in the middle of a line".to_owned(), &mask::bytes(rest.bytes));
+            self.pending.events.push(event);
+            self.pending.blobs.extend(blob);
+            self.pending.cursor = Some(rest.end_offset);
+        }
+    }
+
+    /// Reads what the agent still said, settles what waits, and says how its attempt ended.
+    pub(super) async fn conclude(&mut self, record: &ExitRecord) -> Concluded {
+        self.hear_out().await;
         self.consult_last().await;
         self.over_limit();
         self.resolve_all(By::Withdrawn, "the agent ended before the answer", false);
@@ -124,7 +130,7 @@ impl Runner {
         match gone {
             Gone::Exited(record) => self.finish(record).await,
             Gone::Lost(reason) => {
-                self.take_log_back();
+                self.hear_out().await;
                 forget(&self.inner.run_dir(&self.id, 1));
                 end_rest(&self.inner, &self.session).await;
                 self.consult_last().await;

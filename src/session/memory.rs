@@ -88,11 +88,10 @@ impl Manager {
     /// Whether the caps allow one more, with the oldest working entries gone that may go.
     fn has_room(&self, m: &Memory) -> Result<(), Error> {
         let size = self.inner.store.memory_size(&m.namespace)?;
-        let goes = size.working > 0 || m.tier == MemoryTier::Working;
-        if size.entries >= NAMESPACE_ENTRIES_MAX && !goes {
+        if size.entries >= NAMESPACE_ENTRIES_MAX && size.working == 0 {
             return Err(MemoryError::NamespaceFull { namespace: live::cut(&m.namespace, 200) }.into());
         }
-        if size.bytes + m.bytes() > MEMORY_BYTES_MAX && size.working == 0 {
+        if size.bytes.saturating_sub(size.working_bytes) + m.bytes() > MEMORY_BYTES_MAX {
             return Err(MemoryError::Full { bytes: size.bytes }.into());
         }
         Ok(())

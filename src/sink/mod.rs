@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::{SinkEntry, SinkGroup, SinkMode};
 use crate::model::{Actor, AuditHold, Clock, Entropy, Held};
@@ -197,6 +197,7 @@ impl Sinks {
                 opened: 0,
                 saved_at: clock.boot_ms(),
                 saved: place,
+                pushing: JoinSet::new(),
             };
             tasks.push(tokio::spawn(worker.run()));
             all.push(shared);

@@ -178,11 +178,8 @@ impl Otlp {
         }
     }
 
-    /// Sends the sums where that is due. An error is for the sink's status only.
+    /// Sends the sums. An error is for the sink's status only.
     pub async fn push(&self, clock: &dyn Clock) -> Result<(), String> {
-        if !self.is_due(clock) {
-            return Ok(());
-        }
         let request = self.sums().stored.request(self.resource.clone(), clock.wall_ms());
         let sent = self.metrics.post(message(request.encode_to_vec())).await;
         self.sums().due = clock.boot_ms().saturating_add(self.config.interval_ms);
@@ -196,7 +193,8 @@ impl Otlp {
         }
     }
 
-    fn is_due(&self, clock: &dyn Clock) -> bool {
+    /// Whether there are sums, and it is time to send them.
+    pub fn is_due(&self, clock: &dyn Clock) -> bool {
         let sums = self.sums();
         self.config.metrics && !sums.stored.is_empty() && clock.boot_ms() >= sums.due
     }

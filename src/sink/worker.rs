@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::line::{Answer, Line, Pause};
@@ -76,6 +77,8 @@ pub struct Worker {
     pub saved_at: u64,
     /// And where it was then.
     pub saved: SinkPlace,
+    /// Sums on their way: one at a time, and given up with the worker.
+    pub pushing: JoinSet<Result<(), String>>,
 }
 
 /// The worker is told to end.
@@ -91,7 +94,7 @@ impl Worker {
         if *self.stop.borrow() {
             return Err(Stopped);
         }
-        self.push().await?;
+        self.push().await;
         if self.line.is_empty() {
             return match self.read().await {
                 Ok(true) => Ok(()),
@@ -121,21 +124,24 @@ impl Worker {
         }
     }
 
-    /// Sends what a sink sums up, where that is due.
-    async fn push(&mut self) -> Result<(), Stopped> {
+    /// Sends what a sink sums up, where that is due, beside its batches: a receiver of metrics that hangs holds up no event.
+    async fn push(&mut self) {
         if !matches!(self.shared.entry.kind, SinkKind::Otlp(_)) || self.open().await.is_err() {
             // why nothing said: the next batch fails for the same reason, and says it.
-            return Ok(());
+            return;
         }
-        let Some(Target::Otlp(otlp)) = &self.target else { return Ok(()) };
-        let pushed = tokio::select! {
-            pushed = otlp.push(&*self.clock) => pushed,
-            _ = self.stop.changed() => return Err(Stopped),
-        };
-        if let Err(why) = pushed {
-            self.failed(&why);
+        let Some(Target::Otlp(otlp)) = &self.target else { return };
+        while let Some(done) = self.pushing.try_join_next() {
+            match done {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => self.failed(&why),
+                Err(_) => self.failed("metrics: sending them ended abnormally"),
+            }
         }
-        Ok(())
+        if self.pushing.is_empty() && otlp.is_due(&*self.clock) {
+            let (otlp, clock) = (Arc::clone(otlp), Arc::clone(&self.clock));
+            self.pushing.spawn(async move { otlp.push(&*clock).await });
+        }
     }
 
     fn failed(&self, why: &str) {

@@ -13,7 +13,7 @@ use crate::support::{Model, TestHost, bash, rules, until};
 
 fn sink(to: &Otlp, more: &str, config: &str) -> String {
     format!(
-        "[[sink]]\nname = \"otel\"\nkind = \"otlp\"\ntimeout_ms = 2000\nretry_max_ms = 200\n{more}\n\
+        "[[sink]]\nname = \"otel\"\nkind = \"otlp\"\ntimeout_ms = 10000\nretry_max_ms = 200\n{more}\n\
          [sink.config]\nurl = \"http://127.0.0.1:{}\"\ninterval_ms = 200\n{config}\n",
         to.port
     )

@@ -327,3 +327,36 @@ fn a_session_that_hooks_hold_is_held_and_ends_with_its_agent() {
     agent.die();
     assert_eq!(host.ended(&id)["outcome"], "lost", "its process told no end");
 }
+
+/// What an agent said while it was held counts, also where it is lost before it goes on: with a daemon that looks on, and with the next one.
+#[test]
+fn a_held_agent_that_is_lost_is_heard_out() {
+    let mut host = TestHost::new();
+    host.config(&rules(&["Bash"], &[], &[]));
+    for (daemon, restart) in [(true, "no"), (false, "no"), (true, "on-failure")] {
+        let model = Model::start(&json!({ "steps": [bash("until [ -e end ]; do sleep 0.02; done"), { "text": "all done" }] }));
+        let id = host.run_demo(&model, "go", &["--restart", restart, "--backoff", "600000"]);
+        until("its call runs", || (!host.events_of(&id, "tool_started").is_empty()).then_some(()));
+        host.beadle(["pause", "--mode", "hold", &id]).ok();
+        let before = host.show(&id)["usage"]["output"].as_u64();
+        host.file("end", "");
+        until("it has said its last word", || host.beadle(["logs", &id]).ok().out.contains("all done").then_some(()));
+        let family = host.beadle(["--json", "ps", &id]).ok().lines();
+        let shim = family.iter().find(|p| p["role"] == "shim").and_then(|p| p["pid"].as_u64()).expect("a shim");
+        if !daemon {
+            host.kill_daemon();
+        }
+        kill(u32::try_from(shim).expect("a pid"));
+        let ended = until("its attempt is over", || host.events_of(&id, "attempt_ended").pop());
+        let what = format!("with a daemon: {daemon}, {restart}");
+        assert_eq!(ended["body"]["outcome"], "lost", "{what}");
+        let replies = host.events_of(&id, "agent_replied");
+        assert!(replies.iter().any(|e| e["body"].to_string().contains("all done")), "{what}: {replies:#?}");
+        assert!(host.show(&id)["usage"]["output"].as_u64() > before, "{what}: what it used is counted");
+        assert_eq!(host.events_of(&id, "tool_ended").len(), 1, "{what}");
+        host.beadle(["stop", &id]);
+        host.ended(&id);
+        std::fs::remove_file(host.work().join("end")).expect("removed");
+    }
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}

@@ -532,6 +532,14 @@ fn a_reload_changes_places_and_lanes() {
     stands(&host, &second, "running");
     let third = queue(&host, "third", &["--queue=fresh"], "true");
     stands(&host, &third, "waiting");
+    // The lane is the host's now: what waits in it is still the workers'.
+    host.config(&changed.replace("[queue.fresh]\nhandler = \"external\"", "[queue.fresh]\nhandler = \"internal\""));
+    host.beadle(["host", "reload"]).ok();
+    let task = host.beadle(["--json", "queue", "lease", "fresh", "--wait", "10s"]).ok().json();
+    assert_eq!(task["session"]["id"].as_str(), Some(third.as_str()), "{task:#}");
+    let number = task["lease"]["number"].as_u64().expect("a number").to_string();
+    host.beadle(["queue", "release", &third, &number, "--reason", "not now"]).ok();
+    stands(&host, &third, "waiting");
     // Fewer places and no such lane: what runs runs on, what waits stays where it is until it is taken out.
     host.config(CONFIG);
     host.beadle(["host", "reload"]).ok();

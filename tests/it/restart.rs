@@ -140,9 +140,12 @@ fn a_command_that_was_begun_and_not_recorded_is_not_begun_again() {
     until("the daemon has died at the failpoint", || daemon.try_wait().ok().flatten());
     runs(&host, 2);
     let agent = marked(&id);
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent[0])).expect("it runs");
-    // The parent of the first is the shim: it would write down how the agent ended.
-    kill(stat.rsplit(") ").next().and_then(|r| r.split(' ').nth(1)).and_then(|p| p.parse().ok()).expect("a parent"));
+    let parent = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().and_then(|r| r.split(' ').nth(1)).and_then(|p| p.parse::<u32>().ok())
+    };
+    // The parent that is not of the agent is the shim: it would write down how the agent ended.
+    kill(agent.iter().filter_map(parent).find(|p| *p > 1 && !agent.contains(p)).expect("a shim"));
     for left in agent {
         kill(left);
     }

@@ -47,14 +47,16 @@ impl Runner {
             return false;
         }
         let why = self.lost_with(why);
-        self.finishing = true;
-        self.consult_last().await;
+        self.hear_out().await;
         self.over_limit();
-        self.resolve_all(By::Withdrawn, "the agent was lost before the answer", false);
         let (number, now) = (self.session.attempt, self.inner.clock.wall_ms());
         let next = self.live.ladder.after(number, Outcome::Lost, None, &why, now, 0).filter(|_| self.ends_by_itself());
-        self.finishing = false;
         let Some(next) = next else { return false };
+        self.consult_last().await;
+        self.resolve_all(By::Withdrawn, "the agent was lost before the answer", false);
+        if !self.ends_by_itself() {
+            return false;
+        }
         let ended = AttemptEnded { success: Some(false), error: Some(why.clone()), ..finish::unseen(Outcome::Lost, why) };
         failpoint::hit("restarting");
         self.schedule(ended, next).await;
@@ -145,8 +147,18 @@ impl Runner {
         // why the kept one: it is whole, where the log has its beginning.
         let is_first = |e: &Excerpt| self.session.prompt.as_ref().is_some_and(|p| p.bytes == e.bytes && e.text.starts_with(&p.text));
         match newest {
-            Some(e) if !is_first(&e) => Some(e.text),
+            Some(e) if !is_first(&e) => Some(self.whole(e)),
             _ => kept.prompt.clone(),
+        }
+    }
+
+    /// A text that the log has the beginning of.
+    fn whole(&self, e: Excerpt) -> String {
+        let stored = e.blob.as_ref().and_then(|b| b.parse().ok()).and_then(|hash| self.inner.store.blob(&hash).ok());
+        match stored {
+            Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            None if e.blob.is_some() => format!("{}\n(the rest of it is not kept any more)", e.text),
+            None => e.text,
         }
     }
 }

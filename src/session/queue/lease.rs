@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kept::{self, Kept};
-use super::pick::{Held, Stage, Taker, ends_at};
+use super::pick::{Entry, Held, Stage, Taker, ends_at};
 use super::{Error, came_back};
 use crate::model::queue::{LANE_NAME_MAX, Lease};
 use crate::model::{
@@ -66,7 +66,10 @@ impl Manager {
             return Err(refused("the worker's name", "must have 1 to 64 bytes without control characters").into());
         }
         for lane in lanes {
-            if self.inner.lane(lane)?.handler == crate::model::Handler::Internal {
+            let is_internal = self.inner.lane(lane)?.handler == crate::model::Handler::Internal;
+            // why: what waits keeps who may take it, also where a reload gave its lane to the host since.
+            let holds_theirs = |e: &Entry| e.lane == *lane && e.handler != crate::model::Handler::Internal;
+            if is_internal && !self.inner.queue.board().entries.values().any(holds_theirs) {
                 return Err(refused(&format!("lane {lane}"), "is the host's own: its handler is internal").into());
             }
         }
@@ -224,11 +227,6 @@ async fn end(inner: &Arc<Inner>, session: &Session, said: Settled, by: Actor) ->
         reason,
         ..AttemptEnded::with(outcome)
     };
-    let lasted = |mut a: AttemptEnded| {
-        a.duration_ms =
-            session.queue.as_ref().and_then(|_| u64::try_from(inner.clock.wall_ms().saturating_sub(session.last_activity_at)).ok());
-        a
-    };
     match said {
         Settled::Beat => Ok(session.clone()),
         Settled::Completed { exit_code, output } => {
@@ -237,13 +235,13 @@ async fn end(inner: &Arc<Inner>, session: &Session, said: Settled, by: Actor) ->
                 let text = live::cut(&mask::text(&text), WORKER_OUTPUT_MAX);
                 events.push(AgentReplied { text, message_id: None, parent_call_id: None }.into());
             }
-            events.push(AttemptEnded { is_final: true, success: Some(true), ..lasted(done(Outcome::Succeeded, exit_code, None)) }.into());
+            events.push(AttemptEnded { is_final: true, success: Some(true), ..done(Outcome::Succeeded, exit_code, None) }.into());
             events.push(SessionEnded { outcome: Outcome::Succeeded, reason: None, report: None }.into());
             finish(inner, session, events).await
         }
         Settled::Failed { reason, exit_code, last } => {
-            let reason = live::cut(&reason, 1024);
-            let ended = lasted(done(Outcome::Failed, exit_code, Some(reason.clone())));
+            let reason = live::cut(&mask::text(&reason), 1024);
+            let ended = done(Outcome::Failed, exit_code, Some(reason.clone()));
             if last {
                 let why = format!("worker failed it for good: {reason}");
                 let over = SessionEnded { outcome: Outcome::Failed, reason: Some(why), report: None };
@@ -252,8 +250,8 @@ async fn end(inner: &Arc<Inner>, session: &Session, said: Settled, by: Actor) ->
             came_back(inner, session, vec![ended.into()], true, reason).await
         }
         Settled::Released { reason } => {
-            let reason = format!("given back by {}: {}", by.name.as_deref().unwrap_or(&by.role), live::cut(&reason, 512));
-            came_back(inner, session, vec![lasted(done(Outcome::Stopped, None, Some(reason.clone()))).into()], false, reason).await
+            let reason = format!("given back by {}: {}", by.name.as_deref().unwrap_or(&by.role), live::cut(&mask::text(&reason), 512));
+            came_back(inner, session, vec![done(Outcome::Stopped, None, Some(reason.clone())).into()], false, reason).await
         }
     }
 }

@@ -22,6 +22,11 @@ pub struct Made {
     pub number: u32,
 }
 
+/// Masked before it is cut, so that no part of a secret is left at the end.
+fn masked(text: &str, max: usize) -> String {
+    live::cut(&mask::text(text), max)
+}
+
 struct Maker {
     blobs: Vec<Vec<u8>>,
 }
@@ -120,7 +125,7 @@ pub fn make(w: &Written, session: &Session, begun: bool, at: i64, prices: &Price
             .into()
         }
         Written::SubAgentInvoked(s) => {
-            SubAgentInvoked { call_id: s.call_id.clone(), agent_type: s.agent_type.clone(), description: live::cut(&s.description, SHORT) }
+            SubAgentInvoked { call_id: s.call_id.clone(), agent_type: s.agent_type.clone(), description: masked(&s.description, SHORT) }
                 .into()
         }
         Written::AgentHandedOff(h) => {
@@ -128,7 +133,7 @@ pub fn make(w: &Written, session: &Session, begun: bool, at: i64, prices: &Price
             AgentHandedOff { from: h.from.clone(), to: h.to.clone(), session: None, reason, by: by.clone() }.into()
         }
         Written::CheckpointResumed(c) => {
-            CheckpointResumed { checkpoint: c.checkpoint.clone(), detail: c.detail.as_ref().map(|d| live::cut(d, SHORT)) }.into()
+            CheckpointResumed { checkpoint: c.checkpoint.clone(), detail: c.detail.as_ref().map(|d| masked(d, SHORT)) }.into()
         }
         Written::MemoryRecalled(r) => {
             let query = m.maybe(r.query.as_ref());
@@ -140,7 +145,7 @@ pub fn make(w: &Written, session: &Session, begun: bool, at: i64, prices: &Price
                 Some(value) => format!("{what} {value} {unit} is over its own limit of {} {unit}", l.max),
                 None => format!("its own limit of {what} ({} {unit}) was passed", l.max),
             };
-            let reason = l.reason.as_ref().map_or_else(told, |r| live::cut(r, SHORT));
+            let reason = l.reason.as_ref().map_or_else(told, |r| masked(r, SHORT));
             UsageLimitExceeded { limit: l.limit, value: l.value, max: l.max, unit: unit.to_owned(), reason, tree: None }.into()
         }
         Written::ContextCompacted(c) => ContextCompacted {
@@ -154,10 +159,10 @@ pub fn make(w: &Written, session: &Session, begun: bool, at: i64, prices: &Price
         .into(),
         Written::InvocationRecorded(i) => invocation(i, &mut m).into(),
         Written::Custom(c) => Custom { name: c.name.clone(), body: c.body.clone() }.into(),
-        Written::Note(t) => Note { text: live::cut(&t.text, live::EXCERPT) }.into(),
+        Written::Note(t) => Note { text: masked(&t.text, live::EXCERPT) }.into(),
         Written::SessionEnded(e) => {
             let outcome = outcome(e.success);
-            SessionEnded { outcome, reason: e.reason.as_ref().map(|r| live::cut(r, SHORT)), report: None }.into()
+            SessionEnded { outcome, reason: e.reason.as_ref().map(|r| masked(r, SHORT)), report: None }.into()
         }
     };
     Made { events: std::iter::once(first).chain(more).collect(), blobs: m.blobs, number }
@@ -165,7 +170,7 @@ pub fn make(w: &Written, session: &Session, begun: bool, at: i64, prices: &Price
 
 /// Words in full, as for agents that the host reads; of very long ones the beginning, and the whole as a blob in an event beside it.
 fn replied(text: &str, message_id: Option<String>, parent_call_id: Option<String>, m: &mut Maker) -> Vec<Event> {
-    let mut events: Vec<Event> = vec![AgentReplied { text: live::cut(text, REPLY_MAX), message_id, parent_call_id }.into()];
+    let mut events: Vec<Event> = vec![AgentReplied { text: masked(text, REPLY_MAX), message_id, parent_call_id }.into()];
     if text.len() > REPLY_MAX {
         let reason = format!("a reply over {REPLY_MAX} bytes, whole");
         events.push(OutputUnparsed { reason, raw: m.excerpt(text) }.into());
@@ -185,7 +190,7 @@ fn attempt_ended(a: &AttemptEnd, m: &mut Maker) -> AttemptEnded {
     AttemptEnded {
         duration_ms: a.duration_ms,
         success: a.success,
-        error: a.error.as_ref().map(|e| live::cut(e, live::EXCERPT)),
+        error: a.error.as_ref().map(|e| masked(e, live::EXCERPT)),
         cost: a.cost_nanousd,
         model: a.model.clone(),
         is_final: a.is_final,
@@ -209,7 +214,7 @@ fn invocation(i: &Invocation, m: &mut Maker) -> InvocationRecorded {
         runner_output: m.maybe(t.runner_output.as_ref()),
     });
     let attempts = attempts.collect();
-    let path = |p: &Option<String>| p.as_ref().map(|p| live::cut(p, live::EXCERPT));
+    let path = |p: &Option<String>| p.as_ref().map(|p| masked(p, live::EXCERPT));
     InvocationRecorded {
         skill: i.skill.clone(),
         phase: i.phase.clone(),

@@ -52,10 +52,12 @@ fn insert(conn: &Connection, m: &Memory) -> Result<()> {
     let tags = tags_of(m);
     let session = m.session.as_ref().map(SessionId::as_str);
     let row = params![m.id, m.namespace, m.tier.as_str(), m.text, tags, session, m.seq.map(int), int(m.bytes()), m.created_at];
-    if conn.prepare(SQL).and_then(|mut s| s.execute(row)).doing(CHANGING)? == 1 {
-        index(conn, conn.last_insert_rowid(), &m.text, &tags)?;
+    if conn.prepare(SQL).and_then(|mut s| s.execute(row)).doing(CHANGING)? == 0 {
+        return Ok(());
     }
-    make_room(conn, &m.namespace)
+    let no = conn.last_insert_rowid();
+    index(conn, no, &m.text, &tags)?;
+    make_room(conn, &m.namespace, no)
 }
 
 fn index(conn: &Connection, no: i64, text: &str, tags: &str) -> Result<()> {
@@ -74,20 +76,17 @@ fn delete(conn: &Connection, no: i64) -> Result<()> {
     conn.execute("DELETE FROM memories WHERE no = ?1", [no]).doing(CHANGING).map(drop)
 }
 
-/// The oldest of the tier `working` go while there are more entries, or bytes, than there may be.
-fn make_room(conn: &Connection, namespace: &str) -> Result<()> {
-    const OLDEST: &str = "SELECT no FROM memories WHERE namespace = ?1 AND tier = 'working' ORDER BY no LIMIT 1";
-    loop {
-        let size = size(conn, namespace)?;
-        if size.entries <= NAMESPACE_ENTRIES_MAX && size.bytes <= MEMORY_BYTES_MAX {
-            return Ok(());
-        }
-        let oldest = conn.query_row(OLDEST, [namespace], |r| r.get(0)).optional().doing(CHANGING)?;
-        match oldest {
-            Some(no) => delete(conn, no)?,
-            None => return Ok(()),
-        }
+/// The oldest of the tier `working` go while there are more entries, or bytes, than there may be, and never the one just made.
+fn make_room(conn: &Connection, namespace: &str, made: i64) -> Result<()> {
+    const OLDEST: &str = "SELECT no, bytes FROM memories WHERE namespace = ?1 AND tier = 'working' AND no <> ?2 ORDER BY no LIMIT 1";
+    let mut size = size(conn, namespace)?;
+    while size.entries > NAMESPACE_ENTRIES_MAX || size.bytes > MEMORY_BYTES_MAX {
+        let oldest = conn.query_row(OLDEST, params![namespace, made], |r| Ok((r.get(0)?, count(r.get(1)?)))).optional().doing(CHANGING)?;
+        let Some((no, bytes)) = oldest else { break };
+        delete(conn, no)?;
+        (size.entries, size.bytes) = (size.entries.saturating_sub(1), size.bytes.saturating_sub(bytes));
     }
+    Ok(())
 }
 
 /// Makes the entry that an event tells of.
@@ -127,8 +126,10 @@ pub(super) fn redacted(conn: &Connection, session: &str, seq: u64, body: &[u8]) 
 
 fn rewrite(conn: &Connection, no: i64, text: &str, tags: &[String]) -> Result<()> {
     unindex(conn, no)?;
+    let bytes = text.len() + tags.iter().map(String::len).sum::<usize>();
     let tags = serde_json::to_string(tags).unwrap_or_default();
-    conn.execute("UPDATE memories SET text = ?2, tags = ?3 WHERE no = ?1", params![no, text, tags]).doing(CHANGING)?;
+    const SQL: &str = "UPDATE memories SET text = ?2, tags = ?3, bytes = ?4 WHERE no = ?1";
+    conn.execute(SQL, params![no, text, tags, int(bytes as u64)]).doing(CHANGING)?;
     index(conn, no, text, &tags)
 }
 
@@ -193,11 +194,13 @@ fn erase_text(conn: &Connection, text: &str, mark: &str) -> Result<Vec<String>> 
 }
 
 fn size(conn: &Connection, namespace: &str) -> Result<MemorySize> {
-    const SQL: &str = "SELECT count(*), coalesce(sum(tier = 'working'), 0) FROM memories WHERE namespace = ?1";
-    let (entries, working) = conn.query_row(SQL, [namespace], |r| Ok((count(r.get(0)?), count(r.get(1)?)))).doing(READING)?;
+    const SQL: &str = "SELECT count(*), coalesce(sum(tier = 'working'), 0), coalesce(sum(bytes) FILTER (WHERE tier = 'working'), 0) \
+                       FROM memories WHERE namespace = ?1";
+    let numbers = conn.query_row(SQL, [namespace], |r| Ok((count(r.get(0)?), count(r.get(1)?), count(r.get(2)?)))).doing(READING)?;
+    let (entries, working, working_bytes) = numbers;
     const ALL: &str = "SELECT coalesce(sum(bytes), 0) FROM memories";
     let bytes = conn.query_row(ALL, [], |r| r.get(0)).map(count).doing(READING)?;
-    Ok(MemorySize { entries, working, bytes })
+    Ok(MemorySize { entries, working, working_bytes, bytes })
 }
 
 /// The words of a query, each quoted, any of which may be there. `None` when there is no word in it.
@@ -323,6 +326,11 @@ mod tests {
         assert_eq!(size(&conn, "n").unwrap().entries, NAMESPACE_ENTRIES_MAX);
         let left = |id: &str| !numbers(&conn, "SELECT no FROM memories WHERE id = ?1", id).unwrap().is_empty();
         assert_eq!([left("m-kept"), left("m-0"), left("m-2"), left("m-3")], [true, false, false, true]);
+        let full = size(&conn, "n").unwrap();
+        assert_eq!((full.working, full.working_bytes), (NAMESPACE_ENTRIES_MAX - 1, NAMESPACE_ENTRIES_MAX - 1));
+        conn.execute("UPDATE memories SET tier = 'long-term'", []).unwrap();
+        insert(&conn, &entry("m-new", MemoryTier::Working, "w")).unwrap();
+        assert!(left("m-new"), "what is acknowledged is there; whether there is room was asked before");
     }
 
     proptest! {
