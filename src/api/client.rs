@@ -6,6 +6,7 @@
 //! - every error maps to one exit code ([`Error::exit`]).
 
 mod calls;
+mod context;
 mod keep;
 pub mod losses;
 mod memory;

@@ -12,6 +12,7 @@
 //! | start or queue a session, or try one again | without a gate: `generic`, arguments that lower its mediation, a lane that workers take from |
 //! | let a paused session, or one of a tree, go on | where it had a breach |
 //! | a session that goes on from another | where that had a breach, or what a start would need |
+//! | give a live session a context provider | a command |
 //! | attest an agent's program | where every check passed; a failed one takes trust away |
 //! | hooks of a settings file | taking them out: a hooked agent may then edit the file, and the daemon need not stay for it |
 //! | an installed plugin | all but taking a grant back: a policy may allow, and one that is gone denies nothing |

@@ -111,6 +111,7 @@ impl From<session::Error> for ApiError {
             | E::OtherProcess { .. } => StatusCode::CONFLICT,
             E::Tree(t) => tree(t),
             E::Memory(m) => memory(m),
+            E::Context(c) => context(c),
             E::Queue(q) => queue(q),
             E::NoRule(_) | E::NoOriginal { .. } | E::NoTranscript { .. } => StatusCode::NOT_FOUND,
             E::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -132,6 +133,15 @@ impl From<session::Error> for ApiError {
             E::Process(_) | E::Usurped(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, e.code(), e.to_string())
+    }
+}
+
+fn context(e: &model::ContextError) -> StatusCode {
+    use model::ContextError as C;
+    match e {
+        C::Name { .. } | C::Setting { .. } | C::Unknown { .. } | C::NotTaken { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        C::NotThere { .. } => StatusCode::NOT_FOUND,
+        C::There { .. } | C::Full { .. } => StatusCode::CONFLICT,
     }
 }
 

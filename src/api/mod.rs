@@ -24,6 +24,7 @@ pub mod client;
 mod collect;
 mod compact;
 mod confirm;
+mod context;
 mod error;
 mod events;
 mod follow;
@@ -78,6 +79,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/sessions/{id}/handoffs", post(tree::hand_off))
         .route("/v1/sessions/{id}/tasks", get(tree::tasks).post(tree::add_task))
         .route("/v1/sessions/{id}/tasks/{task}", post(tree::set_task))
+        .route("/v1/sessions/{id}/context", get(context::list).post(context::add))
+        .route("/v1/sessions/{id}/context/{name}", delete(context::remove))
         .route("/v1/sessions/{id}/wait", get(sessions::wait))
         .route("/v1/sessions/{id}/processes", get(sessions::processes))
         .route("/v1/sessions/{id}/account", get(account::show))

@@ -15,7 +15,7 @@ use super::types::{
     BriefRequest, CHILDREN_SHOWN, ChildDoc, LABELS_MAX, PAGE_DEFAULT, PAGE_MAX, PROMPT_MAX, Page, ProcessDoc, QueueRequest, RemoveQuery,
     RunRequest, SendRequest, SessionDetailDoc, SessionDoc, SessionsQuery, StopRequest, WAIT_MAX_MS, WaitQuery,
 };
-use crate::model::{Actor, Handler, Session, Subject};
+use crate::model::{Actor, CONTEXT_PROVIDERS_MAX, Handler, Session, Subject};
 use crate::operator::Need;
 use crate::session::{Ask, Brief, StartRequest, is_gated};
 use crate::store::Filter;
@@ -36,6 +36,9 @@ pub async fn run(
     }
     if r.compact_at.is_some_and(|p| !(1..=100).contains(&p)) {
         return Err(ApiError::malformed("compact_at: 1 to 100 percent, 100 is never".to_owned()).into());
+    }
+    if r.context.as_ref().is_some_and(|c| c.len() > CONTEXT_PROVIDERS_MAX) {
+        return Err(ApiError::malformed(format!("context: at most {CONTEXT_PROVIDERS_MAX} names")).into());
     }
     let actor = match loosens(&r).or_else(|| elsewhere(&app, &r)) {
         Some(action) => asking.confirmed(&app, Need::Configured, ungated(&r, action)).await?,
@@ -60,6 +63,7 @@ pub async fn run(
         keep_open: r.keep_open,
         limits: r.limits,
         compact_at: r.compact_at,
+        context: r.context,
         going_on: None,
         plan: r.plan,
     };

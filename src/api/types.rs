@@ -28,6 +28,9 @@
 //! | `GET /v1/sessions/{id}/tasks` | | [`Page`]`<`[`TaskDoc`]`>`, in the order in which they came |
 //! | `POST /v1/sessions/{id}/tasks` | [`TaskRequest`] | 201 [`TaskDoc`] |
 //! | `POST /v1/sessions/{id}/tasks/{task}` | [`TaskRequest`] | [`TaskDoc`] as it then is |
+//! | `GET /v1/sessions/{id}/context` | | [`Page`]`<`[`ContextProviderDoc`]`>`, in the order in which they were added |
+//! | `POST /v1/sessions/{id}/context` | [`ContextRequest`] | 201, all as they then are; asked from the next prompt on |
+//! | `DELETE /v1/sessions/{id}/context/{name}` | | all that are left |
 //! | `GET /v1/sessions/{id}/wait` | [`WaitQuery`] | [`SessionDoc`] when it has ended or the time is over, at most 30 s: repeat |
 //! | `GET /v1/sessions/{id}/verify` | | [`VerifyDoc`] |
 //! | `GET /v1/sessions/{id}/export` | | `application/x-ndjson`, one event a line with its hash fields |
@@ -119,6 +122,7 @@ mod attestation;
 mod brief;
 mod collect;
 mod compaction;
+mod context;
 mod detail;
 mod hook;
 mod host;
@@ -145,6 +149,7 @@ pub use attestation::*;
 pub use brief::*;
 pub use collect::*;
 pub use compaction::*;
+pub use context::*;
 pub use detail::*;
 pub use hook::*;
 pub use host::*;

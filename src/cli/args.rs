@@ -10,6 +10,7 @@ mod attempts;
 mod brief;
 mod collect;
 mod compact;
+mod context;
 mod doctor;
 mod hook;
 mod host;
@@ -38,6 +39,7 @@ pub use attempts::{AttemptsArgs, RollbackArgs};
 pub use brief::BriefArgs;
 pub use collect::{GcArgs, RestoreArgs};
 pub use compact::*;
+pub use context::{ContextAddArgs, ContextVerb, Kind as ContextKind, RunContextArgs};
 pub use doctor::DoctorArgs;
 pub use hook::*;
 pub use host::HostVerb;
@@ -125,6 +127,9 @@ pub enum Verb {
     /// What is kept over sessions, and found again by its words
     #[command(subcommand)]
     Memory(MemoryVerb),
+    /// What adds context beside a session's prompts: memory, files, commands
+    #[command(subcommand)]
+    Context(ContextVerb),
     /// Wait until a session has ended; exits with the agent's code
     Wait(WaitArgs),
     /// Remove a session and its log
@@ -265,6 +270,8 @@ pub struct RunArgs {
     #[arg(short, long)]
     pub wait: bool,
     #[command(flatten)]
+    pub context: RunContextArgs,
+    #[command(flatten)]
     pub queue: RunQueueArgs,
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -388,7 +395,7 @@ pub enum ConfigVerb {
     ///
     /// With operator.confirm = tty (a code at the terminal) or key (a passphrase's signature), these need it: a yes to a waiting call; an
     /// allow rule, or taking an ask or deny rule back; trusting a project; starting a session without a gate (`run -- COMMAND`) or with
-    /// --unsafe-arg; attesting a program (`doctor AGENT`); taking hooks out; erasing from the log; any act on an installed
+    /// --unsafe-arg; a command that gives a live session context; attesting a program (`doctor AGENT`); taking hooks out; erasing from the log; any act on an installed
     /// plugin but taking a grant back. Operator keys are always guarded. Denying, stopping and
     /// what tightens need nothing.
     Show(ConfigArgs),

@@ -20,6 +20,7 @@ mod compact;
 mod completions;
 mod config;
 mod confirm;
+mod context;
 mod daemon;
 mod demo;
 mod doctor;
@@ -172,6 +173,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Handoff(args) => tree::hand_off(cx, args).await,
         Verb::Task(verb) => task::run(cx, verb).await,
         Verb::Memory(verb) => memory::run(cx, verb).await,
+        Verb::Context(verb) => context::run(cx, verb).await,
         Verb::Wait(args) => session::wait(cx, args).await,
         Verb::Rm(args) => session::rm(cx, args).await,
         Verb::Approvals(args) => approvals::approvals(cx, args).await,

@@ -107,6 +107,7 @@ fn request(cx: &mut Context, args: RunArgs) -> anyhow::Result<RunRequest> {
         limits: args.limits.limits(),
         queue: args.queue.request(),
         compact_at: args.compact_at,
+        context: args.context.names(),
         plan,
     })
 }

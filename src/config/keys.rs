@@ -114,6 +114,7 @@ pub const SECTIONS: &[&str] = &[
     "policy",
     "sink",
     "sink_group",
+    "context",
 ];
 
 /// A setting by its full name.

@@ -11,6 +11,7 @@
 //!
 //! Called by `daemon` (its own, and one per session's folder), `session`, `policy` and `cli`.
 
+mod context;
 mod error;
 mod folders;
 mod keys;
@@ -36,6 +37,7 @@ use serde_json::Value as Json;
 use crate::model::queue::DEFAULT_LANE;
 use crate::model::{Effect, Mediation};
 
+pub use context::ContextEntry;
 pub use error::Error;
 pub use folders::{Folders, SUN_PATH_MAX, ShortPath, create_private, short_path};
 pub use keys::{KEYS, Key, Kind, Scope};
@@ -197,6 +199,8 @@ pub struct Config {
     /// Labels, `key=value` or `key=*`, of sessions whose calls two persons must allow.
     pub two_person: Vec<String>,
     pub notify: Notify,
+    /// What may add context beside prompts, by name.
+    pub context: BTreeMap<String, ContextEntry>,
     /// In the order in which they are asked.
     pub policies: Vec<Entry>,
     /// Where events are delivered.
@@ -264,6 +268,7 @@ pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, truste
     let (mut settings, mut chain) = embedded()?.clone();
     let mut sinks = sinks::Read::default();
     let mut lanes = BTreeMap::from([(DEFAULT_LANE.to_owned(), Lane::default())]);
+    let mut context = BTreeMap::new();
     if let Some((path, text)) = files.user {
         let source = value::Source::new(path, text);
         let top = source.parse()?;
@@ -274,8 +279,9 @@ pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, truste
         policies::layer(&mut chain, policies::read(&source, &top, &origin)?);
         sinks = sinks::read(&source, &top)?;
         lanes = queue::read(&source, &top)?;
+        context = context::read(&source, &top)?;
     }
-    let project = files.project.map(|f| layer_project(f, trusted, &mut settings, &mut chain)).transpose()?;
+    let project = files.project.map(|f| layer_project(f, trusted, &mut settings, &mut chain, &mut context)).transpose()?;
     for key in KEYS {
         let name = key.variable();
         if let Some(text) = env(&name) {
@@ -295,7 +301,7 @@ pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, truste
         return Err(Error::TooManyPolicies { path, count: chain.len(), max: POLICIES_MAX });
     }
     let shown = settings.iter().map(|(k, (v, o))| Shown { key: (*k).to_owned(), value: v.clone(), origin: o.clone() });
-    Ok(Loaded { settings: shown.collect(), config: build(&settings, chain, sinks, lanes)?, project })
+    Ok(Loaded { settings: shown.collect(), config: build(&settings, chain, sinks, lanes, context)?, project })
 }
 
 /// The operator's file and the process's environment, with the project of `cwd`.
@@ -323,6 +329,7 @@ fn layer_project(
     trusted: &dyn Fn(&Path, &str) -> bool,
     settings: &mut Settings,
     chain: &mut Vec<Entry>,
+    context: &mut BTreeMap<String, ContextEntry>,
 ) -> Result<Project, Error> {
     let trusted = trusted(&found.dir, &found.digest);
     let source = value::Source::new(&found.path, &found.text);
@@ -343,10 +350,16 @@ fn layer_project(
     // why also of a trusted one: who is told is the operator's matter alone.
     ignored.extend(sinks::mentioned(&top));
     ignored.extend(queue::mentioned(&top));
-    let read = policies::read(&source, &top, &origin)?;
+    let (read, added) = (policies::read(&source, &top, &origin)?, context::read(&source, &top)?);
     if trusted {
         policies::layer(chain, read);
+        // why the operator's own first: a name that sessions are started with means what it meant.
+        for (name, entry) in added {
+            context.entry(name).or_insert(entry);
+        }
     } else {
+        // why none of them: what is said to the agent beside the user's words is theirs to say.
+        ignored.extend(context::mentioned(&top));
         ignored.extend(policies::tighten(chain, read, &found.dir));
     }
     Ok(Project { dir: found.dir.clone(), path: found.path.clone(), digest: found.digest.clone(), trusted, ignored })
@@ -362,7 +375,7 @@ fn read_settings(source: &value::Source<'_>, top: &toml::de::DeTable<'_>) -> Res
             out.push((key, key.read(at)?, at.line()));
             continue;
         }
-        if matches!(section, "policy" | "rules" | "sink" | "sink_group") {
+        if matches!(section, "policy" | "rules" | "sink" | "sink_group" | "context") {
             continue;
         }
         let prefix = format!("{section}.");
@@ -380,7 +393,13 @@ fn read_settings(source: &value::Source<'_>, top: &toml::de::DeTable<'_>) -> Res
     Ok(out)
 }
 
-fn build(settings: &Settings, policies: Vec<Entry>, sinks: sinks::Read, lanes: BTreeMap<String, Lane>) -> Result<Config, Error> {
+fn build(
+    settings: &Settings,
+    policies: Vec<Entry>,
+    sinks: sinks::Read,
+    lanes: BTreeMap<String, Lane>,
+    context: BTreeMap<String, ContextEntry>,
+) -> Result<Config, Error> {
     let missing = |key: &str| Error::Embedded { key: key.to_owned() };
     let get = |key: &str| settings.get(key).map(|(v, _)| v).ok_or_else(|| missing(key));
     let text = |key: &str| get(key)?.as_str().ok_or_else(|| missing(key));
@@ -443,6 +462,7 @@ fn build(settings: &Settings, policies: Vec<Entry>, sinks: sinks::Read, lanes: B
         confirm: operator::confirm(settings)?,
         two_person: operator::two_person(settings)?,
         notify: operator::notify(settings)?,
+        context,
         policies,
         sinks: sinks.sinks,
         sink_groups: sinks.groups,

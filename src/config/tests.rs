@@ -89,6 +89,21 @@ waiting_asks = 9999999
 }
 
 #[test]
+fn context_is_the_operators_and_a_trusted_projects() {
+    let command = |name: &str, word: &str| format!("[context.{name}]\nkind = \"command\"\ncommand = [\"{word}\"]\n");
+    let c = Case::new(&command("git", "mine"), &[command("git", "theirs"), command("other", "theirs")].concat());
+    let l = c.load(false, &[]).unwrap();
+    assert_eq!(l.project.unwrap().ignored, ["context.git", "context.other"]);
+    assert_eq!(l.config.context.keys().collect::<Vec<_>>(), ["git"]);
+    let l = c.load(true, &[]).unwrap();
+    assert!(l.project.unwrap().ignored.is_empty());
+    assert_eq!(l.config.context.keys().collect::<Vec<_>>(), ["git", "other"]);
+    assert!(format!("{:?}", l.config.context["git"]).contains("mine"), "a project replaces none");
+    let wrong = Case::new("[context.a]\nkind = \"files\"\n\npaths = [\"/etc\"]", "").error();
+    assert!(wrong.starts_with("BDL-CONFIG-003 user.toml:1: context.a is"), "{wrong}");
+}
+
+#[test]
 fn grants_are_the_operators() {
     let policy = |grants: &str| format!("[[policy]]\nname = \"mine\"\nplugin = \"./p.wasm\"\ngrants = {grants}\n");
     let c = Case::new(&policy(r#"["random", "kv", "http:POST,GET:api.example.com"]"#), "");
@@ -144,7 +159,7 @@ fn errors_name_file_line_key_and_what_was_expected() {
     let table = [
         (
             "x = 1",
-            "BDL-CONFIG-002 user.toml:1: unknown key x; known here: default, host, session, approvals, hooks, results, attempts, compaction, operator, notify, queue, limits, usage, rules, policy, sink, sink_group",
+            "BDL-CONFIG-002 user.toml:1: unknown key x; known here: default, host, session, approvals, hooks, results, attempts, compaction, operator, notify, queue, limits, usage, rules, policy, sink, sink_group, context",
         ),
         ("[host]\n\nlogg = 1", "BDL-CONFIG-002 user.toml:3: unknown key host.logg; known here: log, linger_ms"),
         (

@@ -14,6 +14,7 @@ mod approval;
 mod attempt;
 mod blobs;
 mod compaction;
+mod context;
 mod keep;
 mod memory;
 mod moment;
@@ -33,6 +34,7 @@ pub use attempt::{
     PlannedVerifier, RESTART,
 };
 pub use compaction::{CompactionBegan, CompactionFailed, CompactionSet, ContextCompacted, HostCompaction};
+pub use context::{ContextAdded, ContextProviderAdded, ContextProviderRemoved};
 pub use keep::{ArchiveRestored, KeptRecord, SecretRedacted, SessionArchived, TranscriptKept};
 pub use memory::MemoryAdded;
 pub use moment::{
@@ -197,6 +199,9 @@ events! {
     TranscriptKept(TranscriptKept) = "transcript_kept",
     Note(Note) = "note",
     MemoryAdded(MemoryAdded) = "memory_added",
+    ContextProviderAdded(ContextProviderAdded) = "context_provider_added",
+    ContextProviderRemoved(ContextProviderRemoved) = "context_provider_removed",
+    ContextAdded(ContextAdded) = "context_added",
     /// Of sessions that other programs write.
     ToolReported(ToolReported) = "tool_reported",
     MemoryRecalled(MemoryRecalled) = "memory_recalled",

@@ -14,6 +14,7 @@ mod attestation;
 mod call;
 mod clock;
 mod compaction;
+mod context;
 mod decision;
 mod delivery;
 mod event;
@@ -45,6 +46,10 @@ pub use attestation::{Attestation, AttestedCheck, AttestedFile, CheckResult, REQ
 pub use call::{Access, Call, Channel, Command, Parse, PathUse, Redirect, ToolKind, Word};
 pub use clock::{Clock, Entropy, OsEntropy, SystemClock, format_ms};
 pub use compaction::{Budget, Edit, Entry, EntryKind, EntryRole, Piece, Rewrite, Span, Transcript};
+pub use context::{
+    CONTEXT_BYTES, CONTEXT_BYTES_MAX, CONTEXT_HITS, CONTEXT_PROVIDERS_MAX, CONTEXT_TIMEOUT_MS, ContextAt, ContextError, ContextProvider,
+    ContextSource, SessionContext,
+};
 pub use decision::{Answer, By, Decision, Effect, FailureCause, Mode, OnFailure, fold};
 pub use delivery::{AuditHold, Delivery, Held, SinkEvent};
 pub use event::*;

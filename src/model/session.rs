@@ -16,6 +16,7 @@ use super::reconcile::Reconciliation;
 use super::usage::{Nanousd, Usage};
 
 mod branch;
+mod context;
 mod mediation;
 mod record;
 mod status;
@@ -186,6 +187,9 @@ pub struct Session {
     /// Writes that its writers gave up, because they must not block.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub writes_lost: u64,
+    /// What adds context beside its prompts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub context: Vec<super::context::SessionContext>,
     /// seq of the newest event folded in.
     pub last_seq: u64,
 }
@@ -264,6 +268,7 @@ impl Session {
             tasks_closed: 0,
             end_reason: None,
             writes_lost: 0,
+            context: vec![],
             last_seq: first.seq,
         })
     }
@@ -328,6 +333,9 @@ impl Session {
             | Event::TranscriptKept(_)
             | Event::Note(_)
             | Event::Unknown(_) => {}
+            Event::ContextProviderAdded(_) | Event::ContextProviderRemoved(_) | Event::ContextAdded(_) => {
+                context::fold(&mut self.context, event);
+            }
             Event::CompactionSet(c) => self.compact_at = Some(c.threshold_percent),
             Event::AttemptStarted(a) => {
                 if attempt > self.attempt {

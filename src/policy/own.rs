@@ -50,6 +50,11 @@ impl OwnFolders {
         None
     }
 
+    /// Whether a real path lies in one of the folders.
+    pub fn holds(&self, path: &Path) -> bool {
+        self.holding(path).is_some()
+    }
+
     fn holding(&self, path: &Path) -> Option<&Path> {
         self.roots.iter().map(PathBuf::as_path).find(|r| path.starts_with(r))
     }

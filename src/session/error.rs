@@ -103,6 +103,8 @@ pub enum Error {
     #[error(transparent)]
     Memory(#[from] crate::model::MemoryError),
     #[error(transparent)]
+    Context(#[from] crate::model::ContextError),
+    #[error(transparent)]
     Agent(#[from] crate::agent::Error),
     #[error(transparent)]
     Plugin(#[from] crate::registry::Error),
@@ -159,6 +161,7 @@ impl Error {
             Self::OtherRecord { .. } => "BDL-WRITE-011",
             Self::Write(_) => "BDL-WRITE-012",
             Self::Memory(e) => e.code(),
+            Self::Context(e) => e.code(),
             Self::Agent(e) => e.code(),
             Self::Plugin(e) => e.code(),
             Self::Process(e) => e.code(),

@@ -22,7 +22,7 @@ use super::run::Runner;
 use super::start::brief::record_of_found;
 use super::start::{first, preview, take};
 use super::witness::Witnesses;
-use super::{COMMAND_TIMEOUT, Error, Inner, LiveSession, Manager, moments, state};
+use super::{COMMAND_TIMEOUT, Error, Inner, LiveSession, Manager, context, moments, state};
 use crate::agent::hook::{Hook, HookAnswer, HookEvent};
 use crate::agent::{self, Driver};
 use crate::model::moment::SessionStart;
@@ -203,6 +203,7 @@ async fn create(inner: &Arc<Inner>, driver: &'static dyn Driver, hook: &Hook, pr
     }
     let mut events: Vec<Event> = vec![created(&labels)];
     events.extend(assembled.events);
+    events.extend(context::added(&context::chosen(&assembled.config, None, driver)?, by));
     events.extend(judged);
     events.push(AttemptStarted { argv, pid: process.pid, agent_start: Some(process.start), ..AttemptStarted::default() }.into());
     events.extend(hook.transcript.clone().map(Event::from));

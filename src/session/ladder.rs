@@ -38,7 +38,7 @@ mod state;
 mod verify;
 
 pub(super) use state::Ladder;
-pub(super) use verify::kill as end_run;
+pub(super) use verify::{exit as run_exit, kill as end_run};
 
 /// The end of an attempt, before what follows from it is decided.
 pub(super) struct Concluded {

@@ -115,12 +115,27 @@ impl Manager {
         tag: Option<String>,
         limit: usize,
     ) -> Result<Vec<MemoryHit>, Error> {
-        let place = namespace(&self.inner.store.session(id)?);
+        let session = self.inner.store.session(id)?;
+        let (found, event) = self.find_for(&session, query, tier, tag, limit).await?;
+        self.append_to(id, vec![event.into()]).await?;
+        Ok(found)
+    }
+
+    /// The same, with the event that tells of it left to the caller: it is on record before anybody is told what was found.
+    pub(super) async fn find_for(
+        &self,
+        session: &Session,
+        query: &str,
+        tier: Option<MemoryTier>,
+        tag: Option<String>,
+        limit: usize,
+    ) -> Result<(Vec<MemoryHit>, MemoryRecalled), Error> {
+        let place = namespace(session);
         let filter = MemoryFilter {
             namespace: Some(place.clone()),
             tier,
             tag,
-            seen_by: Some(id.clone()),
+            seen_by: Some(session.id.clone()),
             limit: limit.clamp(1, MEMORY_HITS_MAX),
             ..MemoryFilter::default()
         };
@@ -132,8 +147,7 @@ impl Manager {
             query: Some(live::excerpt(mask::text(query).into_owned().into_bytes()).0),
             ids: found.iter().map(|h| h.memory.id.clone()).collect(),
         };
-        self.append_to(id, vec![event.into()]).await?;
-        Ok(found)
+        Ok((found, event))
     }
 
     /// Removes entries; gives those that were there.

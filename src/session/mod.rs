@@ -32,6 +32,7 @@ mod checkpoint;
 mod collect;
 mod command;
 mod compact;
+mod context;
 mod elsewhere;
 mod error;
 mod external;
@@ -286,6 +287,10 @@ impl Manager {
 
     /// Adopts what an earlier daemon left. Called once, before the first request is served.
     pub async fn recover(&self) -> Result<Recovered, Error> {
+        let left = context::left(&self.inner);
+        if !left.is_empty() {
+            tokio::spawn(context::sweep(self.inner.clone(), left));
+        }
         let found = recovery::recover(&self.inner).await?;
         self.name_branches().await;
         queue::load(&self.inner).await?;

@@ -19,7 +19,7 @@ use super::live::{self, Live};
 use super::run::{CLOSE_INPUT, MAILBOX, Runner};
 use super::tree::Start;
 use super::witness::Witnesses;
-use super::{Error, Inner, LiveSession, attest, instructions, ladder, mask, moments, relaunch, state};
+use super::{Error, Inner, LiveSession, attest, context, instructions, ladder, mask, moments, relaunch, state};
 use crate::agent::{self, Driver, Launch, LaunchRequest};
 use crate::config::Config;
 use crate::model::moment::NewPrompt;
@@ -77,6 +77,9 @@ pub struct StartRequest {
     /// It goes on from another session's log.
     #[serde(skip)]
     pub going_on: Option<GoingOn>,
+    /// Names of the context providers that it gets; as configured when nobody says.
+    #[serde(default)]
+    pub context: Option<Vec<String>>,
     /// How often it is tried, by whom, and who judges it.
     #[serde(default)]
     pub plan: Option<AttemptPlan>,
@@ -175,9 +178,12 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         Start::count(&mut below).await;
         return super::queue::enqueue(inner, &id, [vec![first], assembled.events, judged].concat(), request, by, entry).await;
     }
+    let providers = if elsewhere { vec![] } else { context::chosen(&assembled.config, request.context.as_deref(), driver)? };
+    assembled.events.extend(context::added(&providers, &by));
     recipe.results = driver.shows_results() && assembled.chain.takes_part(Moment::JudgeResult);
-    if let Some(text) = request.prompt.clone().filter(|_| assembled.chain.takes_part(Moment::JudgePrompt)) {
-        let session = opening::preview(inner, &id, first.clone());
+    let asked = !providers.is_empty() || assembled.chain.takes_part(Moment::JudgePrompt);
+    if let Some(text) = request.prompt.clone().filter(|_| asked) {
+        let session = opening::preview(inner, &id, first.clone()).map(|s| s.with_context(providers));
         let prompt = NewPrompt { text, number: 1, role: by.role.clone() };
         let (more, ruling) = match &session {
             Some(s) => moments::judge_prompt(inner, &assembled.chain.keeping(&states), driver, s, prompt).await,

@@ -16,6 +16,7 @@ mod claude_codec;
 mod cli;
 mod client;
 mod compaction;
+mod context;
 mod contract;
 mod doctor;
 mod faults;

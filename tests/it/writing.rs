@@ -69,6 +69,7 @@ impl House {
             attach: false,
             keep_open: false,
             compact_at: None,
+            context: None,
             going_on: None,
             plan: None,
             limits: Default::default(),

@@ -65,6 +65,9 @@ pub struct RunRequest {
     /// it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compact_at: Option<u64>,
+    /// Names of the configured context providers that it gets; as configured when it is left out, none when it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<Vec<String>>,
     /// How often it is tried, by whom, and who judges it. Its first tier takes the place of `agent`, `program`, `args` and `model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<AttemptPlan>,

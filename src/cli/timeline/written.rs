@@ -1,4 +1,4 @@
-//! Lines of what other programs write into sessions of their own, and of memory.
+//! Lines of what other programs write into sessions of their own, of memory, and of what adds context.
 
 use super::{LINE_MAX, Line, Tone, brief, count, line, summary};
 use crate::model::Event;
@@ -18,6 +18,17 @@ pub fn lines(event: &Event) -> Vec<Line> {
             let text =
                 format!("· kept {} in {} ({}): {}", brief(&m.id, 20), brief(&m.namespace, 60), m.tier.as_str(), brief(&m.text, LINE_MAX));
             vec![line(Tone::Dim, text)]
+        }
+        Event::ContextProviderAdded(a) => {
+            let text = format!("· context from {} ({}) from now on", brief(&a.provider.name, 60), a.provider.source.kind());
+            vec![line(Tone::Dim, text)]
+        }
+        Event::ContextProviderRemoved(r) => vec![line(Tone::Dim, format!("· no more context from {}", brief(&r.name, 60)))],
+        // What it gave shows with the prompt.
+        Event::ContextAdded(a) => {
+            let failed = a.failed.iter().map(|why| format!("! no context from {}: {}", brief(&a.provider, 60), brief(why, LINE_MAX)));
+            let left = a.left_out.iter().map(|w| format!("! left out of context {}: {}", brief(&a.provider, 60), brief(w, LINE_MAX)));
+            failed.chain(left).map(|text| line(Tone::Question, text)).collect()
         }
         Event::CheckpointResumed(c) => vec![line(Tone::Dim, format!("· goes on from checkpoint {}", brief(&c.checkpoint, 80)))],
         Event::InvocationRecorded(i) => {

@@ -133,7 +133,7 @@ pub(super) async fn cancelled(cancel: &mut watch::Receiver<bool>) {
 }
 
 /// Its end; None where the link broke and nobody can tell.
-async fn exit(events: &mut ShimEvents) -> Option<ExitRecord> {
+pub(in crate::session) async fn exit(events: &mut ShimEvents) -> Option<ExitRecord> {
     loop {
         match events.recv().await {
             Some(ShimEvent::Exited(record)) => return Some(record),
