@@ -12,6 +12,7 @@ fn value(unit: &str, name: &str) -> String {
 }
 
 #[test]
+#[allow(clippy::print_stderr)] // why: a test that cannot run must say so.
 fn systemd_takes_the_unit() {
     let host = TestHost::new();
     let unit = host.beadle(["host", "unit"]).ok().out;
