@@ -5,6 +5,8 @@
 //!   mode, and the end of our side of the channel is a denial;
 //! - the repository's settings, hooks, MCP servers and instruction files are not read by the agent ([`recipe`]);
 //! - request ids of ours begin with [`OURS`]; a response to any other id is a forgery;
+//! - the host's own tools are a server that lives in the host: it is named in the handshake ([`OWN_SERVER`] says when in an argument, too), is no process and has no port, and its
+//!   messages come over the channel; its calls are asked about at the gate first, with the same id;
 //! - where calls are held before the gate (a callback before each tool use, asked for in the handshake), passing one on is no consent:
 //!   the gate asks all the same, and a callback that is never answered lets nothing run.
 //!
@@ -27,6 +29,9 @@ use serde_json::Value;
 
 use crate::model::{Mediation, Piece, PromptContext, Rewrite};
 
+/// The argument that names the host's own tools to an agent that is started anew: what the handshake names is connected only after it has
+/// gone on with the call that it was put away at.
+pub const OWN_SERVER: &str = r#"--mcp-config={"mcpServers":{"beadle":{"type":"sdk","name":"beadle"}}}"#;
 /// How every request id that the host sends begins.
 pub const OURS: &str = "bdl-";
 
@@ -73,6 +78,14 @@ impl Driver for Claude {
 
     fn result_answer(&self, request_id: &str, replacement: Option<&Value>) -> Vec<u8> {
         answer::result(request_id, replacement)
+    }
+
+    fn takes_host_tools(&self) -> bool {
+        true
+    }
+
+    fn mcp_answer(&self, request_id: &str, response: &Value) -> Vec<u8> {
+        answer::mcp(request_id, response)
     }
 
     fn resume(&self, args: &[OsString], conversation: &str, model: Option<&str>, callbacks: Callbacks) -> Option<Resume> {

@@ -26,6 +26,7 @@ pub mod claude;
 pub mod demo;
 pub mod generic;
 pub mod hook;
+pub mod mcp;
 pub mod tools;
 pub mod usage;
 
@@ -58,6 +59,8 @@ pub struct LaunchRequest {
     pub mcp_config: Option<Value>,
     /// Let calls be held before the gate, where the agent can: only then can it be ended at one and started anew ([`Driver::resume`]).
     pub hold: bool,
+    /// Give it the host's own tools ([`mcp`]), where it takes them.
+    pub host_tools: bool,
 }
 
 /// How to start it.
@@ -88,6 +91,8 @@ pub struct Callbacks {
     pub hold: bool,
     /// Results before the model sees them ([`Output::Shown`]).
     pub results: bool,
+    /// Calls of the host's own tools ([`Output::Mcp`]).
+    pub tools: bool,
 }
 
 /// How an agent is started anew from its own conversation.
@@ -177,6 +182,12 @@ pub enum Output {
         call_id: Option<String>,
         agent_type: String,
         description: String,
+    },
+    /// A message to a tool server that lives in the host; the agent waits until [`Driver::mcp_answer`] for `request_id` is written to it.
+    Mcp {
+        request_id: String,
+        server: String,
+        message: Value,
     },
     /// Known and without meaning for the log.
     Quiet,
@@ -379,6 +390,14 @@ pub trait Driver: Send + Sync {
     fn result_answer(&self, _request_id: &str, _replacement: Option<&Value>) -> Vec<u8> {
         Vec::new()
     }
+    /// Whether it takes the host's own tools over its channel when it was launched to.
+    fn takes_host_tools(&self) -> bool {
+        false
+    }
+    /// The frame that answers a message to the host's own tools.
+    fn mcp_answer(&self, _request_id: &str, _response: &Value) -> Vec<u8> {
+        Vec::new()
+    }
     /// How to start the agent anew from `conversation`, its own record, with the arguments it had and called back for the
     /// same; `model` is what it said it ran on.
     /// `None` where it cannot.
@@ -440,7 +459,10 @@ pub fn recipe(agent: &str) -> Result<String, Error> {
     launch.frames.iter().for_each(|f| part(3, f));
     if driver.shows_results() {
         // As it is started where policies judge results.
-        driver.launch(&LaunchRequest { results: true, ..request })?.frames.iter().for_each(|f| part(4, f));
+        driver.launch(&LaunchRequest { results: true, ..request.clone() })?.frames.iter().for_each(|f| part(4, f));
+    }
+    if driver.takes_host_tools() {
+        driver.launch(&LaunchRequest { host_tools: true, ..request })?.frames.iter().for_each(|f| part(5, f));
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

@@ -59,6 +59,7 @@ pub async fn run(
         write_root: r.write_root.map(PathBuf::from),
         model: r.model,
         mcp_config: r.mcp_config,
+        host_tools: r.host_tools,
         attach: r.attach,
         keep_open: r.keep_open,
         limits: r.limits,

@@ -246,6 +246,9 @@ pub struct RunArgs {
     /// A file with MCP servers in the agent's own JSON
     #[arg(long, value_name = "FILE")]
     pub mcp_config: Option<PathBuf>,
+    /// Do not give it the host's own tools: memory, tasks, handoff, note, report
+    #[arg(long)]
+    pub no_host_tools: bool,
     /// KEY=VALUE, shown by `ls` and `show`; may be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,

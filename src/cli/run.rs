@@ -98,6 +98,7 @@ fn request(cx: &mut Context, args: RunArgs) -> anyhow::Result<RunRequest> {
         env,
         prompt,
         labels: args.labels.into_iter().collect(),
+        host_tools: args.no_host_tools.then_some(false),
         brief: args.brief.into(),
         write_root: args.write_root.map(|d| folder(&d)).transpose()?,
         model: args.model,

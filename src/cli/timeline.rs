@@ -124,6 +124,7 @@ impl Timeline {
             | Event::ContextProviderAdded(_)
             | Event::ContextProviderRemoved(_)
             | Event::ContextAdded(_)
+            | Event::ReportGiven(_)
             | Event::CheckpointResumed(_)
             | Event::InvocationRecorded(_)
             | Event::Custom(_)
@@ -246,6 +247,7 @@ impl Timeline {
             | Event::EffectsObserved(_)
             | Event::PluginReplaced(_)
             | Event::PluginStateChanged(_)
+            | Event::HostToolAnswered(_)
             | Event::Unknown(_) => vec![],
         }
     }

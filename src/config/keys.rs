@@ -57,6 +57,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "session.require_mediation", kind: Kind::Words(&["none", "hooks", "gate"]), scope: Scope::Tighten },
     Key { name: "session.require_attested", kind: Kind::Flag, scope: Scope::Tighten },
     Key { name: "session.on_breach", kind: Kind::Words(&["alert", "pause", "stop"]), scope: Scope::Tighten },
+    Key { name: "session.host_tools", kind: Kind::Words(&["on", "off"]), scope: Scope::Tighten },
     Key { name: "session.restart", kind: Kind::Words(&crate::model::Restart::WORDS), scope: Scope::Session },
     Key { name: "session.owner", kind: Kind::Text, scope: Scope::Session },
     Key { name: "session.tenant", kind: Kind::Text, scope: Scope::Session },

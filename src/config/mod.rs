@@ -172,6 +172,8 @@ pub struct Config {
     /// An agent we know is only started when its very program passed `beadle doctor`.
     pub require_attested: bool,
     pub on_breach: OnBreach,
+    /// Agents that take them get the host's own tools.
+    pub host_tools: bool,
     pub record: RecordDefaults,
     pub approval_timeout_ms: u64,
     pub unattended: Unattended,
@@ -426,6 +428,7 @@ fn build(
             "pause" => OnBreach::Pause,
             _ => OnBreach::Stop,
         },
+        host_tools: text("session.host_tools")? == "on",
         record: record::defaults(settings)?,
         approval_timeout_ms: number("approvals.timeout_ms")?,
         unattended: match text("approvals.unattended")? {

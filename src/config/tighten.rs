@@ -34,6 +34,7 @@ impl Config {
             "session.require_mediation" => json!(self.require_mediation.as_str()),
             "session.require_attested" => json!(self.require_attested),
             "session.on_breach" => json!(self.on_breach.as_str()),
+            "session.host_tools" => json!(if self.host_tools { "on" } else { "off" }),
             "session.expect_report" => json!(self.record.expect_report),
             "session.read_only_repo" => json!(self.record.read_only_repo),
             "approvals.timeout_ms" => json!(self.approval_timeout_ms),
@@ -62,6 +63,7 @@ impl Config {
             }
             "session.require_attested" => self.require_attested |= value == true,
             "session.on_breach" => self.on_breach = if word == "stop" { OnBreach::Stop } else { self.on_breach.max(OnBreach::Pause) },
+            "session.host_tools" => self.host_tools &= word != "off",
             "session.expect_report" => self.record.expect_report |= value == true,
             "session.read_only_repo" => self.record.read_only_repo |= value == true,
             "approvals.timeout_ms" => self.approval_timeout_ms = number,

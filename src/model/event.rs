@@ -36,7 +36,7 @@ pub use attempt::{
 pub use compaction::{CompactionBegan, CompactionFailed, CompactionSet, ContextCompacted, HostCompaction};
 pub use context::{ContextAdded, ContextProviderAdded, ContextProviderRemoved};
 pub use keep::{ArchiveRestored, KeptRecord, SecretRedacted, SessionArchived, TranscriptKept};
-pub use memory::MemoryAdded;
+pub use memory::{HostToolAnswered, MemoryAdded, ReportGiven};
 pub use moment::{
     AttemptVerified, PromptContext, PromptJudged, Refusal, ResultJudged, ResultSaid, Said, SessionJudged, Shown, VerifierRun,
 };
@@ -202,6 +202,8 @@ events! {
     ContextProviderAdded(ContextProviderAdded) = "context_provider_added",
     ContextProviderRemoved(ContextProviderRemoved) = "context_provider_removed",
     ContextAdded(ContextAdded) = "context_added",
+    HostToolAnswered(HostToolAnswered) = "host_tool_answered",
+    ReportGiven(ReportGiven) = "report_given",
     /// Of sessions that other programs write.
     ToolReported(ToolReported) = "tool_reported",
     MemoryRecalled(MemoryRecalled) = "memory_recalled",

@@ -170,7 +170,7 @@ pub struct Session {
     /// How, why and since when it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
-    /// The report that it left, as found at its end.
+    /// The report that it left: a file, as found at its end, or the event that holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
     /// Sessions that went on from this one, the newest of them.
@@ -286,6 +286,9 @@ impl Session {
     /// Folds one event in. Pure and total: a log that was accepted can always be folded again.
     pub fn fold(&mut self, e: &Envelope) {
         self.last_seq = e.seq;
+        if matches!(e.event, Event::ReportGiven(_)) {
+            self.report = Some(format!("event {}", e.seq));
+        }
         self.fold_event(&e.event, e.at, e.attempt);
     }
 
@@ -306,6 +309,8 @@ impl Session {
             | Event::PluginStateChanged(_)
             | Event::MemoryRecalled(_)
             | Event::MemoryAdded(_)
+            | Event::HostToolAnswered(_)
+            | Event::ReportGiven(_)
             | Event::CheckpointResumed(_)
             | Event::InvocationRecorded(_)
             | Event::Custom(_)

@@ -1,4 +1,7 @@
 //! The chain: all policies are asked, the strictest effect wins, at most one rewrite, and all judge the rewritten call again.
+//!
+//! Where all abstain the default holds. One thing is not asked about by default: the host's own tools, in a session that has them, which reach
+//! that session's own memory, tasks and log only. Any policy's ask or deny wins over that, and so does a default of deny.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
@@ -7,8 +10,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, join_all};
 use serde_json::Value;
 
+use crate::agent::mcp;
 use crate::model::{Answer, By, Call, Decision, Effect, FailureCause, Mode, OnFailure, Session, fold};
 use crate::plugin::{Plugin, Question, Round, States};
+
+/// Why such a call passes.
+const OWN: &str = "no policy has an opinion; a tool of the host's own needs no person's answer";
 
 /// Something that judges calls: a loaded plugin, or a stand-in in tests.
 ///
@@ -158,17 +165,18 @@ impl Chain {
         rebuild: &(dyn Fn(&Value) -> Result<Call, String> + Sync),
     ) -> Judged {
         let mut failures = Vec::new();
+        let own = session.record.host_tools && mcp::is_own(&call.tool);
         let round = self.round();
         let answers = self.ask_all(&Subject::new(session, call, at_ms).in_round(round.as_ref()), &mut failures).await;
         let rewrites = rewrites(&answers);
         let Some(first) = rewrites.first() else {
             keep(round, &answers);
-            return self.conclude(answers, None, failures);
+            return self.conclude(answers, None, failures, own);
         };
         let before = fold(binding(&answers));
         if before == Effect::Deny {
             keep(round, &answers);
-            return self.conclude(answers, None, failures);
+            return self.conclude(answers, None, failures, own);
         }
         if let Some(other) = rewrites.iter().find(|r| r.1 != first.1) {
             let reason = format!("policies {} and {} rewrite the call differently; change one of them", first.0, other.0);
@@ -195,7 +203,7 @@ impl Chain {
             let reason = format!("policy {name} would rewrite the call a second time; one rewrite is the limit");
             return Judged { effect: Effect::Deny, by: By::Policy, reason, rule: None, answers: again, updated_input: None, failures };
         }
-        self.conclude(again, Some(input), failures)
+        self.conclude(again, Some(input), failures, own)
     }
 
     async fn ask_all(&self, subject: &Subject<'_>, failures: &mut Vec<(String, Failure, OnFailure)>) -> Vec<Answer> {
@@ -225,11 +233,21 @@ impl Chain {
         answers
     }
 
-    fn conclude(&self, answers: Vec<Answer>, updated_input: Option<Value>, failures: Vec<(String, Failure, OnFailure)>) -> Judged {
+    /// `own`: the call is of a tool of the host's own.
+    fn conclude(
+        &self,
+        answers: Vec<Answer>,
+        updated_input: Option<Value>,
+        failures: Vec<(String, Failure, OnFailure)>,
+        own: bool,
+    ) -> Judged {
         let effect = fold(binding(&answers));
         if effect == Effect::Abstain {
-            let effect = self.default.max(Effect::Allow);
-            let reason = format!("no policy has an opinion; the default is {}", effect.as_str());
+            let default = self.default.max(Effect::Allow);
+            let (effect, reason) = match default {
+                Effect::Ask if own => (Effect::Allow, OWN.to_owned()),
+                _ => (default, format!("no policy has an opinion; the default is {}", default.as_str())),
+            };
             return Judged { effect, by: By::Default, reason, rule: None, answers, updated_input, failures };
         }
         let (reason, rule) = answers
@@ -325,10 +343,15 @@ mod tests {
     }
 
     fn judge(slots: Vec<PolicySlot>) -> Judged {
-        let Some(session) = crate::policy::examples::session(std::path::Path::new("/")) else { panic!("a session stands for any") };
+        judge_call(slots, Effect::Ask, "Bash", false)
+    }
+
+    fn judge_call(slots: Vec<PolicySlot>, default: Effect, tool: &str, host_tools: bool) -> Judged {
+        let Some(mut session) = crate::policy::examples::session(std::path::Path::new("/")) else { panic!("a session stands for any") };
         assert_eq!((session.status, session.usage), (Status::Starting, Usage::default()));
-        let chain = Chain { slots, default: Effect::Ask, states: None, generation: 0, rules: 0 };
-        let call = call_of(&json!({"command": "a"}));
+        session.record = Arc::new(crate::model::Record { host_tools, ..(*session.record).clone() });
+        let chain = Chain { slots, default, states: None, generation: 0, rules: 0 };
+        let call = Call { tool: tool.into(), ..call_of(&json!({"command": "a"})) };
         let Ok(rt) = tokio::runtime::Builder::new_current_thread().build() else { panic!("a runtime") };
         rt.block_on(chain.judge(&session, &call, 0, &|v| Ok(call_of(v))))
     }
@@ -349,6 +372,24 @@ mod tests {
         let j = judge(vec![slot("a", effect(Effect::Abstain))]);
         assert_eq!((j.effect, j.by), (Effect::Ask, By::Default));
         assert_eq!(judge(vec![]).effect, Effect::Ask);
+    }
+
+    #[test]
+    fn the_hosts_own_tools_need_no_answer_and_every_other_word_wins() {
+        const NOTE: &str = "mcp__beadle__note";
+        let said = |effect, default, tool: &str, has| {
+            let j = judge_call(vec![slot("a", self::effect(effect))], default, tool, has);
+            (j.effect, j.by)
+        };
+        use Effect::{Abstain, Allow, Ask, Deny};
+        assert_eq!(said(Abstain, Ask, NOTE, true), (Allow, By::Default));
+        assert_eq!(said(Abstain, Ask, NOTE, false), (Ask, By::Default), "a session without them: the name is somebody else's");
+        assert_eq!(said(Abstain, Ask, "mcp__beadle__rm", true), (Ask, By::Default));
+        assert_eq!(said(Abstain, Ask, "Bash", true), (Ask, By::Default));
+        assert_eq!(said(Abstain, Deny, NOTE, true), (Deny, By::Default));
+        assert_eq!(said(Ask, Ask, NOTE, true), (Ask, By::Policy));
+        assert_eq!(said(Deny, Allow, NOTE, true), (Deny, By::Policy));
+        assert!(judge_call(vec![], Ask, NOTE, true).reason.contains("host's own"));
     }
 
     #[test]

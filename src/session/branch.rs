@@ -351,7 +351,10 @@ impl Past {
 
     /// The MCP servers that it was started with, where the log has them whole.
     fn mcp_config(&self) -> Result<Option<Value>, String> {
-        let Some(text) = self.held.argv.iter().find_map(|a| a.strip_prefix("--mcp-config=")) else { return Ok(None) };
+        // why not the host's own: it is given anew.
+        let theirs = |a: &&String| a.as_str() != agent::claude::OWN_SERVER;
+        let named = self.held.argv.iter().filter(theirs).find_map(|a| a.strip_prefix("--mcp-config="));
+        let Some(text) = named else { return Ok(None) };
         let whole = serde_json::from_str(text).ok().filter(|_| !text.contains(super::mask::MARK));
         whole.map(Some).ok_or_else(|| "the log does not hold its MCP configuration whole; give it again with --mcp-config".to_owned())
     }
@@ -364,6 +367,8 @@ fn start_request(session: &Session, past: Past, r: BranchRequest, going_on: Goin
         None => past.mcp_config()?,
     };
     let (c, held) = (past.created, past.held);
+    // why: whoever did without them does so again.
+    let host_tools = (!c.record.host_tools).then_some(false);
     let is_demo = held.agent == "demo";
     // why the newest program: it is the one that the conversation was held with. The host itself is the demo's.
     let program = held.argv.first().or(c.command.first()).filter(|_| !is_demo).cloned();
@@ -386,6 +391,7 @@ fn start_request(session: &Session, past: Past, r: BranchRequest, going_on: Goin
         write_root: c.write_root.map(PathBuf::from),
         model: model.filter(|_| !is_demo),
         mcp_config,
+        host_tools,
         attach: r.attach,
         limits: r.limits.unwrap_or(past.limits),
         compact_at: past.compact_at,

@@ -186,6 +186,11 @@ impl Runner {
                 self.commit().await;
                 let _ = reply.send(self.recorded());
             }
+            Command::Record { events, reply }
+                if super::tasks::is_taken(&events, || self.inner.store.tasks(&self.id).unwrap_or_default()) =>
+            {
+                let _ = reply.send(Err(Error::Busy));
+            }
             Command::Record { events, reply } => {
                 self.pending.events.extend(events);
                 self.commit().await;

@@ -183,7 +183,7 @@ async fn memory(
         end -= 1;
     }
     let manager = Manager { inner: Arc::clone(inner) };
-    let (found, event) = manager.find_for(session, &words[..end], tier, tag, limit).await.map_err(|e| e.to_string())?;
+    let (event, found) = manager.recalled(session, &words[..end], tier, tag, limit).await.map_err(|e| e.to_string())?;
     let text: Vec<String> = found.iter().map(|h| format!("- {}", h.memory.text)).collect();
     Ok(Piece { text: text.join("\n"), event: Some(event.into()), ..Piece::default() })
 }

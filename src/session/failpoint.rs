@@ -2,7 +2,8 @@
 //!
 //! The names: `assembled` (a session that starts has its chain), `requested` (a question was read), `decided` (it was judged), `appended` (its decision is queued for the log),
 //! `synced` (the decision is durable), `sent` (the answer was handed to the shim), `taken` (the agent's side took an allow), `shown`
-//! (the agent holds a result back until the policies judged it), `stopping` (a stop is on record and nothing was told of it), `ran` (a result was read), `reported` (the result is durable). Of
+//! (the agent holds a result back until the policies judged it), `stopping` (a stop is on record and nothing was told of it), `ran` (a result was read), `reported` (the result is durable), `host_tool` (a call of a host tool is about to be served), `host_tool_answered`
+//! (what it did and its answer are durable, and not told). Of
 //! a session that is put away and comes back: `deferring` (its call is about to be deferred), `deferred` (that is durable and not told),
 //! `confirmed` (the agent named the call), `left` (it has ended), `paused` (that is durable), `resuming`, `resumed` (the relaunch is about
 //! to be, and is, on record), `relaunched` (the agent runs and is not on record), `reasked` (its gate asks), `answered` (what was decided

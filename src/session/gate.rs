@@ -154,7 +154,7 @@ impl Runner {
         if !calls::fits(input) {
             return Err(format!("the tool's input is over the cap of {} bytes", calls::MAX_INPUT));
         }
-        Ok(calls::build(&self.call_input(asked, input), &RealPaths))
+        Ok(self.as_own(calls::build(&self.call_input(asked, input), &RealPaths)))
     }
 
     pub(super) fn call_input<'a>(&'a self, asked: &'a Asked, input: &'a Value) -> calls::CallInput<'a> {
@@ -238,6 +238,7 @@ impl Runner {
             frame,
         };
         self.live.decided(&decided, call.call_id.as_deref());
+        self.live.host_tools.decided(&decided, call);
         self.live.hooks.told(seq, effect, &decided.reason, decided.updated_input.as_ref());
         self.pending.events.push(decided.clone().into());
         decided

@@ -101,6 +101,8 @@ pub struct Live {
     pub waiting: BTreeMap<u64, Waiting>,
     /// Calls that came through hooks and wait for their answer or their result.
     pub(super) hooks: super::hook::HookCalls,
+    /// Calls of the host's own tools that were allowed and are to come.
+    pub(super) host_tools: super::host_tools::Allowed,
     /// The agent's own list of tasks.
     pub(super) tasks: super::tasks::AgentTasks,
     /// What policies said at the optional moments.
@@ -137,6 +139,7 @@ impl Live {
         self.moments.replay(e);
         self.parking.replay(e, &self.waiting);
         self.tasks.replay(&e.event);
+        self.host_tools.replay(&e.event, &self.waiting);
         if self.ladder.replay(e) {
             self.new_try();
         }
@@ -214,6 +217,7 @@ impl Live {
         (self.prompts, self.turns, self.turn_failed) = (0, 0, None);
         self.waiting.clear();
         self.tasks.new_try();
+        self.host_tools.new_try();
         self.moments.new_try();
     }
 
@@ -223,6 +227,7 @@ impl Live {
         (self.requests, self.opened, self.last_frame) = (Recent::default(), None, 0);
         self.recorded.clear();
         self.untaken.clear();
+        self.host_tools.begin_attempt();
     }
 
     /// Whether a question is new. A new one is remembered.
@@ -383,6 +388,7 @@ impl Live {
             | Output::Forged { .. }
             | Output::Declined { .. }
             | Output::Quiet
+            | Output::Mcp { .. }
             | Output::Asked(_)
             | Output::Shown(_)
             | Output::Held(_)
@@ -394,6 +400,7 @@ impl Live {
     fn result(&mut self, call_id: &str, seen: Seen, content: String, s: &mut Step) {
         let by = self.account.reporter;
         let joined = self.account.effect(by, "", call_id, seen);
+        joined.call.into_iter().for_each(|c| self.host_tools.over(c));
         let (output, blob) = excerpt(super::mask::text(&content).into_owned().into_bytes());
         s.blobs.extend(blob);
         let is_error = seen.is_error;

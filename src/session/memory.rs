@@ -3,7 +3,7 @@
 //! Invariants: secrets are masked before anything is kept, as in events; what a session adds is an event of its log, made in the same
 //! transaction as the entry; a session's recall is an event before it gets the answer; a session reaches one namespace, its own.
 //!
-//! Called by `api`.
+//! Called by `api`, and by `host_tools` for what an agent adds and recalls itself.
 
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,11 @@ pub fn namespace(s: &Session) -> String {
     s.record.tenant.as_ref().map_or_else(|| place.to_owned(), |t| format!("{t}: {place}"))
 }
 
+/// In the words of a session's log.
+pub(super) fn added(m: Memory) -> MemoryAdded {
+    MemoryAdded { id: m.id, tier: m.tier, namespace: m.namespace, text: m.text, tags: m.tags }
+}
+
 impl Manager {
     /// Keeps something. Given a session, it is that session's: an event of its log.
     pub async fn add_memory(&self, new: NewMemory, by: Actor) -> Result<Memory, Error> {
@@ -59,29 +64,32 @@ impl Manager {
             let why = "needs a session: only that one would ever see it; give one, or another tier".to_owned();
             return Err(Error::Refused { what: "the tier session".to_owned(), why });
         }
-        check_memory(&place, &new.text, &new.tags)?;
-        let text = mask::text(&new.text).into_owned();
-        let tags: Vec<String> = new.tags.iter().map(|t| mask::text(t).into_owned()).collect();
-        let mut memory = Memory {
+        let mut memory = self.entry(place, new.tier, &new.text, &new.tags)?;
+        match session {
+            None => self.inner.store.change_memory(MemoryChange::Add(memory.clone()), &by).await.map(drop)?,
+            Some(s) => {
+                self.append_to(&s.id, vec![added(memory.clone()).into()]).await?;
+                let made = self.inner.store.memory(&memory.id)?;
+                memory = made.ok_or(MemoryError::NoEntry(memory.id))?;
+            }
+        }
+        Ok(memory)
+    }
+
+    /// An entry that may be kept, without secrets. It is when it is written down.
+    pub(super) fn entry(&self, place: String, tier: MemoryTier, text: &str, tags: &[String]) -> Result<Memory, Error> {
+        check_memory(&place, text, tags)?;
+        let memory = Memory {
             id: memory_id(&*self.inner.entropy),
             namespace: place,
-            tier: new.tier,
-            text,
-            tags,
+            tier,
+            text: mask::text(text).into_owned(),
+            tags: tags.iter().map(|t| mask::text(t).into_owned()).collect(),
             session: None,
             seq: None,
             created_at: self.inner.clock.wall_ms(),
         };
         self.has_room(&memory)?;
-        match session {
-            None => self.inner.store.change_memory(MemoryChange::Add(memory.clone()), &by).await.map(drop)?,
-            Some(s) => {
-                let Memory { id, namespace, tier, text, tags, .. } = memory.clone();
-                self.append_to(&s.id, vec![MemoryAdded { id, tier, namespace, text, tags }.into()]).await?;
-                let made = self.inner.store.memory(&memory.id)?;
-                memory = made.ok_or(MemoryError::NoEntry(memory.id))?;
-            }
-        }
         Ok(memory)
     }
 
@@ -116,20 +124,20 @@ impl Manager {
         limit: usize,
     ) -> Result<Vec<MemoryHit>, Error> {
         let session = self.inner.store.session(id)?;
-        let (found, event) = self.find_for(&session, query, tier, tag, limit).await?;
+        let (event, found) = self.recalled(&session, query, tier, tag, limit).await?;
         self.append_to(id, vec![event.into()]).await?;
         Ok(found)
     }
 
-    /// The same, with the event that tells of it left to the caller: it is on record before anybody is told what was found.
-    pub(super) async fn find_for(
+    /// What a session finds in its own namespace, and the event that says so.
+    pub(super) async fn recalled(
         &self,
         session: &Session,
         query: &str,
         tier: Option<MemoryTier>,
         tag: Option<String>,
         limit: usize,
-    ) -> Result<(Vec<MemoryHit>, MemoryRecalled), Error> {
+    ) -> Result<(MemoryRecalled, Vec<MemoryHit>), Error> {
         let place = namespace(session);
         let filter = MemoryFilter {
             namespace: Some(place.clone()),
@@ -147,7 +155,7 @@ impl Manager {
             query: Some(live::excerpt(mask::text(query).into_owned().into_bytes()).0),
             ids: found.iter().map(|h| h.memory.id.clone()).collect(),
         };
-        Ok((found, event))
+        Ok((event, found))
     }
 
     /// Removes entries; gives those that were there.

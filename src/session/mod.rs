@@ -42,6 +42,7 @@ mod gate;
 mod hold;
 mod hook;
 mod hooked;
+mod host_tools;
 mod ids;
 pub mod instructions;
 mod keep;

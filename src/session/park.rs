@@ -67,6 +67,7 @@ pub(super) fn told_by(event: &Event) -> Option<&'static str> {
     match event {
         Event::ToolDeferred(_) => Some("deferred"),
         Event::ToolAnswered(_) => Some("answered"),
+        Event::HostToolAnswered(_) => Some("host_tool_answered"),
         _ => None,
     }
 }
@@ -178,6 +179,7 @@ impl Runner {
         }
         self.pending.events.push(ToolAnswered { call, request_id: asked.request_id.clone(), frame: no }.into());
         self.live.parking.answered(call);
+        self.live.host_tools.told(call);
         true
     }
 
@@ -378,7 +380,7 @@ impl Runner {
         let kept = Kept::read(&self.inner.run_dir(&self.id, 1), p.kept.as_deref().unwrap_or_default()).map_err(refused)?;
         let args: Vec<_> = kept.args.iter().map(Into::into).collect();
         let conversation = p.conversation.clone();
-        let callbacks = agent::Callbacks { hold: p.holds, results: self.live.moments.results };
+        let callbacks = agent::Callbacks { hold: p.holds, results: self.live.moments.results, tools: self.has_host_tools() };
         let resume = self.driver.resume(&args, &conversation, p.model.as_deref(), callbacks);
         let mut resume = resume.ok_or_else(|| refused(format!("is not known for {}", self.driver.name())))?;
         if call.is_none() {

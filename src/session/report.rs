@@ -1,7 +1,7 @@
 //! The report that a session leaves, where one is expected.
 //!
 //! A report is `report.md` or `outputs/report.md` in the working directory or the write root: a regular file, written since the session began,
-//! that lies in that folder also when links are followed.
+//! that lies in that folder also when links are followed; without one, what the agent gave the host's tool `report`.
 //!
 //! Called by `finish`.
 
@@ -22,6 +22,8 @@ pub(super) fn ruled(session: &Session, outcome: Outcome) -> (Outcome, Option<Str
     }
     match find(session) {
         Some(report) => (Outcome::Succeeded, Some(report.display().to_string())),
+        // why second: a file is what was asked for, and can be opened.
+        None if session.report.is_some() => (Outcome::Succeeded, session.report.clone()),
         None => (Outcome::MissingReport, None),
     }
 }

@@ -295,6 +295,7 @@ impl Runner {
                 }
                 Output::Shown(result) => self.shown(result).await,
                 Output::Held(asked) => self.held(asked).await,
+                Output::Mcp { request_id, server, message } => self.mcp(request_id, &server, &message).await,
                 Output::Cancelled { request_id } => self.cancelled(&request_id),
                 Output::Unparsed { reason } => {
                     let (event, blob) = live::unparsed_event(reason, &mask::bytes(line.to_vec()));

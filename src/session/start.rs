@@ -19,7 +19,7 @@ use super::live::{self, Live};
 use super::run::{CLOSE_INPUT, MAILBOX, Runner};
 use super::tree::Start;
 use super::witness::Witnesses;
-use super::{Error, Inner, LiveSession, attest, context, instructions, ladder, mask, moments, relaunch, state};
+use super::{Error, Inner, LiveSession, attest, context, host_tools, instructions, ladder, mask, moments, relaunch, state};
 use crate::agent::{self, Driver, Launch, LaunchRequest};
 use crate::config::Config;
 use crate::model::moment::NewPrompt;
@@ -68,6 +68,9 @@ pub struct StartRequest {
     pub write_root: Option<PathBuf>,
     pub model: Option<String>,
     pub mcp_config: Option<Value>,
+    /// False: without the host's own tools; else as configured.
+    #[serde(default)]
+    pub host_tools: Option<bool>,
     /// A terminal will attach at once: asks wait for it from the start.
     pub attach: bool,
     pub keep_open: bool,
@@ -121,6 +124,7 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         model: request.model.clone(),
         instructions: found.text.clone(),
         mcp_config: request.mcp_config.clone(),
+        host_tools: !elsewhere && host_tools(&request, driver, &inner.config_of(&cwd)),
         // why not where programs must be attested: what was checked is the recipe that holds no calls.
         hold: inner.config.park_after_ms.is_some() && request.plan.is_none() && !inner.config_of(&cwd).require_attested,
         ..LaunchRequest::default()
@@ -142,6 +146,7 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     let mut judged = Vec::new();
     let states = state::of_new_session();
     let mut kept_as = request.brief.record(&assembled.config.record, parent.clone(), repository.clone())?;
+    kept_as.host_tools = !elsewhere && host_tools(&request, driver, &assembled.config);
     let draft = created(&request, &kept_as, name.clone(), &cwd, home.clone(), &launch, by.clone(), None);
     if let Some((ruling, failures)) =
         opening::judge(inner, &assembled.chain.keeping(&states), &id, draft, &request, &program, &launch, &by).await
@@ -153,6 +158,7 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         judged.extend(state::changes(&states));
         // why again: a policy may have tightened it.
         kept_as = request.brief.record(&assembled.config.record, parent, repository)?;
+        kept_as.host_tools = !elsewhere && host_tools(&request, driver, &assembled.config);
         if let Some(r) = ruling.refused {
             let first = created(&request, &kept_as, name, &cwd, home, &launch, by, None);
             return opening::refused(inner, &id, [vec![first], assembled.events, judged].concat(), r, false, &how).await;
@@ -180,6 +186,9 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     }
     let providers = if elsewhere { vec![] } else { context::chosen(&assembled.config, request.context.as_deref(), driver)? };
     assembled.events.extend(context::added(&providers, &by));
+    // why both: of a queued session its first event says what it gets.
+    let tools = kept_as.host_tools && how.on_record().is_none_or(|r| r.host_tools);
+    let others = std::mem::replace(&mut recipe.host_tools, tools) != tools;
     recipe.results = driver.shows_results() && assembled.chain.takes_part(Moment::JudgeResult);
     let asked = !providers.is_empty() || assembled.chain.takes_part(Moment::JudgePrompt);
     if let Some(text) = request.prompt.clone().filter(|_| asked) {
@@ -199,7 +208,7 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     // why: a policy may have tightened it for this session.
     let unheld = recipe.hold && must;
     recipe.hold &= !must;
-    if recipe.results || unheld || !recipe.context.is_empty() {
+    if recipe.results || unheld || others || !recipe.context.is_empty() {
         launch = driver.launch(&recipe)?;
     }
     let mut events: Vec<Event> = vec![first];
@@ -416,6 +425,13 @@ fn created(
         record: record.clone(),
     }
     .into()
+}
+
+/// Whether the session's agent, or one of its plan, gets the host's own tools.
+fn host_tools(r: &StartRequest, driver: &dyn Driver, config: &Config) -> bool {
+    let later = r.plan.iter().flat_map(|p| &p.tiers).filter_map(|t| agent::driver(&t.agent).ok());
+    let drivers: Vec<&dyn Driver> = std::iter::once(driver).chain(later.map(|d| d as &dyn Driver)).collect();
+    host_tools::are_given(config, r.host_tools, &r.unsafe_args, &drivers)
 }
 
 /// A prompt without secrets, as events keep it; the whole as a blob where it is longer.

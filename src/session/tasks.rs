@@ -1,9 +1,9 @@
 //! Tasks of a session: added and changed by people and programs, and the agent's own list as far as its calls show it.
 //!
 //! Invariants: every change is an event with the whole task, so the list is a fold of the log; changes of one host go one after the other,
-//! so no id is given twice; the agent's list is read from calls that ran, and can change nothing on the host's own.
+//! so no id is given twice (what a session's own task gave meanwhile is found there, and tried again); the agent's list is read from calls that ran, and can change nothing on the host's own.
 //!
-//! Called by `api`, and by `run` for what the agent does.
+//! Called by `api`, by `run` for what the agent does on a list of its own, and by `host_tools` for what it does on the host's.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,6 +17,8 @@ use crate::model::{
 
 /// Calls about tasks whose result is waited for; the oldest is forgotten first.
 const CALLS_MAX: usize = 64;
+/// How often a new task is tried whose number a session gave away meanwhile.
+const TRIES: u32 = 8;
 /// Longest id of the agent's, of a call or of a task, that is remembered, in bytes.
 const ID_MAX: usize = 256;
 
@@ -40,58 +42,85 @@ impl Manager {
     /// A new task on the host's list.
     pub async fn add_task(&self, id: &SessionId, change: TaskChange, by: Actor) -> Result<Task, Error> {
         let _one = self.inner.changing_tasks.lock().await;
-        let tasks = self.inner.store.tasks(id)?;
-        if tasks.len() >= TASKS_MAX {
-            return Err(TreeError::TooManyTasks(id.clone()).into());
+        let mut tries = TRIES;
+        loop {
+            let new = new_task(id, &self.inner.store.tasks(id)?, change.clone(), by.clone())?;
+            match self.put_task(id, new).await {
+                Err(Error::Busy) if tries > 0 => tries -= 1,
+                told => return told,
+            }
         }
-        let last = tasks.iter().filter(|t| t.source == TaskSource::Host).filter_map(|t| t.id.parse::<u64>().ok()).max();
-        let task = (last.unwrap_or(0) + 1).to_string();
-        let new = TaskUpdated {
-            task,
-            title: change.title.unwrap_or_default(),
-            status: change.status.unwrap_or(TaskStatus::Pending),
-            was: None,
-            owner: change.owner.filter(|o| !o.is_empty()),
-            note: change.note.filter(|n| !n.is_empty()),
-            source: TaskSource::Host,
-            by,
-        };
-        self.put_task(id, new).await
     }
 
     /// Changes one; the host's list and what is known of the agent's.
     pub async fn set_task(&self, id: &SessionId, task: &str, change: TaskChange, by: Actor) -> Result<Task, Error> {
         let _one = self.inner.changing_tasks.lock().await;
-        let found = self.inner.store.tasks(id)?.into_iter().find(|t| t.id == task);
-        let none = || TreeError::NoTask { session: id.clone(), id: live::cut(task, 80) };
-        let t = found.ok_or_else(none)?;
-        let or = |said: Option<String>, was: Option<String>| said.map_or(was, |s| Some(s).filter(|s| !s.is_empty()));
-        let new = TaskUpdated {
-            title: change.title.unwrap_or(t.title),
-            status: change.status.unwrap_or(t.status),
-            was: Some(t.status),
-            owner: or(change.owner, t.owner),
-            note: or(change.note, t.note),
-            source: t.source,
-            task: t.id,
-            by,
-        };
+        let new = changed_task(id, self.inner.store.tasks(id)?, task, change, by)?;
         self.put_task(id, new).await
     }
 
     async fn put_task(&self, id: &SessionId, new: TaskUpdated) -> Result<Task, Error> {
-        check_text("the title", &new.title, TASK_TITLE_MAX)?;
-        if let Some(owner) = &new.owner {
-            check_text("the owner", owner, crate::model::TEXT_MAX)?;
-        }
-        if new.note.as_ref().is_some_and(|n| n.len() > TASK_NOTE_MAX) {
-            return Err(Error::Refused { what: "the note".to_owned(), why: format!("has over {TASK_NOTE_MAX} bytes") });
-        }
         let task = new.task.clone();
         self.append_to(id, vec![new.into()]).await?;
         let found = self.inner.store.tasks(id)?.into_iter().find(|t| t.id == task);
         found.ok_or_else(|| TreeError::NoTask { session: id.clone(), id: task }.into())
     }
+}
+
+/// A new task on the host's list, with the next number.
+pub(super) fn new_task(id: &SessionId, tasks: &[Task], change: TaskChange, by: Actor) -> Result<TaskUpdated, Error> {
+    if tasks.len() >= TASKS_MAX {
+        return Err(TreeError::TooManyTasks(id.clone()).into());
+    }
+    let last = tasks.iter().filter(|t| t.source == TaskSource::Host).filter_map(|t| t.id.parse::<u64>().ok()).max();
+    checked(TaskUpdated {
+        task: (last.unwrap_or(0) + 1).to_string(),
+        title: change.title.unwrap_or_default(),
+        status: change.status.unwrap_or(TaskStatus::Pending),
+        was: None,
+        owner: change.owner.filter(|o| !o.is_empty()),
+        note: change.note.filter(|n| !n.is_empty()),
+        source: TaskSource::Host,
+        by,
+    })
+}
+
+/// One of these as it is after a change.
+pub(super) fn changed_task(id: &SessionId, tasks: Vec<Task>, task: &str, change: TaskChange, by: Actor) -> Result<TaskUpdated, Error> {
+    let none = || TreeError::NoTask { session: id.clone(), id: live::cut(task, 80) };
+    let t = tasks.into_iter().find(|t| t.id == task).ok_or_else(none)?;
+    let or = |said: Option<String>, was: Option<String>| said.map_or(was, |s| Some(s).filter(|s| !s.is_empty()));
+    checked(TaskUpdated {
+        title: change.title.unwrap_or(t.title),
+        status: change.status.unwrap_or(t.status),
+        was: Some(t.status),
+        owner: or(change.owner, t.owner),
+        note: or(change.note, t.note),
+        source: t.source,
+        task: t.id,
+        by,
+    })
+}
+
+/// Whether events begin a task under a number that is given already.
+pub(super) fn is_taken(events: &[Event], tasks: impl FnOnce() -> Vec<Task>) -> bool {
+    let begun = |e: &Event| match e {
+        Event::TaskUpdated(t) if t.was.is_none() && t.source == TaskSource::Host => Some(t.task.clone()),
+        _ => None,
+    };
+    let new: Vec<String> = events.iter().filter_map(begun).collect();
+    !new.is_empty() && tasks().iter().any(|t| new.contains(&t.id))
+}
+
+fn checked(new: TaskUpdated) -> Result<TaskUpdated, Error> {
+    check_text("the title", &new.title, TASK_TITLE_MAX)?;
+    if let Some(owner) = &new.owner {
+        check_text("the owner", owner, crate::model::TEXT_MAX)?;
+    }
+    if new.note.as_ref().is_some_and(|n| n.len() > TASK_NOTE_MAX) {
+        return Err(Error::Refused { what: "the note".to_owned(), why: format!("has over {TASK_NOTE_MAX} bytes") });
+    }
+    Ok(new)
 }
 
 /// The agent's own list, as far as its calls show it. Ids are the agent's where it has some, with `a` before them.
@@ -245,6 +274,40 @@ mod tests {
 
     fn todo(list: &[(&str, &str)]) -> Value {
         json!({ "todos": list.iter().map(|(c, s)| json!({ "content": c, "status": s, "activeForm": "x" })).collect::<Vec<_>>() })
+    }
+
+    #[test]
+    fn a_number_that_was_given_meanwhile_is_not_given_again() {
+        let id = SessionId::parse("s-1-aaaaa").unwrap();
+        let of = |t: &TaskUpdated| Task {
+            id: t.task.clone(),
+            title: t.title.clone(),
+            status: t.status,
+            owner: t.owner.clone(),
+            note: t.note.clone(),
+            source: t.source,
+            created_at: 1,
+            updated_at: 1,
+            began: 1,
+            changed: 1,
+        };
+        let change = |title: &str| TaskChange { title: Some(title.to_owned()), ..TaskChange::default() };
+        let one = new_task(&id, &[], change("one"), Actor::host()).unwrap();
+        let two = new_task(&id, &[of(&one)], change("two"), Actor::host()).unwrap();
+        assert_eq!((one.task.as_str(), two.task.as_str()), ("1", "2"));
+        assert!(is_taken(&[one.clone().into()], || vec![of(&one)]), "another gave it, too");
+        assert!(!is_taken(&[two.clone().into()], || vec![of(&one)]));
+        let done = changed_task(
+            &id,
+            vec![of(&one)],
+            "1",
+            TaskChange { status: Some(TaskStatus::Completed), ..TaskChange::default() },
+            Actor::host(),
+        );
+        assert!(!is_taken(&[done.unwrap().into()], || vec![of(&one)]), "a change of what is there");
+        assert!(!is_taken(&[], || panic!("nothing is looked up for events without a task")));
+        assert!(changed_task(&id, vec![of(&one)], "2", change("x"), Actor::host()).is_err());
+        assert!(new_task(&id, &[], change("two\nlines"), Actor::host()).is_err());
     }
 
     #[test]

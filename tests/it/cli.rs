@@ -194,7 +194,7 @@ fn config_show_tells_every_origin_and_what_a_project_may_not_say() {
 fn config_check_names_file_line_key_and_what_was_expected() {
     let home = Home::new();
     home.user_config("[session]\n\ngrace = 5\n");
-    let expected = "1\n--\n--\nerror[BDL-CONFIG-002]: [root]/home/config/beadle.toml:3: unknown key session.grace; known here: env, grace_ms, require_mediation, require_attested, on_breach, restart, owner, tenant, mission, phase, expect_report, read_only_repo, writer_idle_ms\n";
+    let expected = "1\n--\n--\nerror[BDL-CONFIG-002]: [root]/home/config/beadle.toml:3: unknown key session.grace; known here: env, grace_ms, require_mediation, require_attested, on_breach, host_tools, restart, owner, tenant, mission, phase, expect_report, read_only_repo, writer_idle_ms\n";
     assert_eq!(home.snapshot(&["config", "check"]).replace(home.dir.path().to_str().unwrap(), "[root]"), expected);
     home.user_config("[rules]\nexamples = [{ command = 3, effect = \"deny\" }]\n");
     let out = home.run(&["config", "check"]);

@@ -25,6 +25,7 @@ mod gate;
 mod gateway;
 mod hooked_moments;
 mod hooks;
+mod host_tools;
 mod hostile;
 mod imports;
 mod keep;

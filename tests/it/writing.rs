@@ -66,6 +66,7 @@ impl House {
             write_root: None,
             model: None,
             mcp_config: None,
+            host_tools: None,
             attach: false,
             keep_open: false,
             compact_at: None,

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::OURS;
-use crate::agent::{Answer, Callbacks};
+use crate::agent::{Answer, Callbacks, mcp::SERVER};
 use crate::model::PromptContext;
 
 /// What the agent is told when a denial has no reason.
@@ -19,7 +19,8 @@ pub const HOLD: &str = "bdl-hold";
 /// How long the agent waits for that callback, in seconds: the most that its timer takes (24 days), after which the call is denied.
 const HOLD_PATIENCE: u64 = 2_147_483;
 
-/// The handshake. The agent takes no tools or prompts from it, and hooks only for what the host is to be called back.
+/// The handshake. The agent takes no prompts from it, hooks only for what the host is to be called back, and tools only where it is given
+/// the host's own.
 pub fn initialize(callbacks: Callbacks) -> Vec<u8> {
     let mut request = json!({"subtype": "initialize"});
     let mut hooks = Map::new();
@@ -34,6 +35,9 @@ pub fn initialize(callbacks: Callbacks) -> Vec<u8> {
     }
     if !hooks.is_empty() {
         request["hooks"] = Value::Object(hooks);
+    }
+    if callbacks.tools {
+        request["sdkMcpServers"] = json!([SERVER]);
     }
     frame(&json!({"type": "control_request", "request_id": format!("{OURS}initialize"), "request": request}))
 }
@@ -79,6 +83,11 @@ pub fn result(request_id: &str, replacement: Option<&Value>) -> Vec<u8> {
             None => json!({}),
         },
     )
+}
+
+/// The answer to a message to the host's own tool server.
+pub fn mcp(request_id: &str, message: &Value) -> Vec<u8> {
+    response(request_id, json!({"mcp_response": message}))
 }
 
 /// An MCP server's question to the user, declined.
@@ -136,12 +145,21 @@ mod tests {
         let body = |a| parsed(&decision("r", a))["response"]["response"].clone();
         assert_eq!(body(Answer::Pass), json!({}));
         assert_eq!(body(Answer::Defer)["hookSpecificOutput"]["permissionDecision"], "defer");
-        let hooks = |hold| parsed(&initialize(Callbacks { hold, results: false }))["request"]["hooks"].clone();
+        let hooks = |hold| parsed(&initialize(Callbacks { hold, ..Callbacks::default() }))["request"]["hooks"].clone();
         assert_eq!(hooks(false), Value::Null);
         let hooks = hooks(true);
         assert_eq!(hooks.as_object().map(serde_json::Map::len), Some(1), "before tool uses and nowhere else");
         assert_eq!(hooks["PreToolUse"][0]["hookCallbackIds"], json!([HOLD]));
         assert!(hooks["PreToolUse"][0]["timeout"].as_u64().is_some_and(|s| s * 1000 <= i32::MAX as u64), "a longer timer fires at once");
+    }
+
+    #[test]
+    fn the_hosts_own_server_is_named_only_where_it_is_given() {
+        assert_eq!(parsed(&initialize(Callbacks::default()))["request"], json!({"subtype": "initialize"}));
+        let f = parsed(&initialize(Callbacks { tools: true, ..Callbacks::default() }));
+        assert_eq!(f["request"], json!({"subtype": "initialize", "sdkMcpServers": ["beadle"]}));
+        let f = parsed(&mcp("r", &json!({"id": 1})));
+        assert_eq!(f["response"], json!({"subtype": "success", "request_id": "r", "response": {"mcp_response": {"id": 1}}}));
     }
 
     #[test]
@@ -166,7 +184,7 @@ mod tests {
     #[test]
     fn hooks_are_asked_for_only_where_results_are_judged() {
         assert!(parsed(&initialize(Callbacks::default()))["request"].get("hooks").is_none());
-        let f = parsed(&initialize(Callbacks { hold: false, results: true }));
+        let f = parsed(&initialize(Callbacks { results: true, ..Callbacks::default() }));
         assert_eq!(f["request"]["hooks"]["PostToolUse"][0]["hookCallbackIds"], json!(["bdl-results"]));
         let patience = f["request"]["hooks"]["PostToolUse"][0]["timeout"].as_u64().expect("seconds");
         assert!(patience * 1000 < 1 << 31, "a longer timer fires at once, and the result passes");

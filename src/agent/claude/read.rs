@@ -170,7 +170,7 @@ fn control_request(state: &ReadState, v: &Map<String, Value>) -> Vec<Output> {
             held(state, request_id, request)
         }
         Some("hook_callback") => result::shown(request_id, request),
-        Some("mcp_message") => forged("mcp_message", "the host registered no MCP server of its own"),
+        Some("mcp_message") => mcp_message(request_id, request),
         Some(other) => forged("control_request that agents do not send", other),
         None => forged("control_request", "without a subtype"),
     }
@@ -180,6 +180,14 @@ fn can_use_tool(state: &ReadState, request_id: String, r: &Map<String, Value>) -
     match asked(state, request_id, r, "input") {
         Ok(asked) => vec![Output::Asked(asked)],
         Err(why) => forged("can_use_tool", why),
+    }
+}
+
+/// Whether there is such a server is the session's to know.
+fn mcp_message(request_id: String, r: &Map<String, Value>) -> Vec<Output> {
+    match (id(r, "server_name"), r.get("message")) {
+        (Some(server), Some(message @ Value::Object(_))) => vec![Output::Mcp { request_id, server, message: message.clone() }],
+        _ => forged("mcp_message", "without a usable server_name and a message"),
     }
 }
 

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::agent::{Callbacks, Error, Launch, LaunchRequest};
+use crate::agent::{Callbacks, Error, Launch, LaunchRequest, mcp};
 use crate::model::TranscriptNamed;
 
 const AGENT: &str = "claude";
@@ -56,6 +56,8 @@ const CHANNEL: &str = "the host speaks over this channel and sets it itself";
 const SETTINGS: &str = "it can add rules, hooks or settings that undo the gate";
 const MODE: &str = "the host's policies decide about calls; the agent's own permission settings must not";
 const SERVERS: &str = "it starts programs or connections before any decision; name MCP servers in the host's configuration";
+const OUR_NAME: &str =
+    "one of its servers has the name of the host's own tools, `beadle`; give it another, or go without those tools (--no-host-tools)";
 const CONVERSATION: &str = "the host chooses and records the agent's conversation";
 const ELSEWHERE: &str = "the agent would run outside the supervised process";
 
@@ -207,6 +209,11 @@ pub fn launch(r: &LaunchRequest) -> Result<Launch, Error> {
     .to_vec();
     args.push(format!("--settings={settings}"));
     args.push(format!("{}={}", if r.goes_on { "--resume" } else { "--session-id" }, r.agent_session_id));
+    // why not with those: a channel that was loosened may not ask about the calls of these tools.
+    let tools = r.host_tools && r.unsafe_args.is_empty();
+    if tools && r.mcp_config.as_ref().is_some_and(names_ours) {
+        return Err(refused("--mcp-config", OUR_NAME));
+    }
     if let Some(servers) = &r.mcp_config {
         args.push(format!("--mcp-config={servers}"));
     }
@@ -231,7 +238,7 @@ pub fn launch(r: &LaunchRequest) -> Result<Launch, Error> {
         program: r.program.clone().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| AGENT.into()),
         args: args.into_iter().map(Into::into).collect(),
         env: environment(&r.env)?,
-        frames: super::opening(r.prompt.as_deref(), &r.context, Callbacks { hold: holds, results: r.results }),
+        frames: super::opening(r.prompt.as_deref(), &r.context, Callbacks { hold: holds, results: r.results, tools }),
         mediation,
         mediation_note,
         keep_stdin: true,
@@ -250,6 +257,12 @@ fn transcript(r: &LaunchRequest) -> Option<TranscriptNamed> {
     let config = set("CLAUDE_CONFIG_DIR").or_else(|| set("HOME").map(|h| h.join(".claude")))?;
     let root = r.cwd.join(config).join("projects");
     Some(TranscriptNamed { root: root.to_str()?.to_owned(), conversation: r.agent_session_id.clone(), written: 0 })
+}
+
+/// Whether the operator's servers have one whose tools could be taken for the host's own.
+fn names_ours(servers: &serde_json::Value) -> bool {
+    let inner = servers.get("mcpServers").and_then(serde_json::Value::as_object);
+    servers.as_object().into_iter().chain(inner).flat_map(|o| o.keys()).any(|name| mcp::is_taken(name))
 }
 
 struct Arguments {
@@ -404,6 +417,27 @@ mod tests {
         assert!(launch(&with(&["--disable-slash-commands=x"])).is_err());
         let long = "x".repeat(ARGUMENT_MAX);
         assert!(launch(&with(&["--system-prompt", &long])).is_err());
+    }
+
+    #[test]
+    fn the_hosts_own_tools_are_named_in_the_handshake_and_by_no_argument() {
+        let with = |servers: serde_json::Value, unsafe_args: &[&str]| LaunchRequest {
+            host_tools: true,
+            mcp_config: Some(servers),
+            unsafe_args: unsafe_args.iter().map(|a| (*a).to_owned()).collect(),
+            ..request()
+        };
+        let others = json!({"mcpServers": {"notes": {"command": "n"}}});
+        let l = launch(&with(others.clone(), &[])).expect("launch");
+        assert!(String::from_utf8_lossy(&l.frames[0]).contains(r#""sdkMcpServers":["beadle"]"#));
+        assert_eq!(l.args, launch(&LaunchRequest { host_tools: false, ..with(others.clone(), &[]) }).expect("launch").args);
+        for named in ["beadle", "beadle__x"] {
+            let e = launch(&with(json!({"mcpServers": {named: {"command": "n"}}}), &[])).expect_err(named);
+            assert!(e.to_string().contains("--no-host-tools"), "{e}");
+        }
+        assert!(launch(&LaunchRequest { host_tools: false, ..with(json!({"mcpServers": {"beadle": {}}}), &[]) }).is_ok());
+        let loosened = launch(&with(others, &["--bare"])).expect("launch");
+        assert!(!String::from_utf8_lossy(&loosened.frames[0]).contains("sdkMcpServers"), "a loosened channel may not ask");
     }
 
     #[test]

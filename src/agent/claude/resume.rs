@@ -5,6 +5,8 @@
 //! - only a call that was the last of its model message, with all others done, comes back whole: with others under way the agent makes
 //!   up results for them;
 //! - a deferral is in the agent's record once the process has ended by itself; killed at once after its result line, it is not;
+//! - tool servers that arguments name are connected before it goes on at a deferred call, those of the handshake after its turn: without
+//!   an argument a deferred call of the host's own tools ends in `tool_deferred_unavailable`; several such arguments add up;
 //! - a call that its tool finds wrong by then (the file was changed) is answered with an error and not asked about;
 //! - counts and costs begin at zero in each process; the model is chosen anew, so it is named.
 //!
@@ -12,6 +14,7 @@
 
 use std::ffi::OsString;
 
+use super::OWN_SERVER;
 use crate::agent::{Callbacks, Resume};
 
 /// How the argument begins that names the conversation.
@@ -30,6 +33,9 @@ pub fn resume(args: &[OsString], conversation: &str, model: Option<&str>, callba
     args[at] = format!("--resume={conversation}").into();
     if let Some(model) = model.filter(|m| !m.is_empty() && !args.iter().any(|a| begins(a, "--model="))) {
         args.insert(at + 1, format!("--model={model}").into());
+    }
+    if callbacks.tools && !args.iter().any(|a| a == OWN_SERVER) {
+        args.insert(at + 1, OWN_SERVER.into());
     }
     Some(Resume { args, frames: super::opening(None, &[], callbacks) })
 }
@@ -54,11 +60,11 @@ mod tests {
     fn the_recipe_stays_but_for_the_conversation() {
         let r = LaunchRequest { agent_session_id: "11111111-1111-4111-8111-111111111111".into(), hold: true, ..Default::default() };
         let first = recipe::launch(&r).expect("launch");
-        let both = Callbacks { hold: true, results: true };
+        let both = Callbacks { hold: true, results: true, tools: true };
         let again = resume(&first.args, "c-2", Some("m[1m]"), both).expect("resumed");
         let rest = |args: &[OsString]| -> Vec<OsString> {
             args.iter()
-                .filter(|a| !["--session-id=", "--resume=", "--model="].iter().any(|p| a.to_string_lossy().starts_with(p)))
+                .filter(|a| !["--session-id=", "--resume=", "--model=", OWN_SERVER].iter().any(|p| a.to_string_lossy().starts_with(p)))
                 .cloned()
                 .collect()
         };
@@ -69,6 +75,9 @@ mod tests {
         assert!(!again.args.iter().any(|a| a.to_string_lossy().starts_with("--session-id=")));
         let third = resume(&again.args, "c-3", Some("other"), both).expect("resumed");
         assert!(third.args.iter().any(|a| a == "--resume=c-3") && third.args.len() == again.args.len(), "the model named first stays");
+        assert_eq!(third.args.iter().filter(|a| *a == OWN_SERVER).count(), 1);
+        let without = resume(&first.args, "c-2", None, Callbacks { tools: false, ..both }).expect("resumed");
+        assert!(!without.args.iter().any(|a| a == OWN_SERVER));
         assert_eq!(again.frames, [crate::agent::claude::answer::initialize(both)], "a handshake and no prompt");
         assert_eq!(resume(&["-p".into()], "c", None, both), None);
     }

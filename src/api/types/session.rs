@@ -49,6 +49,9 @@ pub struct RunRequest {
     /// MCP servers of the operator, in the agent's own JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_config: Option<Value>,
+    /// False: without the host's own tools. Else as configured, for agents that take them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_tools: Option<bool>,
     /// The caller will attach a terminal that answers approvals: asks wait for it from the start, whatever `approvals.unattended` says.
     #[serde(default)]
     pub attach: bool,

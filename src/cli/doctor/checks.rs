@@ -8,6 +8,7 @@ use super::channel::{Closed, Results};
 use super::hooked::Hooked;
 use super::rig::{Played, Told, lines};
 use super::scenes::{self, Asked, Outage, Repository, Stopped, announced, field, told};
+use crate::agent::mcp::SERVER;
 use crate::api::types::VerifyDoc;
 use crate::model::{Call, CheckResult, Effect, Event, Outcome};
 
@@ -205,7 +206,7 @@ fn recipe(f: &Facts) -> Finding {
             wrong.push(format!("its permission mode is {mode:?}, not \"default\""));
         }
         wrong.extend(["Bash", "Read"].iter().filter(|t| !a.tools.iter().any(|x| x == *t)).map(|t| format!("it has no tool {t}")));
-        if let Some(other) = a.mcp_servers.iter().find(|s| *s != "doctor") {
+        if let Some(other) = a.mcp_servers.iter().find(|s| *s != "doctor" && *s != SERVER) {
             wrong.push(format!("it has a tool server {other:?} that was not given"));
         }
         if p.doc.outcome != Some(Outcome::Succeeded) {
@@ -328,7 +329,7 @@ fn repository_settings(f: &Facts) -> Finding {
 fn repository_servers(f: &Facts) -> Finding {
     on(&f.repository, |r| {
         let named = announced(&r.played).map(|a| a.mcp_servers.clone()).unwrap_or_default();
-        let good = !r.ran.contains(&"tool-server") && named.is_empty();
+        let good = !r.ran.contains(&"tool-server") && named.iter().all(|s| s == SERVER);
         held(good, "none was started", format!("started: {}; announced: {named:?}", r.ran.contains(&"tool-server")))
     })
 }

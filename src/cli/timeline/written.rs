@@ -1,4 +1,4 @@
-//! Lines of what other programs write into sessions of their own, of memory, and of what adds context.
+//! Lines of what other programs write into sessions of their own, of memory, of what adds context, and of a report that was given.
 
 use super::{LINE_MAX, Line, Tone, brief, count, line, summary};
 use crate::model::Event;
@@ -30,6 +30,7 @@ pub fn lines(event: &Event) -> Vec<Line> {
             let left = a.left_out.iter().map(|w| format!("! left out of context {}: {}", brief(&a.provider, 60), brief(w, LINE_MAX)));
             failed.chain(left).map(|text| line(Tone::Question, text)).collect()
         }
+        Event::ReportGiven(r) => vec![line(Tone::Plain, format!("· report: {}", brief(&r.report.text, LINE_MAX)))],
         Event::CheckpointResumed(c) => vec![line(Tone::Dim, format!("· goes on from checkpoint {}", brief(&c.checkpoint, 80)))],
         Event::InvocationRecorded(i) => {
             let mut out = Vec::with_capacity(i.attempts.len() + 1);

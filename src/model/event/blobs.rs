@@ -20,6 +20,7 @@ impl Event {
             Self::AttemptEnded(a) => vec![a.output_summary.as_ref(), a.runner_output.as_ref()],
             Self::AgentHandedOff(h) => vec![h.reason.as_ref()],
             Self::MemoryRecalled(m) => vec![m.query.as_ref()],
+            Self::ReportGiven(r) => vec![Some(&r.report)],
             Self::InvocationRecorded(i) => {
                 let tries = i.attempts.iter().flat_map(|t| [&t.feedback, &t.output_summary, &t.runner_output]);
                 [&i.input, &i.message].into_iter().chain(tries).map(Option::as_ref).collect()
@@ -51,6 +52,7 @@ mod tests {
             ("tool_reported", json!({ "call_id": "c", "tool": "T", "input": { "blob": "0".repeat(64) } }), 0),
             ("attempt_ended", json!({ "outcome": "failed", "output_summary": e(1), "runner_output": e(2) }), 2),
             ("agent_handed_off", json!({ "to": "b", "reason": e(1) }), 1),
+            ("report_given", json!({ "report": e(1) }), 1),
             ("memory_recalled", json!({ "tier": "t", "namespace": "n", "hits": 1, "query": e(1) }), 1),
             (
                 "invocation_recorded",

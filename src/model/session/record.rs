@@ -55,6 +55,9 @@ pub struct Record {
     /// It has succeeded only when it leaves a report.
     #[serde(default)]
     pub report_expected: bool,
+    /// Its agent is given the host's own tools, where it takes them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_tools: bool,
     /// Set where another program writes its events: the host started nothing, and holds nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer: Option<Writer>,
@@ -87,6 +90,7 @@ impl Default for Record {
             allowed_tools: vec![],
             repository_writable: true,
             report_expected: false,
+            host_tools: false,
             writer: None,
         }
     }

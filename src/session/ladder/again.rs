@@ -134,6 +134,7 @@ impl Runner {
                 }
             }
         }
+        recipe.host_tools = self.session.record.host_tools;
         recipe.prompt.clone_from(&text);
         recipe.instructions = instructions::read(&cwd).text;
         recipe.results = driver.shows_results() && chain.takes_part(Moment::JudgeResult);

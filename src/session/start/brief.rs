@@ -58,6 +58,8 @@ impl Brief {
             allowed_tools: self.allowed_tools.clone(),
             repository_writable: !(self.read_only_repo || set.read_only_repo),
             report_expected: self.expect_report || set.expect_report,
+            // Of the configuration and the agent: `start` knows both.
+            host_tools: false,
             writer: None,
         };
         record.check()?;

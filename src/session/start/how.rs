@@ -10,7 +10,7 @@ use super::super::queue::Wish;
 use super::super::{Error, Inner, failpoint};
 use crate::agent::Driver;
 use crate::config::Config;
-use crate::model::{Handler, Mediation, Session, SessionClaimed, SessionId, UsageLimits};
+use crate::model::{Handler, Mediation, Record, Session, SessionClaimed, SessionId, UsageLimits};
 
 pub(in crate::session) enum How<'a> {
     Now,
@@ -21,6 +21,11 @@ pub(in crate::session) enum How<'a> {
 }
 
 impl How<'_> {
+    /// What it was recorded as, where its log is there.
+    pub(super) fn on_record(&self) -> Option<&Record> {
+        if let Self::Claim(session, _) = self { Some(&session.record) } else { None }
+    }
+
     /// Workers may run it where this host cannot look.
     pub(super) fn is_elsewhere(&self) -> bool {
         matches!(self, Self::Wait(w) if w.handler == Handler::External)

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use beadle_fuzz::agent::{Answer, Output, ReadState, driver, tools};
+use beadle_fuzz::agent::{Answer, Output, ReadState, driver, mcp, tools};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -19,6 +19,21 @@ fuzz_target!(|data: &[u8]| {
             let back: ReadState = serde_json::from_slice(&stored).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(back, state);
             for output in &said {
+                if let Output::Mcp { request_id, message, .. } = output {
+                    let answer = match mcp::read(message) {
+                        mcp::Request::Call { id, call } => {
+                            let done = mcp::Act::read(&call.name, &call.arguments);
+                            mcp::called(&id, &done.as_ref().err().cloned().unwrap_or_default(), done.is_err())
+                        }
+                        mcp::Request::Initialize { id, version } => mcp::initialized(&id, version.as_deref()),
+                        mcp::Request::Ping { id } => mcp::pong(&id),
+                        mcp::Request::List { id } => mcp::list(&id),
+                        mcp::Request::Invalid { answer } => answer,
+                        mcp::Request::Notification => mcp::noted(),
+                    };
+                    let frame = driver.mcp_answer(request_id, &answer);
+                    assert_eq!(frame.iter().filter(|b| **b == b'\n').count(), usize::from(name == "claude"), "a frame is one line");
+                }
                 if let Output::Asked(asked) = output {
                     assert!(!asked.request_id.is_empty());
                     for answer in [Answer::Allow { input: &asked.input }, Answer::Deny { reason: "no\nline" }] {

@@ -29,6 +29,24 @@ fn a_question_is_read_whole() {
     assert_eq!(one(&ask()), Output::Asked(asked));
 }
 
+#[test]
+fn a_message_to_a_tool_server_of_the_hosts_is_read_whole() {
+    let say = |request: Value| one(&json!({"type": "control_request", "request_id": "r1", "request": request}));
+    let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    let said = say(json!({"subtype": "mcp_message", "server_name": "beadle", "message": message}));
+    assert_eq!(said, Output::Mcp { request_id: "r1".into(), server: "beadle".into(), message });
+    for wrong in [
+        json!({"server_name": "beadle"}),
+        json!({"message": {}}),
+        json!({"server_name": "", "message": {}}),
+        json!({"server_name": "beadle", "message": []}),
+    ] {
+        let mut request = wrong.clone();
+        request["subtype"] = json!("mcp_message");
+        assert!(matches!(say(request), Output::Forged { .. }), "{wrong}");
+    }
+}
+
 fn callback() -> Value {
     json!({"type": "control_request", "request_id": "r1", "request": {"subtype": "hook_callback", "callback_id": "bdl-hold", "tool_use_id": "t1",
         "input": {"hook_event_name": "PreToolUse", "tool_name": "Bash", "tool_input": {"command": "ls"}, "tool_use_id": "t1"}}})
