@@ -120,11 +120,8 @@ pub struct MemorySize {
 pub enum MemoryChange {
     Add(Memory),
     Remove(Vec<String>),
-    /// Takes a text out of every entry that holds it.
-    Erase {
-        text: String,
-        mark: String,
-    },
+    /// Takes a text, in whatever form it stands, out of every entry that holds it.
+    Erase(String),
 }
 
 /// A fresh id.

@@ -15,6 +15,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::model::Event;
+use crate::store::forms;
 
 /// What stands in a secret's place.
 pub const MARK: &str = "[secret masked]";
@@ -22,7 +23,7 @@ pub const MARK: &str = "[secret masked]";
 /// Values of granted secrets that are known at one time; the oldest are forgotten first.
 const KNOWN_MAX: usize = 1024;
 
-/// Values of granted secrets, in the forms in which they can stand in a text: as they are, and inside a JSON string.
+/// Values of granted secrets, in the forms in which they can stand in a text.
 static KNOWN: RwLock<VecDeque<Zeroizing<String>>> = RwLock::new(VecDeque::new());
 static ANY: AtomicBool = AtomicBool::new(false);
 
@@ -31,15 +32,14 @@ pub fn know(value: &str) {
     if value.len() < 8 {
         return;
     }
-    let quoted = Value::from(value).to_string();
-    let inner = quoted.trim_matches('"');
     let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
-    for form in [value, inner] {
-        if !known.iter().any(|k| k.as_str() == form) {
+    // The longest first, as they come: of a shorter one inside it the rest of the longer would stay.
+    for form in forms(value).into_iter().map(Zeroizing::new) {
+        if !known.contains(&form) {
             if known.len() >= KNOWN_MAX {
                 known.pop_front();
             }
-            known.push_back(Zeroizing::new(form.to_owned()));
+            known.push_back(form);
         }
     }
     ANY.store(true, Ordering::Release);
@@ -208,6 +208,18 @@ mod tests {
         let odd = [b"\xff".as_slice(), key.as_bytes(), b" \xfe\xff"].concat();
         assert_eq!(bytes(odd), [b"\xff".as_slice(), MARK.as_bytes(), b" \xfe\xff"].concat());
         assert_eq!(event(Note { text: key }.into()), Note { text: MARK.into() }.into());
+    }
+
+    #[test]
+    fn a_granted_secret_goes_in_whatever_form_it_stands() {
+        let secret = "\"zk\u{e9}-mask-7\\\"";
+        know(secret);
+        let line = serde_json::json!({ "k": secret }).to_string();
+        assert_eq!(text(secret), MARK);
+        assert_eq!(text(&line), format!("{{\"k\":\"{MARK}\"}}"), "nothing of its escapes is left");
+        assert_eq!(text(&line.replace('\u{e9}', "\\u00e9")), format!("{{\"k\":\"{MARK}\"}}"));
+        let twice = serde_json::json!([line]).to_string();
+        assert!(text(&twice).contains(MARK) && !text(&twice).contains("mask-7"));
     }
 
     proptest! {

@@ -172,7 +172,6 @@ impl Manager {
 
     /// Takes a text out of every entry that holds it; gives how many did.
     pub(super) async fn erase_memory(&self, text: &str, by: &Actor) -> Result<u64, Error> {
-        let change = MemoryChange::Erase { text: text.to_owned(), mark: crate::store::ERASED.to_owned() };
-        Ok(self.inner.store.change_memory(change, by).await?)
+        Ok(self.inner.store.change_memory(MemoryChange::Erase(text.to_owned()), by).await?)
     }
 }

@@ -45,13 +45,15 @@ pub enum Erase {
     Text(String),
 }
 
+/// A text as it stands between the quotes of a JSON text.
+fn escaped(text: &str) -> String {
+    let quoted = Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
 /// A text as it may stand in a file: as it is, as within a JSON text, and as within one that stands in another; non-ASCII letters may
 /// be escaped or not. The longest first, since a shorter one may be a part of it.
 pub fn forms(text: &str) -> Vec<String> {
-    let inner = |s: &str| {
-        let quoted = Value::from(s).to_string();
-        quoted[1..quoted.len() - 1].to_owned()
-    };
     let ascii = |s: &str| {
         let mut units = [0; 2];
         let escape = |c: char| match c {
@@ -60,11 +62,37 @@ pub fn forms(text: &str) -> Vec<String> {
         };
         s.chars().map(escape).collect::<String>()
     };
-    let once = [inner(text), ascii(&inner(text))];
-    let mut out: Vec<String> = once.iter().map(|s| inner(s)).chain(once.clone()).chain([text.to_owned()]).collect();
+    let once = [escaped(text), ascii(&escaped(text))];
+    let mut out: Vec<String> = once.iter().map(|s| escaped(s)).chain(once.clone()).chain([text.to_owned()]).collect();
     out.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     out.dedup();
     out
+}
+
+/// The bytes with the mark in place of a text in whatever form; `None` where they do not hold it.
+pub fn cut(bytes: &[u8], forms: &[String]) -> Option<Vec<u8>> {
+    let (mut out, mut at, mut from) = (Vec::new(), 0, 0);
+    while at < bytes.len() {
+        match forms.iter().find(|f| !f.is_empty() && bytes[at..].starts_with(f.as_bytes())) {
+            Some(f) => {
+                out.extend_from_slice(&bytes[from..at]);
+                out.extend_from_slice(MARK.as_bytes());
+                at += f.len();
+                from = at;
+            }
+            None => at += 1,
+        }
+    }
+    (from > 0).then(|| {
+        out.extend_from_slice(&bytes[from..]);
+        out
+    })
+}
+
+/// The same of a text.
+pub fn cut_text(s: &str, forms: &[String]) -> Option<String> {
+    // why lossy: a text in which whole texts were replaced is one still.
+    cut(s.as_bytes(), forms).map(|b| String::from_utf8_lossy(&b).into_owned())
 }
 
 /// Takes a payload that an event names by this digest: `None` to leave it, else what to name instead (`Null`: nothing any more).
@@ -125,17 +153,19 @@ fn payloads(value: &mut Value, payload: &mut Payload<'_>) -> Result<(), super::E
 }
 
 fn without(value: &mut Value, forms: &[String]) {
-    let holds = |s: &str| forms.iter().any(|f| s.contains(f.as_str()));
-    let cut = |s: &str| forms.iter().fold(s.to_owned(), |s, f| s.replace(f.as_str(), MARK));
     match value {
-        Value::String(s) if holds(s) => *s = cut(s),
+        Value::String(s) => {
+            if let Some(rest) = cut_text(s, forms) {
+                *s = rest;
+            }
+        }
         Value::Array(list) => list.iter_mut().for_each(|v| without(v, forms)),
         Value::Object(map) => {
             map.values_mut().for_each(|v| without(v, forms));
-            let named: Vec<String> = map.keys().filter(|k| holds(k)).cloned().collect();
-            for key in named {
+            let named: Vec<(String, String)> = map.keys().filter_map(|k| Some((k.clone(), cut_text(k, forms)?))).collect();
+            for (key, rest) in named {
                 if let Some(v) = map.remove(&key) {
-                    map.insert(cut(&key), v);
+                    map.insert(rest, v);
                 }
             }
         }

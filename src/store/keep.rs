@@ -15,7 +15,7 @@ use super::archive::{self, Archive};
 use super::batch::Ticket;
 use super::blob::Blobs;
 use super::chain::Hash;
-use super::erase::{Erase, MARK, erased, forms};
+use super::erase::{Erase, MARK, cut, erased, forms};
 use super::error::{Error, Result};
 use super::folder::{fail, sync_parent};
 use super::queue::Work;
@@ -109,11 +109,11 @@ impl Store {
     pub fn holding(&self, id: &SessionId, text: &str, limit: usize) -> Result<Vec<u64>> {
         let conn = sqlite::open_reader(&self.0.database)?;
         let (no, _) = self.0.pool.place(id)?;
-        let mut out = Vec::new();
+        let (mut out, all) = (Vec::new(), forms(text));
         sqlite::raw_events(&conn, no, 1, u64::MAX, |raw| {
             let kind = String::from_utf8_lossy(raw.kind);
             let found = erased(&kind, raw.body, &Erase::Text(text.to_owned()), &mut |digest| {
-                Ok(self.payload(digest)?.and_then(|b| without(&b, text)).map(|_| Value::String(MARK.to_owned())))
+                Ok(self.payload(digest)?.and_then(|b| cut(&b, &all)).map(|_| Value::String(MARK.to_owned())))
             })?;
             if !matches!(found, Ok(None)) {
                 out.push(raw.seq);
@@ -151,7 +151,7 @@ impl Store {
             let Some(bytes) = self.payload(digest)? else { return Ok(None) };
             let new = match what {
                 Erase::Whole => Value::Null,
-                Erase::Text(text) => match without(&bytes, text) {
+                Erase::Text(text) => match cut(&bytes, &forms(text)) {
                     Some(new) => Value::String(self.0.blobs.put(&new)?.to_string()),
                     None => return Ok(None),
                 },
@@ -225,27 +225,6 @@ impl Store {
     pub fn scrub(&self) -> Ticket<bool> {
         self.keep(Keep::Scrub)
     }
-}
-
-/// The bytes without a text in whatever form; `None` where they do not hold it.
-fn without(bytes: &[u8], text: &str) -> Option<Vec<u8>> {
-    let forms = forms(text);
-    let (mut out, mut at, mut from) = (Vec::new(), 0, 0);
-    while at < bytes.len() {
-        match forms.iter().find(|f| !f.is_empty() && bytes[at..].starts_with(f.as_bytes())) {
-            Some(f) => {
-                out.extend_from_slice(&bytes[from..at]);
-                out.extend_from_slice(MARK.as_bytes());
-                at += f.len();
-                from = at;
-            }
-            None => at += 1,
-        }
-    }
-    (from > 0).then(|| {
-        out.extend_from_slice(&bytes[from..]);
-        out
-    })
 }
 
 /// The path without links, where it is there.

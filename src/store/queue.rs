@@ -65,7 +65,7 @@ impl Work {
             Self::Memory { change, .. } => match &**change {
                 MemoryChange::Add(m) => 500 + m.bytes() as usize,
                 MemoryChange::Remove(ids) => 500 + ids.iter().map(String::len).sum::<usize>(),
-                MemoryChange::Erase { text, .. } => 500 + text.len(),
+                MemoryChange::Erase(text) => 500 + text.len(),
             },
             Self::Keep { keep, .. } => match &**keep {
                 Keep::Redaction { body, .. } => 500 + body.len(),

@@ -156,7 +156,7 @@ pub(super) fn change(conn: &Connection, change: &MemoryChange, by: &Actor) -> Re
             }
             ("removed", gone)
         }
-        MemoryChange::Erase { text, mark } => ("erased", erase_text(conn, text, mark)?),
+        MemoryChange::Erase(text) => ("erased", erase_text(conn, text)?),
     };
     let n = ids.len() as u64;
     let told = ids.into_iter().take(TOLD_MAX).collect();
@@ -164,25 +164,33 @@ pub(super) fn change(conn: &Connection, change: &MemoryChange, by: &Actor) -> Re
     Ok((n, (n > 0).then_some(HostEvent::MemoryChanged(event))))
 }
 
-/// Takes a text out of every entry that holds it; gives their ids.
-fn erase_text(conn: &Connection, text: &str, mark: &str) -> Result<Vec<String>> {
+/// Takes a text out of every entry that holds it in whatever form; gives their ids.
+fn erase_text(conn: &Connection, text: &str) -> Result<Vec<String>> {
     if text.is_empty() {
         return Ok(vec![]);
     }
-    let sql = "SELECT no FROM memories WHERE instr(text, ?1) > 0 OR instr(tags, ?1) > 0 OR tags <> '[]'";
+    let forms = erase::forms(text);
+    let any: Vec<String> = (1..=forms.len()).map(|n| format!("instr(text, ?{n}) > 0")).collect();
+    // why all that have tags: these are stored as JSON, in which a form may stand escaped once more.
+    let sql = format!("SELECT no FROM memories WHERE {} OR tags <> '[]'", any.join(" OR "));
+    let holding: Vec<i64> = {
+        let mut stmt = conn.prepare(&sql).doing(READING)?;
+        let rows = stmt.query_map(rusqlite::params_from_iter(&forms), |r| r.get(0)).doing(READING)?;
+        rows.collect::<rusqlite::Result<_>>().doing(READING)?
+    };
+    let sql = format!("SELECT {COLUMNS} FROM memories m WHERE m.no = ?1");
     let mut out = Vec::new();
-    for no in numbers(conn, sql, text)? {
-        let sql = format!("SELECT {COLUMNS} FROM memories m WHERE m.no = ?1");
+    for no in holding {
         let (_, m) = conn.query_row(&sql, [no], read).doing(READING)?;
-        if !m.text.contains(text) && !m.tags.iter().any(|t| t.contains(text)) {
+        let rest = erase::cut_text(&m.text, &forms);
+        let tags: Vec<Option<String>> = m.tags.iter().map(|t| erase::cut_text(t, &forms)).collect();
+        if rest.is_none() && tags.iter().all(Option::is_none) {
             continue;
         }
-        let tags: Vec<String> = m.tags.iter().map(|t| t.replace(text, mark)).collect();
-        let rest = m.text.replace(text, mark);
-        if rest == mark {
-            delete(conn, no)?
-        } else {
-            rewrite(conn, no, &rest, &tags)?
+        let tags: Vec<String> = tags.into_iter().zip(&m.tags).map(|(cut, was)| cut.unwrap_or_else(|| was.clone())).collect();
+        match rest {
+            Some(rest) if rest == erase::MARK => delete(conn, no)?,
+            rest => rewrite(conn, no, &rest.unwrap_or(m.text), &tags)?,
         }
         out.push(m.id);
     }
@@ -303,14 +311,27 @@ mod tests {
             insert(&conn, &entry(id, MemoryTier::LongTerm, text)).unwrap();
         }
         assert_eq!((found(&conn, "ports").unwrap(), found(&conn, "hunter2 port").unwrap()), (1, 3), "word stems, any word");
-        let erase = MemoryChange::Erase { text: "hunter2".into(), mark: "[erased]".into() };
-        let (n, note) = change(&conn, &erase, &Actor::host()).unwrap();
+        let erase = |text: &str| change(&conn, &MemoryChange::Erase(text.into()), &Actor::host()).unwrap();
+        let (n, note) = erase("hunter2");
         assert_eq!((n, found(&conn, "hunter2").unwrap(), found(&conn, "password").unwrap()), (2, 0, 1));
         assert!(!format!("{note:?}").contains("hunter2"));
         let left = "SELECT count(*) FROM memory_words_data WHERE instr(block, CAST('hunter2' AS BLOB)) > 0";
         assert_eq!(conn.query_row(left, [], |r| r.get::<_, i64>(0)).unwrap(), 0, "the index itself has the word no more");
         assert_eq!(change(&conn, &MemoryChange::Remove(vec!["m-1".into(), "m-9".into()]), &Actor::host()).unwrap().0, 1);
         assert_eq!(found(&conn, "port").unwrap(), 0);
+        // In whatever form: as it is, as JSON has it, and as JSON within JSON; in tags too, which stand as JSON in their column.
+        let secret = "zebra \"7\u{e9}\"";
+        let line = serde_json::json!({ "k": secret }).to_string();
+        let texts = [secret.to_owned(), format!("a {secret} b"), line.clone(), line.replace('\u{e9}', "\\u00e9"), serde_json::json!([line]).to_string()];
+        for (n, text) in texts.iter().enumerate() {
+            insert(&conn, &entry(&format!("m-2{n}"), MemoryTier::LongTerm, text)).unwrap();
+        }
+        let tagged = Memory { tags: vec!["kept".into(), secret.into(), line], ..entry("m-30", MemoryTier::LongTerm, "plain words") };
+        insert(&conn, &tagged).unwrap();
+        assert_eq!((erase(secret).0, found(&conn, "zebra").unwrap(), found(&conn, "plain").unwrap()), (6, 0, 1));
+        let tags: String = conn.query_row("SELECT tags FROM memories WHERE id = 'm-30'", [], |r| r.get(0)).unwrap();
+        assert_eq!(tags, r#"["kept","[erased]","{\"k\":\"[erased]\"}"]"#);
+        assert_eq!(numbers(&conn, "SELECT no FROM memories WHERE id = ?1", "m-20").unwrap(), Vec::<i64>::new(), "nothing of it was left");
         conn.execute_batch("INSERT INTO memory_words (memory_words, rank) VALUES ('integrity-check', 1)").unwrap();
     }
 
