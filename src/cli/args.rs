@@ -457,6 +457,9 @@ pub struct DaemonArgs {
     /// Only check configuration, store and policies, beside a daemon that runs
     #[arg(long, conflicts_with = "detach")]
     pub check: bool,
+    /// Bring a copy of the store to this version's schema and verify it (used by an upgrade)
+    #[arg(long, hide = true, requires = "check")]
+    pub rehearse: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,10 +2,10 @@
 
 use super::args::DaemonArgs;
 use super::exit::{Coded, Exit};
-use super::text::{brief, safe};
+use super::text::{brief, count, safe};
 use super::{Context, Outcome};
 use crate::api::policies;
-use crate::api::types::CheckDoc;
+use crate::api::types::{CheckDoc, RehearsalDoc};
 use crate::daemon;
 
 /// Runs until it is told to end. `--detach` leaves the caller's terminal session, so that a closed terminal does not end it.
@@ -15,6 +15,20 @@ pub async fn run(cx: &mut Context, args: DaemonArgs) -> Outcome {
         let _ = rustix::process::setsid();
     }
     let folders = cx.folders()?;
+    if args.rehearse {
+        let found = tokio::task::spawn_blocking(move || daemon::rehearse(&folders)).await?.map_err(coded)?;
+        let against = found.against();
+        let doc = RehearsalDoc {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            schema: found.schema,
+            found_schema: found.found,
+            session_count: found.report.sessions,
+            event_count: found.report.events,
+            finding_count: against.len() as u64,
+            first_finding: against.first().map(|f| format!("{}: {}", f.session.as_deref().unwrap_or("the host"), f.detail)),
+        };
+        return rehearsed(cx, &doc);
+    }
     if args.check {
         let found = daemon::check(folders).await.map_err(coded)?;
         let doc = CheckDoc {
@@ -48,4 +62,17 @@ fn said(cx: &mut Context, doc: &CheckDoc) -> Outcome {
         cx.printer.note(&format!("policy {} fails: {why}", safe(&p.name)))?;
     }
     Ok(exit)
+}
+
+fn rehearsed(cx: &mut Context, doc: &RehearsalDoc) -> Outcome {
+    if cx.printer.json() {
+        cx.printer.document(doc)?;
+    } else {
+        let what = format!("{} events of {} sessions", count(doc.event_count), count(doc.session_count));
+        cx.printer.line(&format!("a copy of the store was brought to schema {}: {what}; {} findings", doc.schema, count(doc.finding_count)))?;
+        if let Some(first) = &doc.first_finding {
+            cx.printer.note(&brief(first, 300))?;
+        }
+    }
+    Ok(if doc.finding_count == 0 { Exit::Done } else { Exit::No })
 }

@@ -1,30 +1,38 @@
 //! `beadle host upgrade`: another executable takes over, and is looked at; what is not as it was is taken back.
 //!
-//! In order: the new executable checks configuration, store and policies beside the daemon that runs; that one keeps a copy of itself
-//! and ends (sessions go on); the new one starts, adopts, and must be who it said, with no session that cannot be adopted. Else it is
-//! ended and the copy runs again.
+//! In order: the new executable checks configuration, store and policies beside the daemon that runs, and where it changes the store's
+//! schema, does so with a copy; that one keeps a copy of itself and ends (sessions go on); the new one starts, adopts, and must be who it
+//! said, with no session that cannot be adopted. Else it is ended and the copy runs again, with the store from before.
 //!
-//! Invariants: nothing is ended before the check; whatever dies in between, the next command that needs a daemon starts one.
+//! Invariants: nothing is ended before the checks; the store from before comes back only where nobody was told anything since; whatever
+//! dies in between, the next command that needs a daemon starts one.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
 
 use super::exit::{Coded, Exit, UsageError};
 use super::host::end;
 use super::text::{brief, count, safe};
 use super::{Context, Outcome};
 use crate::api::client::Client;
-use crate::api::types::{CheckDoc, HostDoc, UpgradeDoc};
+use crate::api::types::{CheckDoc, HostDoc, RehearsalDoc, UpgradeDoc};
+use crate::daemon;
 
 /// How long the check may take: policies may be compiled in it.
 const CHECK: Duration = Duration::from_secs(120);
+/// How long the new schema may be tried on a copy: every event is read.
+const REHEARSAL: Duration = Duration::from_secs(3_600);
 /// How long a daemon may take to adopt its sessions and answer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long a daemon may take to end.
 const END: Duration = Duration::from_secs(10);
 /// Starts, where another command was faster with another executable.
 const TRIES: u32 = 3;
+/// The code of a folder that another process holds.
+const IN_USE: &str = "BDL-STORE-003";
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -35,15 +43,13 @@ pub async fn run(cx: &mut Context, to: Option<PathBuf>, force: bool) -> Outcome 
         Some(path) => path.canonicalize().map_err(|e| UsageError(format!("{}: {e}; give an executable", path.display())))?,
         None => std::env::current_exe()?,
     };
-    let checked = check(&program).await?;
+    let checked: CheckDoc = asked(&program, &["--json", "daemon", "--check"], CHECK).await?;
     refuse_lost_policies(&old, &checked, force)?;
-    let migrates = checked.found_schema.is_some_and(|found| found < checked.schema);
-    if migrates {
-        cx.printer.note(&format!(
-            "the store goes from schema {} to {}; it is copied first",
-            checked.found_schema.unwrap_or(0),
-            checked.schema
-        ))?;
+    let migrates = checked.found_schema.filter(|found| *found < checked.schema);
+    if let Some(found) = migrates {
+        cx.printer.note(&format!("the store goes from schema {found} to {}; that is tried on a copy first", checked.schema))?;
+        let tried = asked(&program, &["--json", "daemon", "--check", "--rehearse"], REHEARSAL).await?;
+        refuse_unsound(&tried, force)?;
     }
     let kept = PathBuf::from(client.keep_program().await?.path);
 
@@ -57,18 +63,13 @@ pub async fn run(cx: &mut Context, to: Option<PathBuf>, force: bool) -> Outcome 
         },
         Err(why) => why,
     };
-    if migrates {
-        let message = format!(
-            "{why}; it is not taken back, because the store may have schema {} now, which the executable of before cannot read: see `beadle host logs`, \
-             and the copy of the store beside it (*.schema-{})",
-            checked.schema,
-            checked.found_schema.unwrap_or(0)
-        );
-        return Err(Coded { exit: Exit::No, code: "BDL-CLI-041".to_owned(), message }.into());
-    }
     if let Some(child) = started {
         discard(&client, child).await;
     }
+    let why = match migrates {
+        Some(schema) => step_back(cx, &client, schema, why, &program, &checked.version).await?,
+        None => why,
+    };
     let back = start(&client, &kept, &old.version, &mut None).await.map_err(|e| Coded {
         exit: Exit::Internal,
         code: "BDL-CLI-042".to_owned(),
@@ -78,24 +79,69 @@ pub async fn run(cx: &mut Context, to: Option<PathBuf>, force: bool) -> Outcome 
 }
 
 /// What the new executable finds. Nothing has happened yet when it finds fault.
-async fn check(program: &Path) -> anyhow::Result<CheckDoc> {
+async fn asked<T: DeserializeOwned>(program: &Path, args: &[&str], within: Duration) -> anyhow::Result<T> {
     let refused = |why: String| Coded {
         exit: Exit::No,
         code: "BDL-CLI-040".to_owned(),
         message: format!("{} cannot take over: {why}; nothing was changed", program.display()),
     };
     let mut command = tokio::process::Command::new(program);
-    command.args(["--json", "daemon", "--check"]).stdin(Stdio::null()).kill_on_drop(true);
-    let out = match tokio::time::timeout(CHECK, command.output()).await {
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    let out = match tokio::time::timeout(within, command.output()).await {
         Ok(Ok(out)) => out,
         Ok(Err(e)) => return Err(refused(format!("it cannot be run ({e})")).into()),
-        Err(_) => return Err(refused(format!("its check took over {} s", CHECK.as_secs())).into()),
+        Err(_) => return Err(refused(format!("its check took over {} s", within.as_secs())).into()),
     };
     serde_json::from_slice(&out.stdout).map_err(|_| {
         let said = String::from_utf8_lossy(&out.stderr);
         let last = said.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("and said nothing");
         refused(format!("its check ended with {}: {}", out.status, brief(last, 500))).into()
     })
+}
+
+/// A store that the new executable would leave unsound stays as it is.
+fn refuse_unsound(tried: &RehearsalDoc, force: bool) -> Result<(), Coded> {
+    if tried.finding_count == 0 || force {
+        return Ok(());
+    }
+    Err(Coded {
+        exit: Exit::No,
+        code: "BDL-CLI-040".to_owned(),
+        message: format!(
+            "a copy of the store that beadle {} brought to schema {} does not verify ({} findings; the first: {}); nothing was changed. \
+             Where `beadle verify` finds the same now, mend it, or upgrade with --force",
+            safe(&tried.version),
+            tried.schema,
+            count(tried.finding_count),
+            tried.first_finding.as_deref().map(|d| brief(d, 300)).unwrap_or_default()
+        ),
+    })
+}
+
+/// The store from before takes the place of the one that the new executable made. Where anybody was told anything since, it does not: then
+/// the new executable is what can go on, and is started once more.
+async fn step_back(cx: &Context, client: &Client, schema: i64, why: String, program: &Path, version: &str) -> anyhow::Result<String> {
+    let begun = Instant::now();
+    let done = loop {
+        let folders = cx.folders()?;
+        let done = tokio::task::spawn_blocking(move || daemon::step_back(&folders, schema)).await?;
+        // why again: a daemon lets go of the folder a moment after its last answer.
+        if begun.elapsed() >= END || !done.as_ref().is_err_and(|e| e.code() == IN_USE) {
+            break done;
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    match done {
+        Ok(None) => Ok(why),
+        Ok(Some(failed)) => Ok(format!("{why}; the store is the one of before again, and what it had become is {}", failed.display())),
+        Err(e) => {
+            let runs = match start(client, program, version, &mut None).await {
+                Ok(_) => format!("beadle {} runs on", safe(version)),
+                Err(e) => format!("no daemon runs, and sessions wait ({}); see `beadle host logs`", brief(&e, 200)),
+            };
+            Err(Coded { exit: Exit::No, code: "BDL-CLI-041".to_owned(), message: format!("{why}; it is not taken back: {e}; {runs}") }.into())
+        }
+    }
 }
 
 /// A policy that is in force and would fail in the new executable denies, asks or lets go of every call: the operator must want that.

@@ -1,6 +1,7 @@
 //! What this executable would find if it became the daemon: asked before an upgrade, beside the daemon that runs.
 //!
-//! Invariants: takes no lock, serves nothing and changes nothing but the cache of compiled plugins, which it warms.
+//! Invariants: takes no lock, serves nothing and changes nothing but the cache of compiled plugins, which it warms; a rehearsal works on a
+//! copy of the database, which goes with it.
 //! Called by `cli::daemon`.
 
 use super::{Error, plugin_host};
@@ -28,4 +29,10 @@ pub async fn check(folders: Folders) -> Result<Checked, Error> {
     let plugins = plugin_host(&folders, &OsEntropy, None)?;
     let chains = Chains::new(folders, plugins, Default::default());
     Ok(Checked { schema, found_schema, policies: chains.assemble(None, &[]).await?.events })
+}
+
+/// Brings a copy of the store to this build's schema and verifies it. Blocks, long for large stores. Errors: what would keep the daemon from
+/// coming up.
+pub fn rehearse(folders: &Folders) -> Result<store::Rehearsal, Error> {
+    Ok(store::rehearse(&folders.data)?)
 }

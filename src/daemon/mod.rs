@@ -37,8 +37,8 @@ mod pins;
 mod restore;
 mod secrets;
 
-pub use check::{Checked, check};
-pub use restore::restore;
+pub use check::{Checked, check, rehearse};
+pub use restore::{restore, step_back};
 
 /// How often the daemon looks whether it is still needed.
 const LINGER_POLL: Duration = Duration::from_secs(1);

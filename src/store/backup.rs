@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::Actor;
 
 use super::error::{Error, Result};
-use super::folder::{self, DATABASE, KEY, sync_parent};
+use super::folder::{self, DATABASE, KEY, beside, sync_parent};
 use super::host::{BackupRestored, HostEvent};
 use super::sqlite;
 use super::{Options, Report, Store, pack};
@@ -89,12 +89,6 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> Error {
 
 fn is_file(path: &Path) -> bool {
     path.to_string_lossy().ends_with(".tar.zst")
-}
-
-fn beside(path: &Path, what: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(what);
-    PathBuf::from(name)
 }
 
 /// A folder beside a path that nobody had before. What an attempt that was cut off left stays: it may be anybody's.

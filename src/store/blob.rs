@@ -41,6 +41,11 @@ impl Blobs {
         Ok(Self { dir, unfinished: AtomicU64::new(0), storing: RwLock::new(()) })
     }
 
+    /// To read only, beside whoever holds the folder.
+    pub fn beside(dir: PathBuf) -> Self {
+        Self { dir, unfinished: AtomicU64::new(0), storing: RwLock::new(()) }
+    }
+
     /// Stores bytes under their digest, durable on return. Blocks for a sync; storing the same bytes again is cheap.
     pub fn put(&self, bytes: &[u8]) -> Result<Hash> {
         if bytes.len() > MAX_BLOB {

@@ -107,6 +107,15 @@ pub enum Error {
         sessions.len(), sessions.iter().take(5).cloned().collect::<Vec<_>>().join(", ")
     )]
     StillRunning { path: PathBuf, sessions: Vec<String> },
+    #[error(
+        "{} MiB are needed on the disk of {path} {what}, and {} MiB are free; make room there and try again; nothing was changed",
+        needed.div_ceil(1 << 20), free >> 20
+    )]
+    NoRoom { path: PathBuf, needed: u64, free: u64, what: &'static str },
+    #[error(
+        "database {path} does not go back to schema {to}: {why}; nothing was changed. Its copy from before is {copy}: put that in its place by hand only to give up what was written since"
+    )]
+    NoWayBack { path: PathBuf, to: i64, copy: PathBuf, why: String },
     #[error("the append to session {session} breaks the order of its status: {source}")]
     Transition { session: SessionId, source: TransitionError },
     #[error(transparent)]
@@ -156,6 +165,8 @@ impl Error {
             Self::BadBackup { .. } => "BDL-STORE-044",
             Self::NotEmpty { .. } => "BDL-STORE-045",
             Self::StillRunning { .. } => "BDL-STORE-046",
+            Self::NoRoom { .. } => "BDL-STORE-047",
+            Self::NoWayBack { .. } => "BDL-STORE-048",
             Self::Write(w) => w.code(),
         }
     }

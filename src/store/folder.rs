@@ -14,7 +14,8 @@ pub const DATABASE: &str = "beadle.db";
 /// The signing key's file name: 32 bytes, 0600.
 pub const KEY: &str = "host.key";
 const LOCK: &str = "store.lock";
-const BLOBS: &str = "blobs";
+/// The folder of payloads.
+pub const BLOBS: &str = "blobs";
 
 /// A data folder that this process holds; the lock goes with it.
 #[derive(Debug)]
@@ -117,6 +118,20 @@ pub(super) fn write_synced(tmp: &Path, path: &Path, bytes: &[u8]) -> io::Result<
     f.sync_all()?;
     std::fs::rename(tmp, path)?;
     sync_parent(path)
+}
+
+/// A path with something behind its name.
+pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(what);
+    PathBuf::from(name)
+}
+
+/// Whether so many bytes are free where a folder is. Errors: they are not.
+pub(super) fn room(dir: &Path, needed: u64, what: &'static str) -> Result<()> {
+    let stat = rustix::fs::statvfs(dir).map_err(|e| fail(dir, "ask for its free space")(e.into()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free < needed { Err(Error::NoRoom { path: dir.to_owned(), needed, free, what }) } else { Ok(()) }
 }
 
 /// Makes the entry of `path` in its folder durable.

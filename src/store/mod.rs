@@ -31,6 +31,7 @@ mod seal;
 mod seam;
 mod sink;
 mod sqlite;
+mod upgrade;
 mod verify;
 mod watch;
 mod written;
@@ -66,6 +67,7 @@ pub use sqlite::{
     ApprovalFilter, Engine, Filter, HOST_SESSION, LedgerQuery, MAX_GENERATIONS, MAX_LABELS, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page,
     StoredEvent,
 };
+pub use upgrade::{Rehearsal, rehearse, step_back};
 pub use verify::{Finding, MAX_FINDINGS, Report, What};
 pub use watch::{WAKE_BACKLOG, Wake};
 pub use written::{WriteKey, WriteRefusal, WriteRule, WrittenAt};

@@ -60,6 +60,7 @@ mod tidy;
 mod top;
 mod tree;
 mod unit;
+mod upgrade;
 mod walk;
 mod writers;
 mod writing;

@@ -4,6 +4,7 @@ mod damage;
 mod disk;
 mod kept;
 mod lying;
+mod upgrade;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -60,6 +60,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli/model", &["model", "config", "api", "gateway"]),
     ("cli/daemon", &["model", "config", "api", "daemon"]),
     ("cli/restore", &["model", "config", "api", "daemon"]),
+    ("cli/upgrade", &["model", "config", "api", "daemon"]),
     ("daemon", &["*"]),
 ];
 

@@ -84,6 +84,22 @@ pub struct CheckDoc {
     pub policies: Vec<PolicyDoc>,
 }
 
+/// What an executable made of a copy of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RehearsalDoc {
+    pub version: String,
+    /// The schema that it brought the copy to.
+    pub schema: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_schema: Option<i64>,
+    pub session_count: u64,
+    pub event_count: u64,
+    /// What does not fit in it; files beside the database are not among that.
+    pub finding_count: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_finding: Option<String>,
+}
+
 /// What became of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpgradeDoc {

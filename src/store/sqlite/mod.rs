@@ -24,6 +24,7 @@ mod statements;
 mod states;
 mod tasks;
 mod tree;
+mod upgrade;
 mod usage;
 mod writer;
 mod written;
@@ -52,6 +53,7 @@ pub(super) use sinks::{
 pub(super) use states::states_differences;
 pub(super) use tasks::task_differences;
 pub use tree::MAX_GENERATIONS;
+pub(super) use upgrade::{header_version, migrated_copy, settle, written_since};
 pub use usage::LedgerQuery;
 pub(super) use usage::usage_differences;
 pub(super) use writer::{Writer, WriterOptions};

@@ -41,6 +41,14 @@ pub fn prepare(conn: &mut Connection, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The same for a file that is a copy itself.
+pub fn bring_up(conn: &mut Connection, path: &Path) -> Result<()> {
+    match version(conn, path)? {
+        Some(found) if found < VERSION => apply(conn, found, "bringing its tables up to date"),
+        _ => Ok(()),
+    }
+}
+
 /// The version of a file, which may be in use by another process; `None` of an empty one. Changes nothing. Errors as [`prepare`], but for
 /// the copy.
 pub fn version(conn: &Connection, path: &Path) -> Result<Option<i64>> {
