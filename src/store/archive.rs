@@ -215,6 +215,12 @@ impl Archive {
         file.starts_with(super::keep::ARCHIVES) && file.components().all(|c| matches!(c, std::path::Component::Normal(_)))
     }
 
+    /// Whether a file of that size is there: what is known without reading it.
+    pub fn look(&self) -> Result<()> {
+        let size = self.open()?.metadata().map_err(|e| self.error(false, e.to_string()))?.len();
+        if size == self.bytes { Ok(()) } else { Err(self.error(false, format!("it has {size} bytes, {} were written", self.bytes))) }
+    }
+
     /// Whether the file is there with the bytes that were written.
     pub fn check(&self) -> Result<()> {
         let mut hasher = blake3::Hasher::new();

@@ -118,6 +118,9 @@ pub enum Error {
     NoWayBack { path: PathBuf, to: i64, copy: PathBuf, why: String },
     #[error("the append to session {session} breaks the order of its status: {source}")]
     Transition { session: SessionId, source: TransitionError },
+    /// Within the store only: it came up when statements had run already, and is for its own caller.
+    #[error(transparent)]
+    Midway(Box<Error>),
     #[error(transparent)]
     Write(#[from] super::written::WriteRefusal),
     #[error("{given:?} is not a digest of 64 hexadecimal digits; copy it from the event")]
@@ -167,6 +170,7 @@ impl Error {
             Self::StillRunning { .. } => "BDL-STORE-046",
             Self::NoRoom { .. } => "BDL-STORE-047",
             Self::NoWayBack { .. } => "BDL-STORE-048",
+            Self::Midway(e) => e.code(),
             Self::Write(w) => w.code(),
         }
     }

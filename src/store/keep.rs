@@ -140,6 +140,8 @@ impl Store {
         if seq == 0 || seq > newest {
             return Err(refused(format!("there is none; the log has events 1 to {newest}")));
         }
+        // why first: projections are folded anew from the whole log, and what cannot be is refused before anything is begun.
+        sqlite::archives_of(&conn, no, 0)?.iter().try_for_each(Archive::look)?;
         let mut found = None;
         sqlite::raw_events(&conn, no, seq, 1, |raw| {
             found = Some((String::from_utf8_lossy(raw.kind).into_owned(), raw.body.to_vec()));

@@ -1,7 +1,5 @@
 //! What an append may not do, checked before its first statement; and whose fault an error is. Called by `group`.
 
-use std::sync::Arc;
-
 use crate::model::{Event, Session};
 use crate::store::batch::{Append, Cursor};
 use crate::store::error::{Error, Result};
@@ -9,17 +7,14 @@ use crate::store::error::{Error, Result};
 /// Parts what only the caller did wrong from what dooms the transaction.
 pub(super) fn engine_out<T>(r: Result<T>) -> Result<Result<T>> {
     match r {
-        Err(e @ (Error::Corrupt { .. } | Error::Full { .. } | Error::ReadOnly { .. } | Error::Engine { .. })) => Err(e),
+        Err(e @ (Error::Corrupt { .. } | Error::Full { .. } | Error::ReadOnly { .. } | Error::Engine { .. } | Error::Midway(_))) => Err(e),
         r => Ok(r),
     }
 }
 
-/// What may not go wrong any more once statements have run: the transaction is doomed with it.
+/// What went wrong once statements had run: the transaction is doomed with it, and the writer makes the others' changes in another one.
 pub(super) fn doomed<T>(r: Result<T>) -> Result<T> {
-    engine_out(r)?.map_err(|e| Error::Engine {
-        doing: "changing what is archived or erased",
-        source: Arc::new(rusqlite::Error::ToSqlConversionFailure(Box::new(e))),
-    })
+    engine_out(r)?.map_err(|e| Error::Midway(Box::new(e)))
 }
 
 /// The status only changes as the table has it: `at` is the session as it stands, or `None` for one that these events begin.

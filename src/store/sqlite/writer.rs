@@ -151,9 +151,10 @@ fn answer(group: &mut Group<'_>, works: &mut Vec<Work>, wakes: &broadcast::Sende
     });
 }
 
-/// After a failed group: each change alone, so that one that cannot be written (too big for the disk) takes no other with it.
+/// After a failed group: each change alone, so that one that cannot be made (too big for the disk, beside an archive that cannot be read)
+/// takes no other with it.
 fn one_by_one(group: &mut Group<'_>, cause: Error, works: &mut Vec<Work>, wakes: &broadcast::Sender<Wake>) {
-    let retry = works.len() > 1 && matches!(cause, Error::Full { .. });
+    let retry = works.len() > 1 && matches!(cause, Error::Full { .. } | Error::Midway(_));
     if !retry {
         return fail_all(cause, works.drain(..));
     }
@@ -169,8 +170,15 @@ fn one_by_one(group: &mut Group<'_>, cause: Error, works: &mut Vec<Work>, wakes:
     }
 }
 
-fn fail_all(cause: Error, works: impl Iterator<Item = Work>) {
+fn fail_all(cause: Error, mut works: impl Iterator<Item = Work>) {
     let shared = match cause {
+        // Of a change that was alone.
+        Error::Midway(own) => {
+            if let Some(w) = works.next() {
+                w.send_error(*own);
+            }
+            None
+        }
         Error::Corrupt { doing, source }
         | Error::Full { doing, source }
         | Error::ReadOnly { doing, source }

@@ -152,3 +152,52 @@ fn a_followers_place_outlives_what_it_pointed_at() -> Result {
     assert!(newest > 0 && store.newest_row()? >= newest);
     Ok(())
 }
+
+/// Moves the first events of a session into a file elsewhere.
+fn archived(store: &Store, id: &SessionId, last: u64, file: &Path) -> Result {
+    let a = store.write_archive(id, last, Some(file))?;
+    store.stage_archive(&a).wait()?;
+    let body = json!({ "first": 1, "last": last, "file": a.file, "digest": a.digest.to_string(), "bytes": a.bytes, "by": { "role": "host" } });
+    store.append(batch(id, vec![told("session_archived", body)?])).wait()?;
+    Ok(())
+}
+
+#[test]
+fn an_erasure_that_fails_in_the_middle_fails_nobody_else() -> Result {
+    let (_dir, store, a, b) = filled()?;
+    let elsewhere = tempfile::tempdir()?;
+    let (file, away) = (elsewhere.path().join("a.zst"), elsewhere.path().join("away"));
+    archived(&store, &a, 5, &file)?;
+    let seq = store.append(batch(&a, vec![note("a hush-zebra b")?])).wait()?.last_seq;
+    let what = Erase::Text("hush-zebra".into());
+    let r = store.prepare_redaction(&a, seq, &what)?.ok_or("it holds it")?;
+    store.stage_redaction(&r).wait()?;
+    let erase = || -> Result<Event> {
+        told("secret_redacted", json!({ "seq": seq, "reason": "a test", "by": { "role": "host" }, "digest": r.digest.to_string() }))
+    };
+    for gone in [true, false] {
+        // Gone, or damaged: of the same length, which is found only when it is read.
+        std::fs::rename(&file, &away)?;
+        if !gone {
+            std::fs::write(&file, vec![0; usize::try_from(away.metadata()?.len())?])?;
+        }
+        let tickets: Vec<_> = (0..400)
+            .map(|n| Ok(store.append(if n == 200 { batch(&a, vec![erase()?]) } else { batch(&b, vec![note(&format!("n {n}"))?]) })))
+            .collect::<Result<_>>()?;
+        for (n, ticket) in tickets.into_iter().enumerate() {
+            let code = code(ticket.wait());
+            assert_eq!(code, if n == 200 { "BDL-STORE-040" } else { "ok" }, "gone {gone}, {n}");
+        }
+        std::fs::rename(&away, &file)?;
+        assert!(store.verify(None)?.is_sound());
+    }
+    assert_eq!(store.session(&b)?.last_seq, 5 + 2 * 399);
+    // Before it is begun, where that can be known.
+    std::fs::rename(&file, &away)?;
+    assert_eq!(code(store.prepare_redaction(&a, seq, &what).map(drop)), "BDL-STORE-040");
+    std::fs::rename(&away, &file)?;
+    store.append(batch(&a, vec![erase()?])).wait()?;
+    assert_eq!(texts(&store, &a)?.last().map(String::as_str), Some("a [erased] b"));
+    assert!(store.verify(None)?.is_sound());
+    Ok(())
+}
