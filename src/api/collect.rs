@@ -9,7 +9,7 @@ use axum::{Extension, Json};
 use super::App;
 use super::error::ApiError;
 use super::sessions::time_of;
-use super::types::{BackupDoc, BackupRequest, CollectDoc, CollectRequestDoc, CollectedDoc, StaysDoc};
+use super::types::{ArchiveDoc, BackupDoc, BackupRequest, CollectDoc, CollectRequestDoc, CollectedDoc, StaysDoc};
 use crate::model::{Actor, format_ms};
 use crate::session::{CollectRequest, Places};
 
@@ -60,5 +60,6 @@ pub async fn backup(
         file_count: made.files.len() as u64,
         session_count: made.sessions,
         schema: made.schema,
+        missing: made.missing.into_iter().map(|m| ArchiveDoc::unread(m.session, (m.first, m.last), &m.path, m.why)).collect(),
     }))
 }

@@ -18,6 +18,7 @@
 //! | an installed plugin | all but taking a grant back: a policy may allow, and one that is gone denies nothing |
 //! | move a sink past events | yes |
 //! | erase from the log | yes |
+//! | archive a log | of a live session, or to a file outside of the data folder |
 //! | add or remove an operator key | always, by a key where there is one |
 //!
 //! All else is open to the role `operator`: to deny, stop or kill nothing more is needed, nor to add what tightens, put hooks in,

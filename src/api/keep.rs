@@ -16,7 +16,7 @@ use super::types::{
     ArchiveDoc, ArchiveRequest, ArchivesRequest, ERASE_TEXT_MAX, PAUSE_REASON_MAX, Page, RedactDoc, RedactRequest, RedactedDoc,
     SharedBlobDoc, TranscriptDoc, TranscriptQuery,
 };
-use crate::model::{Actor, SessionArchived, SessionId, Subject, format_ms};
+use crate::model::{Actor, SessionArchived, SessionId, Status, Subject, format_ms};
 use crate::operator::Need;
 use crate::session::Kept;
 use crate::store::Erase;
@@ -25,21 +25,38 @@ type Answer<T> = Result<Json<T>, ApiError>;
 
 pub async fn archive(
     State(app): State<App>,
-    Extension(actor): Extension<Actor>,
+    asking: Asking,
     Path(key): Path<String>,
     body: Result<Json<ArchiveRequest>, JsonRejection>,
-) -> Answer<ArchiveDoc> {
+) -> Result<Json<ArchiveDoc>, Refusal> {
     let Json(r) = body?;
-    let id = app.manager.find(&key)?.id;
+    let session = app.manager.find(&key)?;
     let last = match r.below {
-        Some(below @ ..=1) => return Err(ApiError::malformed(format!("below: {below}: there is no event before it"))),
+        Some(below @ ..=1) => return Err(ApiError::malformed(format!("below: {below}: there is no event before it")).into()),
         below => below.map(|b| b - 1),
     };
     let file = r.file.map(PathBuf::from);
     if file.as_ref().is_some_and(|f| !f.is_absolute()) {
-        return Err(ApiError::malformed("file: give an absolute path".to_owned()));
+        return Err(ApiError::malformed("file: give an absolute path".to_owned()).into());
     }
-    Ok(Json(archived(&id, app.manager.archive(&id, last, file, actor).await?)))
+    let elsewhere = file.as_ref().is_some_and(|f| !is_within(f, &app.about.folders.data));
+    // why: what a live session still needs, and what the host shall depend on though others may move it, is a person's to give away.
+    let actor = if elsewhere || (last.is_some() && session.status != Status::Ended) {
+        let subject = Subject::new("archive a log")
+            .with("session", session.id.to_string())
+            .with("events", last.map_or_else(|| "all".to_owned(), |n| format!("up to {n}")))
+            .with("file", file.as_ref().map_or_else(|| "in the data folder".to_owned(), |f| f.display().to_string()));
+        asking.confirmed(&app, Need::Configured, subject).await?
+    } else {
+        asking.actor()
+    };
+    Ok(Json(archived(&session.id, app.manager.archive(&session.id, last, file, actor).await?)))
+}
+
+/// Whether a file that is to be made would lie below a folder, whatever links lead there.
+fn is_within(file: &std::path::Path, dir: &std::path::Path) -> bool {
+    let real = |p: &std::path::Path| std::fs::canonicalize(p).ok();
+    file.parent().and_then(real).zip(real(dir)).is_some_and(|(file, dir)| file.starts_with(dir))
 }
 
 pub async fn archive_ended(
@@ -113,6 +130,7 @@ pub async fn redact(
         memories: done.memories,
         overwritten: done.overwritten.iter().map(|p| p.display().to_string()).collect(),
         left: done.left,
+        failed: done.failed,
         scrubbed: done.scrubbed,
     }))
 }

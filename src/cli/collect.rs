@@ -6,7 +6,7 @@ use super::args::GcArgs;
 use super::exit::Exit;
 use super::text::{brief, count, kib, safe};
 use super::{Context, Outcome};
-use crate::api::types::{BackupRequest, CollectRequestDoc};
+use crate::api::types::{ArchiveDoc, BackupRequest, CollectRequestDoc};
 
 /// Prints each item, one a line; 1 where something could not be removed.
 pub async fn gc(cx: &mut Context, args: GcArgs) -> Outcome {
@@ -45,7 +45,17 @@ pub async fn backup(cx: &mut Context, to: PathBuf) -> Outcome {
     } else {
         let size = kib(doc.bytes.div_ceil(1024));
         cx.printer.line(&format!("{} sessions in {} files, {size}: {}", count(doc.session_count), count(doc.file_count), safe(&doc.to)))?;
+        for m in &doc.missing {
+            cx.printer.note(&not_in_it(m))?;
+        }
         cx.printer.note("it holds the host's keys and everything that sessions said: keep it as you keep those")?;
     }
-    Ok(Exit::Done)
+    Ok(if doc.missing.is_empty() { Exit::Done } else { Exit::No })
+}
+
+/// An archive that a backup has not got as it was written.
+pub fn not_in_it(m: &ArchiveDoc) -> String {
+    let why = m.error.as_ref().map(|e| brief(&e.message, 200)).unwrap_or_default();
+    let file = safe(m.file.as_deref().unwrap_or_default());
+    format!("not in it as it was written: {file}, events {} to {} of {}: {why}", m.first_seq, m.last_seq, safe(&m.session))
 }

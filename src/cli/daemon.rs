@@ -69,7 +69,11 @@ fn rehearsed(cx: &mut Context, doc: &RehearsalDoc) -> Outcome {
         cx.printer.document(doc)?;
     } else {
         let what = format!("{} events of {} sessions", count(doc.event_count), count(doc.session_count));
-        cx.printer.line(&format!("a copy of the store was brought to schema {}: {what}; {} findings", doc.schema, count(doc.finding_count)))?;
+        cx.printer.line(&format!(
+            "a copy of the store was brought to schema {}: {what}; {} findings",
+            doc.schema,
+            count(doc.finding_count)
+        ))?;
         if let Some(first) = &doc.first_finding {
             cx.printer.note(&brief(first, 300))?;
         }

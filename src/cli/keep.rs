@@ -35,7 +35,8 @@ pub async fn archive(cx: &mut Context, args: ArchiveArgs) -> Outcome {
         return Ok(exit);
     }
     let file = args.to.map(|p| std::path::absolute(&p)).transpose()?.map(|p| p.to_string_lossy().into_owned());
-    let doc = client.archive(&args.session.unwrap_or_default(), &ArchiveRequest { below: args.below, file }).await?;
+    let (session, request) = (args.session.unwrap_or_default(), ArchiveRequest { below: args.below, file });
+    let doc = confirmed(cx, None, async |client| client.archive(&session, &request).await).await?;
     one(cx, &doc)?;
     Ok(Exit::Done)
 }
@@ -69,7 +70,8 @@ pub async fn redact(cx: &mut Context, args: RedactArgs) -> Outcome {
     } else {
         say(cx, &doc)?;
     }
-    Ok(if doc.events.is_empty() && doc.memories == 0 { Exit::No } else { Exit::Done })
+    let nothing = doc.events.is_empty() && doc.memories == 0 && doc.blobs.is_empty();
+    Ok(if nothing || !doc.failed.is_empty() { Exit::No } else { Exit::Done })
 }
 
 fn say(cx: &mut Context, doc: &RedactDoc) -> anyhow::Result<()> {
@@ -98,6 +100,9 @@ fn say(cx: &mut Context, doc: &RedactDoc) -> anyhow::Result<()> {
     }
     for place in &doc.left {
         cx.printer.note(&format!("it may still stand in {}", safe(place)))?;
+    }
+    for what in &doc.failed {
+        cx.printer.note(&format!("not done: {}", brief(what, 500)))?;
     }
     if doc.more {
         cx.printer.note("more events hold it; the same command again takes the next ones")?;

@@ -1,10 +1,11 @@
 //! `beadle host restore`: works without a daemon, which must not run meanwhile.
 
 use super::args::RestoreArgs;
+use super::collect::not_in_it;
 use super::exit::{Coded, Exit};
 use super::text::{count, safe};
 use super::{Context, Outcome};
-use crate::api::types::RestoreDoc;
+use crate::api::types::{ArchiveDoc, RestoreDoc};
 use crate::daemon;
 use crate::model::format_ms;
 
@@ -19,6 +20,7 @@ pub async fn restore(cx: &mut Context, args: RestoreArgs) -> Outcome {
         session_count: done.report.sessions,
         event_count: done.report.events,
         aside: done.aside.map(|p| p.display().to_string()),
+        missing: done.manifest.missing.into_iter().map(|m| ArchiveDoc::unread(m.session, (m.first, m.last), &m.path, m.why)).collect(),
     };
     if cx.printer.json() {
         cx.printer.document(&doc)?;
@@ -26,6 +28,9 @@ pub async fn restore(cx: &mut Context, args: RestoreArgs) -> Outcome {
     }
     let what = format!("{} events of {} sessions", count(doc.event_count), count(doc.session_count));
     cx.printer.line(&format!("restored to {}: {what}, every hash holds; as of {}", safe(&doc.data), safe(&doc.made_at)))?;
+    for m in &doc.missing {
+        cx.printer.note(&not_in_it(m))?;
+    }
     if let Some(aside) = &doc.aside {
         cx.printer.note(&format!("what stood there is in {}", safe(aside)))?;
     }

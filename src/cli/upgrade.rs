@@ -139,7 +139,8 @@ async fn step_back(cx: &Context, client: &Client, schema: i64, why: String, prog
                 Ok(_) => format!("beadle {} runs on", safe(version)),
                 Err(e) => format!("no daemon runs, and sessions wait ({}); see `beadle host logs`", brief(&e, 200)),
             };
-            Err(Coded { exit: Exit::No, code: "BDL-CLI-041".to_owned(), message: format!("{why}; it is not taken back: {e}; {runs}") }.into())
+            Err(Coded { exit: Exit::No, code: "BDL-CLI-041".to_owned(), message: format!("{why}; it is not taken back: {e}; {runs}") }
+                .into())
         }
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::Error;
+use crate::model::RESTORED;
 
 /// Longest path of a unix socket, in bytes, without the final zero.
 pub const SUN_PATH_MAX: usize = 107;
@@ -79,10 +80,23 @@ impl Folders {
 
     /// Makes the folders, 0700 each, and checks that they are ours.
     pub fn create(&self) -> Result<(), Error> {
+        finish_restore(&self.data)?;
         for dir in [&self.config, &self.data, &self.cache, &self.runtime, &self.data.join("run")] {
             create_private(dir)?;
         }
         Ok(())
+    }
+}
+
+/// Puts in place what a restore had ready when it was cut off between two steps.
+fn finish_restore(data: &Path) -> Result<(), Error> {
+    let mut ready = data.as_os_str().to_owned();
+    ready.push(RESTORED);
+    match (data.symlink_metadata(), Path::new(&ready).is_dir()) {
+        (Err(e), true) if e.kind() == std::io::ErrorKind::NotFound => {
+            fs::rename(&ready, data).map_err(|source| Error::Folder { path: data.to_owned(), source })
+        }
+        _ => Ok(()),
     }
 }
 

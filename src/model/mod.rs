@@ -40,6 +40,9 @@ pub mod tree;
 mod usage;
 pub mod written;
 
+/// Ends the name of a data folder that a restore has ready, beside the one whose place it takes.
+pub const RESTORED: &str = ".restored";
+
 pub use approval::{Approval, ApprovalState, Approvals, Endorsement, Resolution};
 pub use attempts::{ATTEMPTS_MAX, Attempt, Attempts};
 pub use attestation::{Attestation, AttestedCheck, AttestedFile, CheckResult, REQUIRED_CHECKS, SessionProgram};

@@ -32,6 +32,8 @@ pub struct Erased {
     pub overwritten: Vec<PathBuf>,
     /// Where it may still stand.
     pub left: Vec<String>,
+    /// What should have been done and was not, with why.
+    pub failed: Vec<String>,
     /// Nothing of it is left in the files of the database.
     pub scrubbed: bool,
 }
@@ -144,72 +146,115 @@ impl Manager {
     }
 
     async fn redact_now(&self, id: &SessionId, seq: Option<u64>, what: Erase, reason: String, by: Actor) -> Result<Erased, Error> {
+        let session = self.inner.store.session(id)?;
+        let (mut done, mut refused) = (Erased::default(), None);
         let seqs = match (seq, &what) {
             (Some(seq), _) => vec![seq],
             (None, Erase::Text(text)) => {
                 let (store, of, text) = (self.inner.store.clone(), id.clone(), text.clone());
-                blocking(move || store.holding(&of, &text, ERASED_MAX + 1)).await?
+                let found = blocking(move || store.holding(&of, &text, ERASED_MAX + 1)).await;
+                found.unwrap_or_else(|e| {
+                    done.failed.push(format!("the log: {e}"));
+                    refused = Some(e);
+                    vec![]
+                })
             }
             (None, Erase::Whole) => vec![],
         };
-        let mut done = Erased { more: seqs.len() > ERASED_MAX, ..Erased::default() };
-        let (one, mut refused) = (seq.is_some(), None);
+        done.more = seqs.len() > ERASED_MAX;
+        let one = seq.is_some();
         for seq in seqs.into_iter().take(ERASED_MAX) {
-            let (store, of, how) = (self.inner.store.clone(), id.clone(), what.clone());
-            let r = match blocking(move || store.prepare_redaction(&of, seq, &how)).await {
-                Ok(Some(r)) => r,
-                Ok(None) => continue,
+            match self.redact_one(id, seq, &what, &reason, &by, &mut done).await {
+                Ok(()) => {}
                 // why not for one that was named: there the refusal is the answer.
-                Err(e @ Error::Store(store::Error::NotErased { .. })) if !one => {
+                Err(e) if one => return Err(e),
+                Err(e @ Error::Store(store::Error::NotErased { .. })) => {
                     done.left.push(format!("event {seq}: {e}"));
                     refused = refused.or(Some(e));
-                    continue;
                 }
-                Err(e) => return Err(e),
-            };
-            failpoint::hit("redaction_written");
-            self.inner.store.stage_redaction(&r).await?;
-            failpoint::hit("redaction_staged");
-            self.note_on(id, told(&r, &reason, &by).into()).await?;
-            failpoint::hit("redacted");
-            let store = self.inner.store.clone();
-            done.events.push((r.seq, r.kind.clone()));
-            done.blobs.extend(r.blobs.iter().map(ToString::to_string));
-            done.shared.extend(r.shared.iter().map(|(d, s, n)| (d.to_string(), s.clone(), *n)));
-            blocking(move || store.finish_redaction(&r)).await?;
+                Err(e) => {
+                    done.failed.push(format!("event {seq}: {e}"));
+                    refused = refused.or(Some(e));
+                }
+            }
         }
+        // From here on all is tried, whatever fails: the more is gone the better.
         if let (None, Erase::Text(text)) = (seq, &what) {
-            done.memories = self.erase_memory(text, &by).await?;
+            match self.erase_memory(text, &by).await {
+                Ok(n) => done.memories = n,
+                Err(e) => done.failed.push(format!("memory: {e}")),
+            }
         }
-        if let Some(e) = refused.filter(|_| done.events.is_empty() && done.memories == 0) {
-            return Err(e);
-        }
-        let session = self.inner.store.session(id)?;
-        self.raw(&session, &what, &mut done).await?;
+        self.drop_payloads(&mut done).await;
+        self.raw(&session, &what, &mut done).await;
         failpoint::hit("redaction_finished");
         if !done.events.is_empty() || done.memories > 0 {
-            done.scrubbed = self.inner.store.scrub().await?;
+            match self.inner.store.scrub().await {
+                Ok(all) => done.scrubbed = all,
+                Err(e) => done.failed.push(format!("the database's files: {e}")),
+            }
         }
-        Ok(done)
+        match refused {
+            Some(e) if done.events.is_empty() && done.memories == 0 && done.blobs.is_empty() && done.overwritten.is_empty() => Err(e),
+            _ => Ok(done),
+        }
     }
 
-    /// What stands outside the log: the agent's raw output, which is overwritten once nobody writes it, and older copies of the database.
-    async fn raw(&self, session: &Session, what: &Erase, done: &mut Erased) -> Result<(), Error> {
+    async fn redact_one(&self, id: &SessionId, seq: u64, what: &Erase, reason: &str, by: &Actor, done: &mut Erased) -> Result<(), Error> {
+        let (store, of, how) = (self.inner.store.clone(), id.clone(), what.clone());
+        let Some(r) = blocking(move || store.prepare_redaction(&of, seq, &how)).await? else { return Ok(()) };
+        failpoint::hit("redaction_written");
+        self.inner.store.stage_redaction(&r).await?;
+        failpoint::hit("redaction_staged");
+        self.note_on(id, told(&r, reason, by).into()).await?;
+        failpoint::hit("redacted");
+        done.events.push((r.seq, r.kind.clone()));
+        done.shared.extend(r.shared.iter().map(|(d, s, n)| (d.to_string(), s.clone(), *n)));
+        let store = self.inner.store.clone();
+        if let Err(e) = blocking(move || store.finish_redaction(&r)).await {
+            done.failed.push(format!("the archive as it was before: {e}"));
+        }
+        Ok(())
+    }
+
+    /// Deletes payloads of erased events, those that an earlier erasure had to leave too.
+    async fn drop_payloads(&self, done: &mut Erased) {
+        let store = self.inner.store.clone();
+        match blocking(move || store.drop_erased()).await {
+            Ok((gone, left)) => {
+                done.blobs.extend(gone.iter().map(ToString::to_string));
+                done.failed.extend(left.iter().map(|(d, why)| format!("payload {d} stays: {why}")));
+            }
+            Err(e) => done.failed.push(format!("payloads of erased events: {e}")),
+        }
+    }
+
+    /// What stands outside the log: the agent's raw output, which is overwritten once nobody writes it, older copies of the database, and
+    /// files that nobody changes.
+    async fn raw(&self, session: &Session, what: &Erase, done: &mut Erased) {
         let dir = self.inner.run_dir(&session.id, 1);
         if dir.is_dir() {
             match what {
                 Erase::Text(text) if session.status == Status::Ended => {
-                    let text = text.clone();
-                    let raw = blocking(move || Ok(overwrite(&dir, &text))).await?;
-                    done.overwritten = raw.files;
-                    done.left.extend(raw.left);
+                    let (text, below) = (text.clone(), dir.clone());
+                    match blocking(move || Ok(overwrite(&below, &text))).await {
+                        Ok(raw) => {
+                            done.overwritten = raw.files;
+                            done.left.extend(raw.left);
+                        }
+                        Err(e) => done.failed.push(format!("the agent's raw output in {}: {e}", dir.display())),
+                    }
                 }
                 _ => done.left.push(format!("the agent's raw output in {}", dir.display())),
             }
         }
         let copies = self.inner.store.older_copies().into_iter();
         done.left.extend(copies.map(|p| format!("a copy from before an upgrade, {}", p.display())));
-        Ok(())
+        let (store, id, since, what) = (self.inner.store.clone(), session.id.clone(), session.created_at, what.clone());
+        match blocking(move || store.remains(&id, since, &what)).await {
+            Ok(found) => done.left.extend(found),
+            Err(e) => done.failed.push(format!("looking for other files that hold it: {e}")),
+        }
     }
 }
 

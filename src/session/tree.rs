@@ -446,9 +446,8 @@ impl Manager {
         }
         let reason = handed.reason.map(|r| live::excerpt(super::mask::text(&r).into_owned().into_bytes()));
         let (reason, blob) = reason.map_or((None, None), |(r, blob)| (Some(r), blob));
-        if let Some(blob) = &blob {
-            tokio::task::block_in_place(|| self.inner.store.put_blob(blob))?;
-        }
+        // Kept until the events are written.
+        let _held = blob.map(|blob| tokio::task::block_in_place(|| self.inner.store.put_blob_for_event(&blob))).transpose()?;
         let event = AgentHandedOff { from: handed.from, to: handed.to, session: session.clone(), reason, by };
         let done = self.append_to(id, vec![Event::from(event.clone())]).await?;
         if let Some(other) = session {

@@ -24,6 +24,8 @@ use super::sqlite::RawEvent;
 
 /// Bytes of lines after which a frame ends.
 const FRAME: usize = 1 << 20;
+/// Most bytes of lines that a frame can have: the last of them is one event more, and an erased one may have grown.
+const FRAME_MAX: u64 = 1 << 30;
 /// Most unfinished drafts of one name that may lie about.
 const DRAFTS_MAX: u32 = 100;
 /// Level of compression: the library's default.
@@ -215,6 +217,11 @@ impl Archive {
         file.starts_with(super::keep::ARCHIVES) && file.components().all(|c| matches!(c, std::path::Component::Normal(_)))
     }
 
+    /// Bytes of lines in it, as they were counted when it was written.
+    pub fn plain_bytes(&self) -> u64 {
+        self.places.iter().fold(0, |all, p| all.saturating_add(p.3))
+    }
+
     /// Whether a file of that size is there: what is known without reading it.
     pub fn look(&self) -> Result<()> {
         let size = self.open()?.metadata().map_err(|e| self.error(false, e.to_string()))?.len();
@@ -267,11 +274,15 @@ impl Archive {
 
     fn frame(&self, file: &File, place: &Place) -> Result<Vec<u8>> {
         let broken = |e: io::Error| self.error(false, e.to_string());
-        // why capped: lengths come from the database, which may be damaged too.
-        let (packed, plain) = (place.2.min(1 << 30), place.3.min(1 << 30));
+        let (packed, plain) = (place.2, place.3);
+        // why looked at: lengths come from the database, which may be damaged or a stranger's.
+        let size = file.metadata().map_err(broken)?.len();
+        if packed > size || plain > FRAME_MAX {
+            return Err(self.error(false, "a part of it is cut or too long"));
+        }
         let mut bytes = vec![0; usize::try_from(packed).unwrap_or(0)];
         file.read_exact_at(&mut bytes, place.1).map_err(broken)?;
-        let mut lines = Vec::with_capacity(usize::try_from(plain).unwrap_or(0));
+        let mut lines = Vec::with_capacity(usize::try_from(plain).unwrap_or(0).min(2 * FRAME));
         let decoder = zstd::stream::read::Decoder::with_buffer(bytes.as_slice()).map_err(broken)?;
         decoder.take(plain + 1).read_to_end(&mut lines).map_err(broken)?;
         if lines.len() as u64 != plain {

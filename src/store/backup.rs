@@ -1,14 +1,16 @@
 //! Copies of a whole data folder while it is in use, and the way back.
 //!
-//! A backup is a folder, or one file `.tar.zst` of it: the database as of one moment, blobs, archives, keys, and installed plugins with
-//! their lock; `manifest.json` has the digest of each. What is not in it: raw output of agents, the daemon's log, caches, configuration.
+//! A backup is a folder, or one file `.tar.zst` of it: the database as of one moment, blobs, archives, keys, what queued sessions are to
+//! be started with, and installed plugins with their lock; `manifest.json` has the digest of each, and names archives that could not be
+//! read. What is not in it: raw output of agents, the daemon's log, caches, configuration.
 //!
 //! Invariants:
 //! - the database is copied first, so that every blob and archive which it names is there to be copied after it; nothing is erased or
 //!   moved meanwhile (the caller sees to that);
 //! - under its final name a backup is whole and synced; what is in the way is never written over;
 //! - restoring checks every digest and then the whole log, beside the data folder, before anything is put in its place; what stood
-//!   there is moved aside, not deleted.
+//!   there is moved aside, not deleted; whenever it is cut off, the place has a whole folder, or the next start puts one there;
+//! - nothing grows beyond what the manifest says, and there is room for that, before any of it is written.
 //!
 //! Called by `session::backup` (making one) and `daemon` (restoring).
 
@@ -19,10 +21,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Actor;
+use crate::model::{Actor, RESTORED};
 
 use super::error::{Error, Result};
-use super::folder::{self, DATABASE, KEY, beside, sync_parent};
+use super::folder::{self, DATABASE, KEY, REQUESTS, beside, sync_parent};
 use super::host::{BackupRestored, HostEvent};
 use super::sqlite;
 use super::{Options, Report, Store, pack};
@@ -35,6 +37,8 @@ const PARTS: [&str; 6] = [KEY, "plugin-cache.key", "plugins.lock", "plugins", "b
 /// Largest manifest in bytes.
 const MANIFEST_MAX: u64 = 256 << 20;
 
+/// What must be free beside a backup's own bytes: logs that verifying needs.
+const SLACK: u64 = 16 << 20;
 /// Most unfinished copies of one name that may lie about.
 const DRAFTS_MAX: u32 = 100;
 
@@ -61,11 +65,34 @@ pub struct Manifest {
     pub key: String,
     pub sessions: u64,
     pub files: Vec<Copied>,
+    /// Archives that the log names and that are not in it as they were written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+}
+
+/// An archive that is not in a backup as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub session: String,
+    pub first: u64,
+    pub last: u64,
+    pub path: PathBuf,
+    pub why: String,
 }
 
 impl Manifest {
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|f| f.bytes).sum()
+        // why saturating: it may be anybody's.
+        self.files.iter().fold(0, |all, f| all.saturating_add(f.bytes))
+    }
+
+    /// Findings of a log that are more than what was known when the backup was made.
+    fn unknown<'r>(&self, report: &'r Report) -> Vec<&'r super::Finding> {
+        let known = |f: &super::Finding| {
+            let archive = matches!(f.what, super::What::ArchiveMissing | super::What::ArchiveDamaged);
+            archive && self.missing.iter().any(|m| f.session.as_deref() == Some(&m.session) && f.seq == Some(m.first))
+        };
+        report.findings.iter().filter(|f| !known(f)).collect()
     }
 }
 
@@ -138,30 +165,22 @@ impl Store {
     fn copy_to(&self, draft: &Path) -> Result<Manifest> {
         let fail = failed(draft);
         let database = draft.join(DATABASE);
+        let mut files = Vec::new();
+        // why before the database and after it: such a file is there before its session, and goes when its turn comes.
+        self.copy_requests(draft, &mut files).map_err(&fail)?;
         sqlite::copy_database(&self.0.database, &database)?;
-        let mut files = vec![copied(&database, DATABASE).map_err(&fail)?];
+        files.insert(0, copied(&database, DATABASE).map_err(&fail)?);
+        self.copy_requests(draft, &mut files).map_err(&fail)?;
         for part in PARTS {
             let from = self.0.dir.join(part);
             if from.is_dir() {
                 copy_folder(&from, &draft.join(part), part, &mut files).map_err(&fail)?;
             } else if from.is_file() {
-                files.push(copy_file(&from, &draft.join(part), part).map_err(&fail)?);
+                files.push(copy_file(&from, &draft.join(part), part, u64::MAX).map_err(&fail)?);
             }
         }
         sqlite::forget_staged_in(&database)?;
-        // Archives that were put elsewhere come along, and the copy names them where they then are.
-        for (id, from) in sqlite::archives_elsewhere(&self.0.database, &database)? {
-            let name = format!("{}/elsewhere-{id}.jsonl.zst", super::keep::ARCHIVES);
-            private_folder(&draft.join(super::keep::ARCHIVES)).map_err(&fail)?;
-            files.push(copy_file(&from, &draft.join(&name), &name).map_err(|e| bad(&from, e.to_string()))?);
-            sqlite::rename_archive(&database, id, &name)?;
-        }
-        // why checked: it would be found out only when somebody needs the backup.
-        for file in sqlite::archives_within(&database)? {
-            if !files.iter().any(|f| f.path == file) {
-                return Err(bad(&self.0.dir.join(&file), "it is named by the log and is not there; run `beadle verify`"));
-            }
-        }
+        let missing = self.copy_archives(draft, &mut files)?;
         files[0] = copied(&database, DATABASE).map_err(&fail)?;
         let (_, schema) = super::schema_versions(draft)?;
         // why again: looking at it may have left a log beside it.
@@ -176,10 +195,63 @@ impl Store {
             key: self.public_key(),
             sessions: self.session_count()?,
             files,
+            missing,
         };
         let text = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
         folder::write_synced(&draft.join(".manifest"), &draft.join(MANIFEST), &text).map_err(&fail)?;
         Ok(manifest)
+    }
+
+    /// What queued sessions are to be started with, as far as it is not copied yet.
+    fn copy_requests(&self, draft: &Path, files: &mut Vec<Copied>) -> io::Result<()> {
+        let (folder, suffix) = REQUESTS;
+        for entry in std::fs::read_dir(self.0.dir.join(folder)).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let Some(text) = file.to_str().filter(|t| t.ends_with(suffix)) else { continue };
+            let name = format!("{folder}/{text}");
+            if !entry.file_type()?.is_file() || files.iter().any(|f| f.path == name) {
+                continue;
+            }
+            private_folder(&draft.join(folder))?;
+            match copy_file(&entry.path(), &draft.join(&name), &name, u64::MAX) {
+                Ok(c) => files.push(c),
+                // Its turn has come since it was listed.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Archives that were put elsewhere come along, and the copy names them where they then are. Gives those that are not as they were
+    /// written: it would be found out only when somebody needs the backup.
+    fn copy_archives(&self, draft: &Path, files: &mut Vec<Copied>) -> Result<Vec<Missing>> {
+        let database = draft.join(DATABASE);
+        let mut missing = Vec::new();
+        for a in sqlite::archives_in(&database)? {
+            let path = self.0.dir.join(&a.file);
+            let why = if Path::new(&a.file).is_absolute() {
+                // why opened apart: a file that cannot be read is named, a disk that takes no more is an error.
+                match File::open(&path) {
+                    Err(e) => Some(e.to_string()),
+                    Ok(source) => {
+                        let name = format!("{}/elsewhere-{}.jsonl.zst", super::keep::ARCHIVES, a.id);
+                        private_folder(&draft.join(super::keep::ARCHIVES)).map_err(failed(draft))?;
+                        let copied = copy_open(source, &draft.join(&name), &name, u64::MAX).map_err(|e| bad(&path, e.to_string()))?;
+                        sqlite::rename_archive(&database, a.id, &name)?;
+                        files.push(copied);
+                        files.last().and_then(|f| a.differs(&f.digest))
+                    }
+                }
+            } else {
+                match files.iter().find(|f| f.path == a.file) {
+                    None => Some("it is not there".to_owned()),
+                    Some(f) => a.differs(&f.digest),
+                }
+            };
+            missing.extend(why.map(|why| Missing { session: a.session, first: a.first, last: a.last, path, why }));
+        }
+        Ok(missing)
     }
 }
 
@@ -191,9 +263,14 @@ fn copied(path: &Path, name: &str) -> io::Result<Copied> {
     Ok(Copied { path: name.to_owned(), bytes: file.metadata()?.len(), digest: hasher.finalize().to_hex().to_string() })
 }
 
-/// A copy of its own, 0600 and synced: a link would share what happens to the file.
-fn copy_file(from: &Path, to: &Path, name: &str) -> io::Result<Copied> {
-    let mut source = File::open(from)?;
+/// A copy of its own, 0600 and synced: a link would share what happens to the file. Of a file that has more than `most` bytes, one more
+/// than that.
+fn copy_file(from: &Path, to: &Path, name: &str, most: u64) -> io::Result<Copied> {
+    copy_open(File::open(from)?, to, name, most)
+}
+
+fn copy_open(source: File, to: &Path, name: &str, most: u64) -> io::Result<Copied> {
+    let mut source = source.take(most.saturating_add(1));
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     let (mut hasher, mut block, mut bytes) = (blake3::Hasher::new(), vec![0; 1 << 20], 0);
     loop {
@@ -220,7 +297,7 @@ fn copy_folder(from: &Path, to: &Path, name: &str, files: &mut Vec<Copied>) -> i
         if kind.is_dir() && text != "tmp" {
             copy_folder(&entry.path(), &to.join(text), &name, files)?;
         } else if kind.is_file() && !text.ends_with(".draft") && !text.starts_with('.') {
-            match copy_file(&entry.path(), &to.join(text), &name) {
+            match copy_file(&entry.path(), &to.join(text), &name, u64::MAX) {
                 Ok(c) => files.push(c),
                 // Renamed by its writer since it was listed.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -251,9 +328,9 @@ pub fn restore(from: &Path, data: &Path, replace: bool, by: &Actor, at: i64, run
     let made = fill(from, &draft).and_then(|manifest| {
         let store = Store::open(&draft, Options::default())?;
         let report = store.verify(None)?;
-        if !report.is_sound() {
-            let first = report.findings.first().map_or_else(String::new, |f| f.detail.clone());
-            return Err(bad(from, format!("its log does not verify ({} findings; the first: {first})", report.findings.len())));
+        let unknown = manifest.unknown(&report);
+        if let Some(first) = unknown.first() {
+            return Err(bad(from, format!("its log does not verify ({} findings; the first: {})", unknown.len(), first.detail)));
         }
         let event = BackupRestored { from: from.display().to_string(), made_at: manifest.made_at, by: by.clone() };
         store.note(HostEvent::BackupRestored(event), Vec::new()).wait()?;
@@ -264,51 +341,74 @@ pub fn restore(from: &Path, data: &Path, replace: bool, by: &Actor, at: i64, run
     let mut aside = None;
     if data.exists() {
         let old = beside(data, &format!(".before-{at}"));
-        std::fs::rename(data, &old).map_err(&fail)?;
+        swap(&draft, data, &old).map_err(&fail)?;
         if used {
             aside = Some(old);
         } else {
             // why ignore: an empty folder with a lock file in it is all there is.
             let _ = std::fs::remove_dir_all(&old);
         }
+    } else {
+        std::fs::rename(&draft, data).and_then(|()| sync_parent(data)).map_err(&fail)?;
     }
-    std::fs::rename(&draft, data).and_then(|()| sync_parent(data)).map_err(&fail)?;
     drop(held);
     Ok(Restored { manifest, report, aside })
 }
 
+/// Puts a folder in the place of another one, which is then `aside`. Where the file system exchanges two, it is one step; elsewhere what a
+/// crash in the middle leaves is put in place by the next start (`config::Folders::create`).
+fn swap(draft: &Path, data: &Path, aside: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    // why first: what stood there has its last name from the moment that it stands there no more.
+    std::fs::rename(draft, aside)?;
+    if renameat_with(CWD, aside, CWD, data, RenameFlags::EXCHANGE).is_err() {
+        let new = beside(data, RESTORED);
+        std::fs::rename(aside, &new)?;
+        std::fs::rename(data, aside)?;
+        std::fs::rename(&new, data)?;
+    }
+    sync_parent(data)
+}
+
 /// Fills a folder with a backup's files, each checked.
 fn fill(from: &Path, draft: &Path) -> Result<Manifest> {
-    let unpacked = if from.is_dir() { None } else { Some(new_folder(draft, "unpacked").map_err(failed(draft))?) };
-    let source = unpacked.as_deref().unwrap_or(from);
-    let read = || -> Result<Manifest> {
-        if let Some(dir) = &unpacked {
-            pack::unpack(from, dir).map_err(failed(from))?;
-        }
+    if from.is_dir() {
+        let file = File::open(from.join(MANIFEST)).map_err(|e| bad(from, format!("its {MANIFEST}: {e}")))?;
         let mut text = Vec::new();
-        let file = File::open(source.join(MANIFEST)).map_err(|e| bad(from, format!("its {MANIFEST}: {e}")))?;
         file.take(MANIFEST_MAX).read_to_end(&mut text).map_err(failed(from))?;
-        let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| bad(from, format!("its {MANIFEST}: {e}")))?;
-        if manifest.format != FORMAT {
-            return Err(bad(from, format!("its form is {}, this version reads {FORMAT}", manifest.format)));
-        }
+        let manifest = read_manifest(from, &text, draft)?;
         for f in &manifest.files {
-            let below = Path::new(&f.path);
-            if !below.components().all(|c| matches!(c, Component::Normal(_))) {
-                return Err(bad(from, format!("{:?} is not a path below it", f.path)));
-            }
-            let to = draft.join(below);
+            let to = draft.join(&f.path);
             private_folder(to.parent().unwrap_or(draft)).map_err(failed(&to))?;
-            let got = copy_file(&source.join(below), &to, &f.path).map_err(|e| bad(from, format!("{}: {e}", f.path)))?;
-            if got != *f {
-                return Err(bad(from, format!("{} has not the bytes that were written", f.path)));
-            }
+            let got = copy_file(&from.join(&f.path), &to, &f.path, f.bytes).map_err(|e| bad(from, format!("{}: {e}", f.path)))?;
+            same(from, &got, f)?;
         }
-        Ok(manifest)
-    };
-    let manifest = read();
-    if let Some(dir) = &unpacked {
-        let _ = std::fs::remove_dir_all(dir);
+        return Ok(manifest);
     }
-    manifest
+    let mut packed = pack::Packed::open(from).map_err(failed(from))?;
+    let text = packed.first(MANIFEST, MANIFEST_MAX).map_err(failed(from))?;
+    let manifest = read_manifest(from, &text, draft)?;
+    packed.rest(draft, manifest.files.iter().map(|f| (f.path.clone(), f.bytes)).collect()).map_err(failed(from))?;
+    for f in &manifest.files {
+        same(from, &copied(&draft.join(&f.path), &f.path).map_err(|e| bad(from, format!("{}: {e}", f.path)))?, f)?;
+    }
+    Ok(manifest)
+}
+
+fn same(from: &Path, got: &Copied, wanted: &Copied) -> Result<()> {
+    if got == wanted { Ok(()) } else { Err(bad(from, format!("{} has not the bytes that were written", wanted.path))) }
+}
+
+/// The manifest, with paths that stay below the folder, and with room for all that it names.
+fn read_manifest(from: &Path, text: &[u8], draft: &Path) -> Result<Manifest> {
+    let manifest: Manifest = serde_json::from_slice(text).map_err(|e| bad(from, format!("its {MANIFEST}: {e}")))?;
+    if manifest.format != FORMAT {
+        return Err(bad(from, format!("its form is {}, this version reads {FORMAT}", manifest.format)));
+    }
+    let below = |f: &Copied| !f.path.is_empty() && Path::new(&f.path).components().all(|c| matches!(c, Component::Normal(_)));
+    if let Some(f) = manifest.files.iter().find(|f| !below(f)) {
+        return Err(bad(from, format!("{:?} is not a path below it", f.path)));
+    }
+    folder::room(draft, manifest.bytes().saturating_add(SLACK), "to restore the backup")?;
+    Ok(manifest)
 }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::model::{Entropy, Envelope, Event, Session, SessionId};
 
+use super::blob::Awaited;
 use super::chain::{Hash, Salt, commitment};
 use super::error::{Error, Result};
 use super::written::WriteRule;
@@ -89,6 +90,8 @@ pub(super) struct Append {
     pub taken: Option<u64>,
     /// Of a session that another program writes.
     pub written: Option<WriteRule>,
+    /// Payloads that its events name: they stay until it is written.
+    pub held: Vec<Awaited>,
 }
 
 impl Append {
@@ -118,6 +121,7 @@ impl Append {
             frames: b.frames,
             taken: b.taken,
             written: None,
+            held: Vec::new(),
         })
     }
 

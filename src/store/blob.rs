@@ -5,10 +5,11 @@
 //! - a file under its final name is whole; it is checked against its digest whenever it is read or written again;
 //! - blobs are shared between sessions, so removing a session leaves them for a later collection.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::chain::Hash;
@@ -23,8 +24,31 @@ pub const MAX_BLOB: usize = 64 << 20;
 pub struct Blobs {
     dir: PathBuf,
     unfinished: AtomicU64,
-    /// Held for writing while one is collected: who stores the same bytes then comes before or after.
+    /// Held for writing while one is deleted: who stores the same bytes then comes before or after.
     storing: RwLock<()>,
+    awaited: Counts,
+}
+
+/// Payloads that were stored for events which are not written yet, and for how many.
+type Counts = Arc<Mutex<HashMap<Hash, usize>>>;
+
+/// A payload that an event is about to name: not deleted as one that nothing names, as long as this is there.
+#[derive(Debug)]
+pub struct Awaited {
+    pub digest: Hash,
+    all: Counts,
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(n) = all.get_mut(&self.digest) {
+            *n -= 1;
+            if *n == 0 {
+                all.remove(&self.digest);
+            }
+        }
+    }
 }
 
 impl Blobs {
@@ -38,12 +62,12 @@ impl Blobs {
         }
         std::fs::create_dir_all(&tmp).map_err(fail(&tmp, "make it"))?;
         sync_parent(&dir).map_err(fail(&dir, "sync it"))?;
-        Ok(Self { dir, unfinished: AtomicU64::new(0), storing: RwLock::new(()) })
+        Ok(Self { dir, unfinished: AtomicU64::new(0), storing: RwLock::new(()), awaited: Counts::default() })
     }
 
     /// To read only, beside whoever holds the folder.
     pub fn beside(dir: PathBuf) -> Self {
-        Self { dir, unfinished: AtomicU64::new(0), storing: RwLock::new(()) }
+        Self { dir, unfinished: AtomicU64::new(0), storing: RwLock::new(()), awaited: Counts::default() }
     }
 
     /// Stores bytes under their digest, durable on return. Blocks for a sync; storing the same bytes again is cheap.
@@ -77,6 +101,15 @@ impl Blobs {
         Ok(digest)
     }
 
+    /// The same for an event that is about to be written.
+    pub fn put_for_event(&self, bytes: &[u8]) -> Result<Awaited> {
+        let digest = Hash::of(bytes);
+        // why before it is stored: who deletes it looks under the lock that storing takes.
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner).entry(digest).or_default() += 1;
+        let awaited = Awaited { digest, all: Arc::clone(&self.awaited) };
+        self.put(bytes).map(|_| awaited)
+    }
+
     /// The bytes, checked. Errors: missing, or not what the digest says.
     pub fn get(&self, digest: &Hash) -> Result<Vec<u8>> {
         let path = self.path(digest);
@@ -90,6 +123,17 @@ impl Blobs {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             r => r.and_then(|()| sync_parent(&path)).map_err(fail(&path, "delete it")),
         }
+    }
+
+    /// The same unless an event is about to name it, or `named` says that one does by now; false where it stays. Nothing is stored meanwhile.
+    pub fn remove_unless(&self, digest: &Hash, named: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        let _alone = self.storing.write().unwrap_or_else(PoisonError::into_inner);
+        let awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest);
+        // why in this order: who is not awaited any more is written, and is found.
+        if awaited || named()? {
+            return Ok(false);
+        }
+        self.remove(digest).map(|()| true)
     }
 
     /// The same where it was not stored for so long; false where it was.
@@ -153,5 +197,21 @@ mod tests {
         assert_eq!(blobs.get(&digest).unwrap(), b"one");
         age(&digest);
         assert!(blobs.remove_older(&digest, hour).unwrap() && blobs.get(&digest).is_err());
+    }
+
+    #[test]
+    fn a_blob_that_an_event_names_or_is_about_to_is_not_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let (one, two) = (blobs.put_for_event(b"one").unwrap(), blobs.put_for_event(b"one").unwrap());
+        let digest = one.digest;
+        let remove = |named: bool| blobs.remove_unless(&digest, || Ok(named)).unwrap();
+        assert!(!remove(false), "two wait for it");
+        drop(one);
+        assert!(!remove(false), "one does");
+        drop(two);
+        assert!(!remove(true) && blobs.get(&digest).is_ok());
+        assert!(remove(false) && blobs.get(&digest).is_err());
+        assert!(remove(false), "it is gone already");
     }
 }

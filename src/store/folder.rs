@@ -13,6 +13,8 @@ use super::error::{Error, Result};
 pub const DATABASE: &str = "beadle.db";
 /// The signing key's file name: 32 bytes, 0600.
 pub const KEY: &str = "host.key";
+/// Where requests of queued sessions lie in it, and what their names end in.
+pub const REQUESTS: (&str, &str) = ("s", ".queue.json");
 const LOCK: &str = "store.lock";
 /// The folder of payloads.
 pub const BLOBS: &str = "blobs";

@@ -19,7 +19,7 @@ use super::erase::{Erase, MARK, cut, erased, forms};
 use super::error::{Error, Result};
 use super::folder::{fail, sync_parent};
 use super::queue::Work;
-use super::sqlite::{self, Keep};
+use super::sqlite::{self, Keep, Named};
 
 /// The folder of archives in the data folder.
 pub const ARCHIVES: &str = "archives";
@@ -100,9 +100,13 @@ impl Store {
         }
     }
 
-    /// Puts the events of an archive back, the newest archive of its session first. The file stays.
+    /// Puts the events of an archive back, the newest archive of its session first. The file stays. Errors, besides: no room for them.
     pub fn restore_archive(&self, a: Archive) -> Ticket<bool> {
-        self.keep(Keep::Restore(a))
+        // why twice: in the database, and before that in its log.
+        match super::folder::room(&self.0.dir, a.plain_bytes().saturating_mul(2), "to put the events back") {
+            Ok(()) => self.keep(Keep::Restore(a)),
+            Err(e) => Ticket::failed(e),
+        }
     }
 
     /// Events of a session that hold a text, payloads included; at most `limit`.
@@ -165,8 +169,9 @@ impl Store {
         let (mut blobs, mut shared) = (Vec::new(), Vec::new());
         for digest in old {
             match sqlite::names_blob(&conn, &digest.to_string(), (id.as_str(), seq))? {
-                Some((session, by)) => shared.push((digest, session, by)),
-                None => blobs.push(digest),
+                Named::By(session, by) => shared.push((digest, session, by)),
+                // Looked at again when it is deleted.
+                Named::Nobody | Named::Unknown(_) => blobs.push(digest),
             }
         }
         let mut archive = None;
@@ -208,12 +213,38 @@ impl Store {
         self.keep(Keep::Redaction { session: r.session.to_string(), seq: r.seq, body: r.body.clone(), archive })
     }
 
-    /// Deletes what erased events named, and archives that were written anew.
+    /// Deletes an archive that was written anew.
     pub fn finish_redaction(&self, r: &Redaction) -> Result<()> {
-        for digest in &r.blobs {
-            self.0.blobs.remove(digest)?;
-        }
         r.archive.as_ref().map_or(Ok(()), |(_, old)| self.drop_file(old))
+    }
+
+    /// Deletes the payloads that erased events named, of this erasure and of earlier ones, but for those that an event names by now. Gives
+    /// those that are gone, and those that are left, with why. Blocks, long.
+    pub fn drop_erased(&self) -> Result<(Vec<Hash>, Vec<(Hash, String)>)> {
+        let conn = sqlite::open_reader(&self.0.database)?;
+        let (mut gone, mut named, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        for digest in sqlite::erased_blobs(&conn)? {
+            let newest = self.newest_row()?;
+            let text = digest.to_string();
+            match sqlite::names_blob(&conn, &text, ("", 0)) {
+                Ok(Named::By(..)) => named.push(digest),
+                Ok(Named::Unknown(why)) => left.push((digest, format!("an event in an archive may name it: {why}"))),
+                Ok(Named::Nobody) => {
+                    // why once more: an event that names it again may have been written since.
+                    let again = || sqlite::names_blob_after(&conn, &text, newest, ("", 0)).map(|found| found.is_some());
+                    match self.0.blobs.remove_unless(&digest, again) {
+                        Ok(true) => gone.push(digest),
+                        Ok(false) => left.push((digest, "an event that is being written names it again".to_owned())),
+                        Err(e) => left.push((digest, e.to_string())),
+                    }
+                }
+                Err(e) => left.push((digest, e.to_string())),
+            }
+        }
+        if !gone.is_empty() || !named.is_empty() {
+            self.keep(Keep::Dropped(gone.iter().chain(&named).copied().collect())).wait()?;
+        }
+        Ok((gone, left))
     }
 
     /// Copies of the database from before an upgrade of its schema.
@@ -237,7 +268,16 @@ fn real(path: &Path) -> PathBuf {
 /// What an earlier run left: files that no row has, and rows that were never put in force.
 pub(super) fn tidy(conn: &rusqlite::Connection, data: &Path, blobs: &Blobs) -> Result<()> {
     for digest in sqlite::erased_blobs(conn)? {
-        blobs.remove(&digest)?;
+        // why looked for: an event that came after the erasure may have brought it back.
+        match sqlite::names_blob(conn, &digest.to_string(), ("", 0))? {
+            Named::Unknown(why) => tracing::warn!(%digest, why, "a payload of an erased event stays until all archives can be read"),
+            named => {
+                if matches!(named, Named::Nobody) {
+                    blobs.remove(&digest)?;
+                }
+                sqlite::forget_erased(conn, &[digest])?;
+            }
+        }
     }
     if sqlite::scrub_is_due(conn)? {
         sqlite::scrub(conn)?;

@@ -27,6 +27,7 @@ mod keep;
 mod memory;
 mod pack;
 mod queue;
+mod remains;
 mod seal;
 mod seam;
 mod sink;
@@ -46,7 +47,7 @@ use crate::model::{Actor, Approval, ApprovalId, Clock, Entropy, OsEntropy, Plugi
 pub use archive::Archive;
 pub use backup::{Copied, Manifest, Restored, restore};
 pub use batch::{Appended, Batch, Cursor, Frame, MAX_BATCH_EVENTS, MAX_BATCH_FRAMES, MAX_BODY, MAX_FRAME, Ticket};
-pub use blob::MAX_BLOB;
+pub use blob::{Awaited as AwaitedBlob, MAX_BLOB};
 pub use chain::Hash;
 pub use collect::{Orphan, older};
 pub use erase::{Erase, MARK as ERASED, forms};
@@ -225,10 +226,10 @@ impl Store {
     }
 
     fn queued(&self, mut batch: Batch, rule: Option<WriteRule>) -> Ticket {
-        let stored = std::mem::take(&mut batch.blobs).iter().try_for_each(|b| self.0.blobs.put(b).map(drop));
-        match stored.and_then(|()| Append::prepare(batch, &*self.0.entropy)) {
-            Ok(mut a) => {
-                a.written = rule;
+        let stored = std::mem::take(&mut batch.blobs).iter().map(|b| self.0.blobs.put_for_event(b)).collect::<Result<Vec<_>>>();
+        match stored.and_then(|held| Ok((held, Append::prepare(batch, &*self.0.entropy)?))) {
+            Ok((held, mut a)) => {
+                (a.written, a.held) = (rule, held);
                 let (reply, ticket) = Ticket::new();
                 self.0.queue.push(Work::Append(a, reply));
                 ticket
@@ -436,6 +437,11 @@ impl Store {
     /// Stores a payload, durable on return. Blocks.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Hash> {
         self.0.blobs.put(bytes)
+    }
+
+    /// The same for an event that is about to be written: what is given back is kept until it is.
+    pub fn put_blob_for_event(&self, bytes: &[u8]) -> Result<AwaitedBlob> {
+        self.0.blobs.put_for_event(bytes)
     }
 
     /// A payload, checked against its digest. Blocks.

@@ -1,8 +1,9 @@
 //! One file instead of a folder: a tar archive (POSIX ustar) behind zstd, so that `tar --zstd -x` reads it too.
 //!
-//! Invariants: only regular files with short names, which is all that a backup has; unpacking makes nothing outside of its folder, and no
-//! file that is there already is written over. Called by `backup`.
+//! Invariants: only regular files with short names, which is all that a backup has; unpacking makes nothing outside of its folder, no
+//! more than what was said before, and no file that is there already is written over. Called by `backup`.
 
+use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -13,6 +14,8 @@ use super::backup::Copied;
 const BLOCK: usize = 512;
 /// Longest name; a blob's has 71 bytes.
 const NAME: usize = 100;
+/// Most bytes behind the end: other programs fill up a block of theirs.
+const REST: u64 = 1 << 20;
 /// Largest size that the header has room for.
 const SIZE_MAX: u64 = 0o77_777_777_777;
 
@@ -56,33 +59,83 @@ fn header(name: &str, size: u64) -> io::Result<[u8; BLOCK]> {
     Ok(h)
 }
 
-/// Unpacks into a folder.
-pub fn unpack(from: &Path, dir: &Path) -> io::Result<()> {
-    let mut input = zstd::stream::read::Decoder::new(File::open(from)?)?;
-    let mut h = [0; BLOCK];
-    loop {
-        input.read_exact(&mut h)?;
+/// A packed folder that is being read.
+pub struct Packed {
+    input: zstd::stream::read::Decoder<'static, io::BufReader<File>>,
+}
+
+/// One file of it.
+struct Entry {
+    name: String,
+    size: u64,
+}
+
+fn wrong(name: &str, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{name:?}: {what}"))
+}
+
+impl Packed {
+    pub fn open(from: &Path) -> io::Result<Self> {
+        Ok(Self { input: zstd::stream::read::Decoder::new(File::open(from)?)? })
+    }
+
+    /// The file that must be the first, of at most so many bytes.
+    pub fn first(&mut self, name: &str, most: u64) -> io::Result<Vec<u8>> {
+        let Some(entry) = self.next()?.filter(|e| e.name == name) else { return Err(wrong(name, "it is not the first file")) };
+        if entry.size > most {
+            return Err(wrong(name, &format!("it has {} bytes, at most {most} may be", entry.size)));
+        }
+        let mut bytes = Vec::new();
+        (&mut self.input).take(entry.size).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != entry.size {
+            return Err(wrong(name, "it is cut"));
+        }
+        self.padding(entry.size)?;
+        Ok(bytes)
+    }
+
+    /// Unpacks all others into a folder: exactly those that are wanted, each of just that size.
+    pub fn rest(mut self, dir: &Path, mut wanted: HashMap<String, u64>) -> io::Result<()> {
+        while let Some(Entry { name, size }) = self.next()? {
+            match wanted.remove(&name) {
+                Some(said) if said == size => {}
+                Some(said) => return Err(wrong(&name, &format!("it has {size} bytes, {said} were written"))),
+                None => return Err(wrong(&name, "it is not one that was written, or is there twice")),
+            }
+            let to = dir.join(&name);
+            DirBuilder::new().recursive(true).mode(0o700).create(to.parent().unwrap_or(dir))?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&to)?;
+            if io::copy(&mut (&mut self.input).take(size), &mut file)? != size {
+                return Err(wrong(&name, "it is cut"));
+            }
+            self.padding(size)?;
+        }
+        // The rest is read, so that its checksum is.
+        if io::copy(&mut (&mut self.input).take(REST + 1), &mut io::sink())? > REST {
+            return Err(wrong("", "something follows its end"));
+        }
+        wanted.into_keys().next().map_or(Ok(()), |name| Err(wrong(&name, "it is missing")))
+    }
+
+    /// The next file; `None` at the end.
+    fn next(&mut self) -> io::Result<Option<Entry>> {
+        let mut h = [0; BLOCK];
+        self.input.read_exact(&mut h)?;
         if h.iter().all(|b| *b == 0) {
-            // The rest is read, so that its checksum is.
-            io::copy(&mut input, &mut io::sink())?;
-            return Ok(());
+            return Ok(None);
         }
         let text = |at: std::ops::Range<usize>| String::from_utf8_lossy(h[at].split(|b| *b == 0).next().unwrap_or_default()).into_owned();
         let name = text(0..NAME);
-        let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{name:?}: {what}"));
-        let path = Path::new(&name);
-        if name.is_empty() || !path.components().all(|c| matches!(c, Component::Normal(_))) || h[156] != b'0' {
-            return Err(wrong("not a regular file below the folder"));
+        if name.is_empty() || !Path::new(&name).components().all(|c| matches!(c, Component::Normal(_))) || h[156] != b'0' {
+            return Err(wrong(&name, "not a regular file below the folder"));
         }
-        let size = u64::from_str_radix(text(124..136).trim(), 8).map_err(|_| wrong("no size"))?;
-        let to = dir.join(path);
-        DirBuilder::new().recursive(true).mode(0o700).create(to.parent().unwrap_or(dir))?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&to)?;
-        if io::copy(&mut (&mut input).take(size), &mut file)? != size {
-            return Err(wrong("it is cut"));
-        }
+        let size = u64::from_str_radix(text(124..136).trim(), 8).map_err(|_| wrong(&name, "no size"))?;
+        Ok(Some(Entry { name, size }))
+    }
+
+    fn padding(&mut self, size: u64) -> io::Result<()> {
         let over = size % BLOCK as u64;
-        io::copy(&mut (&mut input).take((BLOCK as u64 - over) % BLOCK as u64), &mut io::sink())?;
+        io::copy(&mut (&mut self.input).take((BLOCK as u64 - over) % BLOCK as u64), &mut io::sink()).map(drop)
     }
 }
 
@@ -102,20 +155,46 @@ mod tests {
         }
         let copied = |name: &str| Copied { path: name.to_owned(), bytes: 0, digest: String::new() };
         pack(&a, "m", &[copied("blobs/ab/one"), copied("two")], &file).unwrap();
-        unpack(&file, &b).unwrap();
+        let unpack = |dir: &Path, wanted: &[(&str, u64)]| {
+            let mut packed = Packed::open(&file)?;
+            std::fs::write(dir.join("m"), packed.first("m", 5)?)?;
+            packed.rest(dir, wanted.iter().map(|(n, s)| ((*n).to_owned(), *s)).collect())
+        };
+        let said = [("blobs/ab/one", 512), ("two", 1_000)];
+        unpack(&b, &said).unwrap();
         for (name, bytes) in &contents {
             assert_eq!(&std::fs::read(b.join(name)).unwrap(), bytes);
         }
-        assert!(unpack(&file, &b).is_err(), "nothing is written over");
+        assert!(unpack(&b, &said).is_err(), "nothing is written over");
+        let fresh = |name: &str| {
+            let dir = dir.path().join(name);
+            std::fs::create_dir(&dir).unwrap();
+            dir
+        };
+        for (n, other) in [vec![said[0]], vec![said[0], ("two", 999)], vec![said[0], said[1], ("three", 1)]].iter().enumerate() {
+            let dir = fresh(&n.to_string());
+            assert!(unpack(&dir, other).is_err(), "{other:?}");
+            assert!(!dir.join("two").exists() || n == 2, "nothing that was not said");
+        }
         let packed = std::fs::read(&file).unwrap();
         std::fs::write(&file, &packed[..packed.len() - 5]).unwrap();
-        assert!(unpack(&file, &dir.path().join("c")).is_err(), "a cut file");
-        for name in ["../x", "/x", "a/../../x"] {
-            let mut tar = header(name, 0).unwrap().to_vec();
-            tar.extend([0; 1024]);
+        assert!(unpack(&fresh("c"), &said).is_err(), "a cut file");
+        let tar = |entries: &[(&str, u64)], rest: usize| {
+            let mut tar: Vec<u8> = entries.iter().flat_map(|(name, size)| header(name, *size).unwrap()).collect();
+            tar.extend(vec![0; rest]);
             std::fs::write(&file, zstd::bulk::compress(&tar, 1).unwrap()).unwrap();
-            assert!(unpack(&file, &dir.path().join("d")).is_err(), "{name}");
+        };
+        for name in ["../x", "/x", "a/../../x"] {
+            tar(&[("m", 0), (name, 0)], 1_024);
+            assert!(unpack(&fresh(&format!("d{}", name.len())), &[(name, 0)]).is_err(), "{name}");
         }
+        // More than was said: a first file, and what follows the end, that grow without end.
+        tar(&[("m", 6)], 1_024);
+        assert!(unpack(&fresh("e"), &[]).unwrap_err().to_string().contains("at most 5"));
+        tar(&[("m", 0)], 8 << 20);
+        assert!(unpack(&fresh("f"), &[]).unwrap_err().to_string().contains("follows its end"));
+        tar(&[("m", 0)], 4_096);
+        unpack(&fresh("g"), &[]).unwrap();
         assert!(header(&"x".repeat(101), 0).is_err());
     }
 }

@@ -46,7 +46,7 @@ impl Rehearsal {
 /// The copy of a rehearsal; goes with it.
 struct Copy {
     path: PathBuf,
-    _lock: File,
+    file: File,
 }
 
 impl Copy {
@@ -61,9 +61,9 @@ impl Copy {
                 return Err(fail(&path, "lock it")(other));
             }
         }
-        let copy = Self { path, _lock: file };
+        let copy = Self { path, file };
         copy.forget_logs();
-        copy._lock.set_len(0).map_err(fail(&copy.path, "empty it"))?;
+        copy.file.set_len(0).map_err(fail(&copy.path, "empty it"))?;
         Ok(copy)
     }
 

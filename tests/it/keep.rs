@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Model, TestHost, alive, bash, lines_of, rules, until};
 
-const HUSH: &str = "hush-4e1b-zebra";
+pub const HUSH: &str = "hush-4e1b-zebra";
 
 /// A host with one ended session whose events and payloads hold [`HUSH`]; gives its id and the number of its newest event.
-fn ended(host: &mut TestHost) -> (String, u64) {
+pub fn ended(host: &mut TestHost) -> (String, u64) {
     host.config(&rules(&["Bash(echo:*)", "Bash(cat:*)"], &[], &[]));
     // Long enough that the output is a payload of its own.
     host.file("long.txt", &format!("{}{HUSH}\n", "line of text\n".repeat(1_000)));
@@ -29,7 +29,7 @@ fn verify(host: &TestHost) -> Value {
     host.beadle(["--json", "verify"]).json()
 }
 
-fn is_whole(host: &TestHost) -> Value {
+pub fn is_whole(host: &TestHost) -> Value {
     let doc = verify(host);
     assert_eq!(doc["ok"], true, "{doc:#}");
     doc
@@ -52,7 +52,7 @@ fn archive_file(host: &TestHost) -> PathBuf {
     files.remove(0)
 }
 
-fn files_below(dir: &Path) -> Vec<PathBuf> {
+pub fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut out = Vec::new();
     for f in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if f.path().is_dir() { out.extend(files_below(&f.path())) } else { out.push(f.path()) }
@@ -61,7 +61,7 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Files of the data folder that hold a text, archives unpacked.
-fn holding(host: &TestHost, text: &str) -> Vec<PathBuf> {
+pub fn holding(host: &TestHost, text: &str) -> Vec<PathBuf> {
     let holds = |p: &PathBuf| {
         let mut bytes = std::fs::read(p).unwrap_or_default();
         if p.extension().is_some_and(|e| e == "zst") {

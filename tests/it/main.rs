@@ -31,6 +31,7 @@ mod imports;
 mod keep;
 mod keep_faults;
 mod keep_host;
+mod keep_more;
 mod ladder;
 mod ledger;
 mod logout;

@@ -22,7 +22,8 @@ fn schema(host: &TestHost) -> i64 {
 fn next(host: &TestHost, tried: &str, copy: &str, daemon: &str) -> PathBuf {
     let (real, now) = (env!("CARGO_BIN_EXE_beadle"), schema(host));
     let db = host.data().join("beadle.db");
-    let (db, copy) = (db.display(), copy.replace("{db}", &db.to_string()));
+    let db = db.display().to_string();
+    let copy = copy.replace("{db}", &db);
     host.program(
         "next",
         &format!(

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ArchiveDoc;
 use crate::model::Outcome;
 
 /// What may go. Without a time or a size only leftovers do.
@@ -72,6 +73,9 @@ pub struct BackupDoc {
     pub file_count: u64,
     pub session_count: u64,
     pub schema: i64,
+    /// Archives that are not in it as they were written, with why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<ArchiveDoc>,
 }
 
 /// A backup that was put in place.
@@ -84,4 +88,7 @@ pub struct RestoreDoc {
     /// Where the former data folder went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aside: Option<String>,
+    /// Archives that were not in the backup as they were written, with why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<ArchiveDoc>,
 }

@@ -41,6 +41,14 @@ pub struct ArchiveDoc {
     pub error: Option<super::Problem>,
 }
 
+impl ArchiveDoc {
+    /// One that is not as it was written, or not there.
+    pub fn unread(session: String, (first_seq, last_seq): (u64, u64), file: &std::path::Path, why: String) -> Self {
+        let error = super::Problem { code: "BDL-STORE-040".to_owned(), message: why, hint: None };
+        Self { session, first_seq, last_seq, file: Some(file.display().to_string()), error: Some(error), ..Self::default() }
+    }
+}
+
 /// What is to be erased: one event, a text from it, or the text from all events of the session.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +80,9 @@ pub struct RedactDoc {
     pub overwritten: Vec<String>,
     /// Where it may still stand.
     pub left: Vec<String>,
+    /// What should have been done and was not, with why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
     /// The database's files were rewritten without it.
     pub scrubbed: bool,
 }

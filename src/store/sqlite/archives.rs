@@ -27,6 +27,8 @@ pub enum Keep {
     Redaction { session: String, seq: u64, body: Vec<u8>, archive: Option<Archive> },
     /// Events come back out of an archive, which is then not needed.
     Restore(Archive),
+    /// Payloads of erased events that are gone, or that another event names by now: nothing is to be deleted any more.
+    Dropped(Vec<Hash>),
     /// Nothing of what was erased shall be left in the database's files.
     Scrub,
 }
@@ -104,6 +106,7 @@ fn insert(conn: &Connection, no: i64, a: &Archive) -> Result<i64> {
 pub(super) fn change(conn: &Connection, keep: &Keep) -> Result<()> {
     match keep {
         Keep::Scrub => Ok(()),
+        Keep::Dropped(blobs) => forget_erased(conn, blobs),
         Keep::Archive(a) => {
             let no = number(conn, &a.session)?;
             let waiting = super::sinks::waiting_upto(conn, no, a.last)?;
@@ -219,7 +222,7 @@ pub fn scrub(conn: &Connection) -> Result<bool> {
     for _ in 0..50 {
         let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get::<_, i64>(0)).doing("emptying the log")?;
         if busy == 0 {
-            conn.execute("DELETE FROM meta WHERE key = 'scrub' OR key LIKE 'erased:%'", []).doing(ERASING)?;
+            conn.execute("DELETE FROM meta WHERE key = 'scrub'", []).doing(ERASING)?;
             return Ok(true);
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -234,28 +237,59 @@ pub fn erased_blobs(conn: &Connection) -> Result<Vec<Hash>> {
     rows.map(|r| r.doing(READING).and_then(|d| d.parse())).collect()
 }
 
+/// Nothing is to be done about these any more.
+pub fn forget_erased(conn: &Connection, blobs: &[Hash]) -> Result<()> {
+    let mut stmt = conn.prepare("DELETE FROM meta WHERE key = 'erased:' || ?1").doing(ERASING)?;
+    blobs.iter().try_for_each(|b| stmt.execute([b.to_string()]).doing(ERASING).map(drop))
+}
+
 /// An erasure is in force and the files were not rewritten since.
 pub fn scrub_is_due(conn: &Connection) -> Result<bool> {
     conn.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'scrub')", [], |r| r.get(0)).doing(READING)
 }
 
-/// An event elsewhere that names a blob: session and seq. Looks through every body there is.
-pub fn names_blob(conn: &Connection, digest: &str, but: (&str, u64)) -> Result<Option<(String, u64)>> {
-    const SQL: &str = "SELECT s.id, e.seq FROM events e JOIN sessions s ON s.no = e.session_no WHERE instr(e.body, CAST(?1 AS BLOB)) > 0 \
-                       AND NOT (s.id = ?2 AND e.seq = ?3) LIMIT 1";
-    let found = conn.query_row(SQL, params![digest, but.0, int(but.1)], |r| Ok((r.get(0)?, count(r.get(1)?)))).optional();
-    if let Some(found) = found.doing(READING)? {
-        return Ok(Some(found));
+/// The kind of event that tells which payloads went: it needs none of them.
+pub const TELLS: &[u8] = b"secret_redacted";
+
+/// Who names a payload.
+pub enum Named {
+    /// An event: session and seq.
+    By(String, u64),
+    Nobody,
+    /// No event that can be read; why some cannot.
+    Unknown(String),
+}
+
+/// An event of a row above `after`, in the database itself, that names a payload.
+pub fn names_blob_after(conn: &Connection, digest: &str, after: u64, but: (&str, u64)) -> Result<Option<(String, u64)>> {
+    const SQL: &str = "SELECT s.id, e.seq FROM events e JOIN sessions s ON s.no = e.session_no WHERE e.id > ?4 \
+                       AND e.kind <> 'secret_redacted' AND instr(e.body, CAST(?1 AS BLOB)) > 0 AND NOT (s.id = ?2 AND e.seq = ?3) LIMIT 1";
+    let row = params![digest, but.0, int(but.1), int(after)];
+    conn.query_row(SQL, row, |r| Ok((r.get(0)?, count(r.get(1)?)))).optional().doing(READING)
+}
+
+/// Whether an event but one names a payload. Looks through every body there is.
+pub fn names_blob(conn: &Connection, digest: &str, but: (&str, u64)) -> Result<Named> {
+    if let Some((session, seq)) = names_blob_after(conn, digest, 0, but)? {
+        return Ok(Named::By(session, seq));
     }
-    let mut found = None;
+    let mut out = Named::Nobody;
     for a in all(conn)? {
+        let mut found = None;
         let holds = |raw: &RawEvent<'_>| raw.body.windows(digest.len()).any(|w| w == digest.as_bytes());
-        a.walk(a.first, &mut |raw| {
-            if holds(raw) && (a.session.as_str(), raw.seq) != but {
-                found = Some((a.session.clone(), raw.seq));
+        let walked = a.walk(a.first, &mut |raw| {
+            if raw.kind != TELLS && holds(raw) && (a.session.as_str(), raw.seq) != but {
+                found = Some(Named::By(a.session.clone(), raw.seq));
             }
             Ok(found.is_none())
-        })?;
+        });
+        match (walked, found) {
+            (_, Some(by)) => return Ok(by),
+            // why on: an archive of another session may be away for as long as it likes.
+            (Err(e @ Error::Archive { .. }), None) => out = Named::Unknown(e.to_string()),
+            (Err(e), None) => return Err(e),
+            (Ok(_), None) => {}
+        }
     }
-    Ok(found)
+    Ok(out)
 }

@@ -1,15 +1,15 @@
 //! A copy of the database as of one moment, beside its writer, and how much room sessions take. Called by `backup` and `collect`.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::store::chain::Hash;
 use crate::store::error::{Doing, Error, Result};
 
-use super::archives::path_of;
 use super::rows::{count, raw_events};
-use super::{Database, Engine, open_reader};
+use super::{Database, Engine};
 
 const COPYING: &str = "copying the database";
 
@@ -37,21 +37,40 @@ pub fn forget_staged_in(copy: &Path) -> Result<()> {
     super::archives::forget_staged(&conn).map(drop)
 }
 
-/// Archives in force that the copy names outside of the data folder, by row.
-pub fn archives_elsewhere(db: &Database, copy: &Path) -> Result<Vec<(i64, PathBuf)>> {
-    let original = open_reader(db)?;
-    let conn = copy_of(copy).connect(OpenFlags::SQLITE_OPEN_READ_WRITE, COPYING)?;
-    let mut stmt = conn.prepare("SELECT id, file FROM archives WHERE staged = 0 AND file LIKE '/%'").doing(COPYING)?;
-    let rows = stmt.query_map([], |r| Ok((r.get(0)?, r.get::<_, String>(1)?))).doing(COPYING)?;
-    rows.map(|r| r.map(|(id, file)| (id, path_of(&original, &file))).doing(COPYING)).collect()
+/// An archive in force that the copy names.
+pub struct ArchiveRow {
+    pub id: i64,
+    pub session: String,
+    pub first: u64,
+    pub last: u64,
+    pub file: String,
+    digest: Vec<u8>,
 }
 
-/// Archives in force that the copy names within the data folder.
-pub fn archives_within(copy: &Path) -> Result<Vec<String>> {
+impl ArchiveRow {
+    /// Why a file with this digest is not the one that was written.
+    pub fn differs(&self, digest: &str) -> Option<String> {
+        let written = Hash::from_slice(&self.digest).unwrap_or(Hash::ZERO).to_string();
+        (written != digest).then(|| format!("its bytes are not those that were written (digest {written})"))
+    }
+}
+
+pub fn archives_in(copy: &Path) -> Result<Vec<ArchiveRow>> {
+    const SQL: &str = "SELECT a.id, s.id, a.first, a.last, a.file, a.digest FROM archives a JOIN sessions s ON s.no = a.session_no \
+                       WHERE a.staged = 0 ORDER BY a.session_no, a.first";
     let conn = copy_of(copy).connect(OpenFlags::SQLITE_OPEN_READ_WRITE, COPYING)?;
-    let mut stmt = conn.prepare("SELECT file FROM archives WHERE staged = 0 AND file NOT LIKE '/%'").doing(COPYING)?;
-    let rows = stmt.query_map([], |r| r.get(0)).doing(COPYING)?;
-    rows.collect::<rusqlite::Result<_>>().doing(COPYING)
+    let mut stmt = conn.prepare(SQL).doing(COPYING)?;
+    let rows = stmt.query_map([], |r| {
+        Ok(ArchiveRow {
+            id: r.get(0)?,
+            session: r.get(1)?,
+            first: count(r.get(2)?),
+            last: count(r.get(3)?),
+            file: r.get(4)?,
+            digest: r.get(5)?,
+        })
+    });
+    rows.doing(COPYING)?.collect::<rusqlite::Result<_>>().doing(COPYING)
 }
 
 /// Names an archive of the copy where it lies in the backup.
@@ -70,7 +89,8 @@ pub fn sizes(conn: &Connection) -> Result<HashMap<String, u64>> {
     rows.collect::<rusqlite::Result<_>>().doing(DOING)
 }
 
-/// Every text that may name a payload: bodies of events, archived ones too, but for some sessions'; letters, settings, the host chain.
+/// Every text that may name a payload: bodies of events, archived ones too, but for some sessions' and for those that tell what was erased;
+/// letters, settings, the host chain.
 pub fn every_text(conn: &Connection, without: &HashSet<String>, each: &mut dyn FnMut(&[u8])) -> Result<()> {
     const DOING: &str = "looking through all events";
     const SQL: [&str; 3] = ["SELECT event FROM dead_letters", "SELECT value FROM settings", "SELECT body FROM host_events"];
@@ -80,7 +100,9 @@ pub fn every_text(conn: &Connection, without: &HashSet<String>, each: &mut dyn F
     for (no, id) in rows.collect::<rusqlite::Result<Vec<(i64, String)>>>().doing(DOING)? {
         if !without.contains(&id) {
             raw_events(conn, no, 1, u64::MAX, |raw| {
-                each(raw.body);
+                if raw.kind != super::archives::TELLS {
+                    each(raw.body);
+                }
                 Ok(true)
             })?;
         }

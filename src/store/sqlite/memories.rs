@@ -322,7 +322,13 @@ mod tests {
         // In whatever form: as it is, as JSON has it, and as JSON within JSON; in tags too, which stand as JSON in their column.
         let secret = "zebra \"7\u{e9}\"";
         let line = serde_json::json!({ "k": secret }).to_string();
-        let texts = [secret.to_owned(), format!("a {secret} b"), line.clone(), line.replace('\u{e9}', "\\u00e9"), serde_json::json!([line]).to_string()];
+        let texts = [
+            secret.to_owned(),
+            format!("a {secret} b"),
+            line.clone(),
+            line.replace('\u{e9}', "\\u00e9"),
+            serde_json::json!([line]).to_string(),
+        ];
         for (n, text) in texts.iter().enumerate() {
             insert(&conn, &entry(&format!("m-2{n}"), MemoryTier::LongTerm, text)).unwrap();
         }

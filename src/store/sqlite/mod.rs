@@ -37,9 +37,12 @@ use super::error::{Doing, Result};
 
 pub use approvals::ApprovalFilter;
 pub(super) use approvals::differences;
-pub(super) use archives::{Keep, all as all_archives, erased_blobs, forget_staged, kept as archives_of, names_blob, scrub, scrub_is_due};
+pub(super) use archives::{
+    Keep, Named, all as all_archives, erased_blobs, forget_erased, forget_staged, kept as archives_of, names_blob, names_blob_after, scrub,
+    scrub_is_due,
+};
 pub(super) use attempts::attempts_differences;
-pub(super) use copy::{archives_elsewhere, archives_within, copy_database, every_text, forget_staged_in, rename_archive, sizes};
+pub(super) use copy::{archives_in, copy_database, every_text, forget_staged_in, rename_archive, sizes};
 pub(super) use listing::listing_differences;
 pub use listing::{Filter, MAX_LABELS};
 pub use read::{MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page, StoredEvent};

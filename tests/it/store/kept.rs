@@ -157,7 +157,8 @@ fn a_followers_place_outlives_what_it_pointed_at() -> Result {
 fn archived(store: &Store, id: &SessionId, last: u64, file: &Path) -> Result {
     let a = store.write_archive(id, last, Some(file))?;
     store.stage_archive(&a).wait()?;
-    let body = json!({ "first": 1, "last": last, "file": a.file, "digest": a.digest.to_string(), "bytes": a.bytes, "by": { "role": "host" } });
+    let body =
+        json!({ "first": 1, "last": last, "file": a.file, "digest": a.digest.to_string(), "bytes": a.bytes, "by": { "role": "host" } });
     store.append(batch(id, vec![told("session_archived", body)?])).wait()?;
     Ok(())
 }
@@ -198,6 +199,75 @@ fn an_erasure_that_fails_in_the_middle_fails_nobody_else() -> Result {
     std::fs::rename(&away, &file)?;
     store.append(batch(&a, vec![erase()?])).wait()?;
     assert_eq!(texts(&store, &a)?.last().map(String::as_str), Some("a [erased] b"));
+    assert!(store.verify(None)?.is_sound());
+    Ok(())
+}
+
+/// A note that names a payload with the word in it; gives its seq and the payload's digest.
+fn payload(store: &Store, id: &SessionId) -> Result<(u64, Hash)> {
+    let bytes = format!("{} hush-zebra", "long ".repeat(100)).into_bytes();
+    let digest = Hash::of(&bytes);
+    let seq = store.append(Batch { blobs: vec![bytes], ..batch(id, vec![note(&digest.to_string())?]) }).wait()?.last_seq;
+    Ok((seq, digest))
+}
+
+/// Erases the word from one event, up to where its payload is to be deleted.
+fn erased(store: &Store, id: &SessionId, seq: u64) -> Result<Vec<Hash>> {
+    let r = store.prepare_redaction(id, seq, &Erase::Text("hush-zebra".into()))?.ok_or("it holds it")?;
+    store.stage_redaction(&r).wait()?;
+    let blobs: Vec<String> = r.blobs.iter().map(ToString::to_string).collect();
+    let body = json!({ "seq": seq, "reason": "a test", "by": { "role": "host" }, "digest": r.digest.to_string(), "blobs": blobs });
+    store.append(batch(id, vec![told("secret_redacted", body)?])).wait()?;
+    Ok(r.blobs)
+}
+
+#[test]
+fn a_payload_that_came_back_outlives_the_erasure_that_took_it() -> Result {
+    let (dir, store, a, b) = filled()?;
+    let waits =
+        || -> Result<i64> { Ok(sql(dir.path())?.query_row("SELECT count(*) FROM meta WHERE key LIKE 'erased:%'", [], |r| r.get(0))?) };
+    let (seq, digest) = payload(&store, &a)?;
+    assert_eq!(erased(&store, &a, seq)?, [digest]);
+    let (again, _) = payload(&store, &b)?;
+    assert_eq!(waits()?, 1);
+    assert_eq!(store.drop_erased()?, (vec![], vec![]));
+    assert!(store.blob(&digest).is_ok() && waits()? == 0);
+
+    // The same at the next start, where the host died before it was deleted.
+    let (seq, _) = payload(&store, &a)?;
+    assert_eq!(erased(&store, &b, again)?, Vec::<Hash>::new(), "the other event names it");
+    assert_eq!(erased(&store, &a, seq)?, [digest]);
+    let (again, _) = payload(&store, &b)?;
+    drop(store);
+    let store = open(dir.path())?;
+    assert!(store.blob(&digest).is_ok() && waits()? == 0 && store.verify(None)?.is_sound());
+    assert_eq!(erased(&store, &b, again)?, [digest]);
+    drop(store);
+    let store = open(dir.path())?;
+    assert_eq!((code(store.blob(&digest)), waits()?), ("BDL-STORE-020", 0), "nobody names it");
+    Ok(())
+}
+
+#[test]
+fn a_payload_waits_for_an_archive_that_may_name_it() -> Result {
+    let (dir, store, a, b) = filled()?;
+    let elsewhere = tempfile::tempdir()?;
+    let (file, away) = (elsewhere.path().join("b.zst"), elsewhere.path().join("away"));
+    archived(&store, &b, 5, &file)?;
+    std::fs::rename(&file, &away)?;
+    let (seq, digest) = payload(&store, &a)?;
+    assert_eq!(erased(&store, &a, seq)?, [digest]);
+    for _ in 0..2 {
+        let (gone, left) = store.drop_erased()?;
+        assert!(gone.is_empty() && left.len() == 1 && left[0].0 == digest && left[0].1.contains("b.zst"), "{left:?}");
+        assert!(store.blob(&digest).is_ok());
+    }
+    drop(store);
+    let store = open(dir.path())?;
+    assert!(store.blob(&digest).is_ok(), "nor does a start take it");
+    std::fs::rename(&away, &file)?;
+    assert_eq!(store.drop_erased()?, (vec![digest], vec![]));
+    assert_eq!(code(store.blob(&digest)), "BDL-STORE-020");
     assert!(store.verify(None)?.is_sound());
     Ok(())
 }

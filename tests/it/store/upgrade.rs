@@ -31,7 +31,11 @@ fn a_rehearsal_works_on_a_copy_and_tells_what_it_would_come_to() -> Result {
 
     sql(dir.path())?.execute("UPDATE events SET at = at + 1 WHERE seq = 3", [])?;
     let done = rehearse(dir.path())?;
-    assert!(done.against().iter().any(|f| f.what == What::Changed && f.session.as_deref() == Some(a.as_str())), "{:?}", done.report.findings);
+    assert!(
+        done.against().iter().any(|f| f.what == What::Changed && f.session.as_deref() == Some(a.as_str())),
+        "{:?}",
+        done.report.findings
+    );
     sql(dir.path())?.execute("UPDATE events SET at = at - 1 WHERE seq = 3", [])?;
     // Tables in the way of the new ones: it cannot be done at all.
     sql(dir.path())?.execute_batch("CREATE TABLE approvals (x)")?;
@@ -69,14 +73,20 @@ fn the_database_of_before_comes_back_unless_something_was_written_since() -> Res
     let acts: [Act<'_>; 4] = [
         ("events were written", Box::new(|s| notes(s, &a, 1).map(drop))),
         ("settings were changed", Box::new(|s| Ok(s.set_setting("x", Some("1".into())).wait().map(drop)?))),
-        ("sessions were changed", Box::new(|s| {
-            let cursor = Some(beadle::store::Cursor { attempt: 1, offset: 7 });
-            Ok(s.append(Batch { cursor, ..batch(&a, vec![]) }).wait().map(drop)?)
-        })),
-        ("the host chain was told of project_trusted", Box::new(|s| {
-            let event = beadle::store::ProjectTrusted { dir: "/p".into(), digest: "d".into(), by: Actor::host() };
-            Ok(s.note(HostEvent::ProjectTrusted(event), vec![]).wait().map(drop)?)
-        })),
+        (
+            "sessions were changed",
+            Box::new(|s| {
+                let cursor = Some(7);
+                Ok(s.append(Batch { cursor, ..batch(&a, vec![]) }).wait().map(drop)?)
+            }),
+        ),
+        (
+            "the host chain was told of project_trusted",
+            Box::new(|s| {
+                let event = beadle::store::ProjectTrusted { dir: "/p".into(), digest: "d".into(), by: Actor::host() };
+                Ok(s.note(HostEvent::ProjectTrusted(event), vec![]).wait().map(drop)?)
+            }),
+        ),
     ];
     for (what, act) in acts {
         let store = open(dir.path())?;
