@@ -219,7 +219,10 @@ fn whole(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
         return Err(fail("it must be a file of your own that nobody else can read (chmod 600)".to_owned()));
     }
     let mut all = Zeroizing::new(Vec::new());
-    file.take(SECRET_MAX).read_to_end(&mut all).map_err(|e| fail(e.to_string()))?;
+    file.take(SECRET_MAX + 1).read_to_end(&mut all).map_err(|e| fail(e.to_string()))?;
+    if all.len() as u64 > SECRET_MAX {
+        return Err(fail(format!("it has over {SECRET_MAX} bytes; shorten it")));
+    }
     Ok(all)
 }
 
@@ -283,7 +286,8 @@ mod tests {
         std::fs::write(&path, "x-scope-orgid: team\n\nAuthorization: Basic a:b\n").unwrap();
         let headers = headers_of(&path).unwrap();
         assert_eq!((headers["x-scope-orgid"].as_bytes(), headers["authorization"].as_bytes()), (&b"team"[..], &b"Basic a:b"[..]));
-        for bad in ["", "no colon", "content-length: 4", "a b: c"] {
+        let long = format!("a: {}", "x".repeat(4096));
+        for bad in ["", "no colon", "content-length: 4", "a b: c", &long] {
             std::fs::write(&path, bad).unwrap();
             assert!(headers_of(&path).is_err(), "{bad}");
         }

@@ -1,4 +1,4 @@
-//! What is kept in memory: for people; agents reach their own through the session's tools.
+//! What is kept in memory: for people. Agents reach their namespace through the host's own tools (`session::host_tools`).
 
 use std::path::PathBuf;
 
@@ -38,7 +38,8 @@ pub async fn list(State(app): State<App>, query: Result<Query<MemoryQuery>, Quer
         let found = app.manager.search_memory(&words, MemoryFilter { limit, ..filter }).await?;
         return Ok(Json(Page { items: found.iter().map(MemoryDoc::from).collect(), next: None }));
     }
-    let page = app.manager.store().memories(&MemoryFilter { limit: q.limit.unwrap_or(PAGE), ..filter })?;
+    // why in place: a page may be 32 MB of text.
+    let page = tokio::task::block_in_place(|| app.manager.store().memories(&MemoryFilter { limit: q.limit.unwrap_or(PAGE), ..filter }))?;
     Ok(Json(Page { items: page.items.iter().map(MemoryDoc::from).collect(), next: page.next }))
 }
 

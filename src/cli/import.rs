@@ -2,7 +2,7 @@
 //!
 //! Invariants: memory is bounded (one line of at most [`lines::LINE_BYTES_MAX`], one batch a session, [`SESSIONS_MAX`] sessions); a line that
 //! is torn, too long or none of the format is left out and named, and the others go on; each write has a key made of its line, so the
-//! same file again adds nothing, and a file that has grown adds what is new.
+//! same file again adds nothing, and a file that has grown adds what is new where its session was left open (`--open`).
 //!
 //! Called by `mod.rs`.
 

@@ -14,8 +14,8 @@ use super::message::{
 };
 use super::parts::cut;
 
-/// Most series with attributes of their own.
-pub const SERIES_MAX: usize = 1_000;
+/// Most series of one metric with attributes of their own.
+pub const SERIES_MAX: usize = 250;
 /// Longest value of an attribute, in bytes.
 const VALUE_MAX: usize = 64;
 
@@ -89,7 +89,7 @@ impl Series {
     pub fn add(&mut self, point: &Point) {
         let Some(metric) = METRICS.iter().find(|m| m.name == point.metric) else { return };
         let mut key = (point.metric.to_owned(), point.attributes.clone());
-        if !self.all.contains_key(&key) && self.all.len() >= SERIES_MAX {
+        if !self.all.contains_key(&key) && self.all.keys().filter(|k| k.0 == key.0).count() >= SERIES_MAX {
             key.1 = vec![(OVERFLOW.to_owned(), "true".to_owned())];
         }
         let one = self.all.entry(key).or_insert_with_key(|(name, attributes)| One {

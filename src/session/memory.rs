@@ -39,7 +39,12 @@ pub fn namespace_of(cwd: &Path) -> String {
 /// The namespace of a session: as it was said at its start, else its repository or folder; tenants are kept apart.
 pub fn namespace(s: &Session) -> String {
     let place = s.record.repository.as_ref().map_or(s.cwd.as_str(), |r| r.root.as_str());
-    s.record.tenant.as_ref().map_or_else(|| place.to_owned(), |t| format!("{t}: {place}"))
+    s.record.tenant.as_ref().map_or_else(|| place.to_owned(), |t| of_tenant(t, place))
+}
+
+/// Escaped, so that no tenant's name may run on into the folder and be another tenant's namespace.
+fn of_tenant(tenant: &str, place: &str) -> String {
+    format!("{}: {place}", tenant.replace('%', "%25").replace(':', "%3A"))
 }
 
 /// In the words of a session's log.
@@ -173,5 +178,17 @@ impl Manager {
     /// Takes a text out of every entry that holds it; gives how many did.
     pub(super) async fn erase_memory(&self, text: &str, by: &Actor) -> Result<u64, Error> {
         Ok(self.inner.store.change_memory(MemoryChange::Erase(text.to_owned()), by).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_share_no_namespace() {
+        assert_eq!(of_tenant("acme", "/w"), "acme: /w");
+        assert_ne!(of_tenant("x: /a", "/b"), of_tenant("x", "/a: /b"));
+        assert_ne!(of_tenant("x%3A /a", "/b"), of_tenant("x: /a", "/b"));
     }
 }

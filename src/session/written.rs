@@ -256,7 +256,8 @@ impl Inner {
 
     /// Puts on record what an emitter gave up; gives how much of it is lost indeed.
     async fn record_lost(&self, session: &Session, lost: LostWrites) -> Result<u64, Error> {
-        let count = lost.count.saturating_add(self.store.unknown_writes(&session.id, &lost.keys)?);
+        let unknown = tokio::task::block_in_place(|| self.store.unknown_writes(&session.id, &lost.keys))?;
+        let count = lost.count.saturating_add(unknown);
         if count == 0 || session.status == Status::Ended {
             return Ok(0);
         }

@@ -6,7 +6,8 @@
 //!   events whose spans it never takes are known, and those are dead letters. Spans that were taken meanwhile come again with the same ids;
 //! - sums of metrics move with the cursor, in its transaction, and only sums that are stored are sent; so what a receiver sees never goes
 //!   back, whatever crashes. A push that fails is not tried for itself: the next one holds all of it;
-//! - events that were skipped or dropped are in no sum, dead letters are in it.
+//! - events that were skipped or dropped are in no sum, also when they are delivered later; dead letters are, but for those of which
+//!   nothing can be told.
 //!
 //! Called by `target` and `worker`.
 

@@ -39,6 +39,9 @@ pub struct Redaction {
     pub archive: Option<(Archive, PathBuf)>,
 }
 
+/// A payload that stays, and why.
+pub type Undeleted = (Hash, String);
+
 impl Store {
     fn keep(&self, keep: Keep) -> Ticket<bool> {
         let (reply, ticket) = Ticket::new();
@@ -220,7 +223,7 @@ impl Store {
 
     /// Deletes the payloads that erased events named, of this erasure and of earlier ones, but for those that an event names by now. Gives
     /// those that are gone, and those that are left, with why. Blocks, long.
-    pub fn drop_erased(&self) -> Result<(Vec<Hash>, Vec<(Hash, String)>)> {
+    pub fn drop_erased(&self) -> Result<(Vec<Hash>, Vec<Undeleted>)> {
         let conn = sqlite::open_reader(&self.0.database)?;
         let (mut gone, mut named, mut left) = (Vec::new(), Vec::new(), Vec::new());
         for digest in sqlite::erased_blobs(&conn)? {

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::read::{Found, Reader, custom, number, object, text, time, word};
+use super::read::{Found, Reader, custom, folder, number, object, text, time, word};
 use crate::agent::usage::{Tally, reports};
 use crate::cli::args::import::ImportFormat;
 use crate::model::Nanousd;
@@ -39,7 +39,7 @@ impl Reader {
 /// One line of a Claude Code transcript.
 pub fn claude(r: &mut Reader, n: u64, v: &Value) -> Result<Found, String> {
     let at = time(v.get("timestamp"));
-    let cwd = word(v, &["cwd"]).filter(|c| c.starts_with('/'));
+    let cwd = folder(v);
     let session = word(v, &["sessionId"]).or_else(|| r.session.clone());
     r.session.clone_from(&session);
     let mut what = r.responses(ImportFormat::Claude, n, v);
@@ -106,7 +106,7 @@ pub fn codex(r: &mut Reader, n: u64, v: &Value) -> Result<Found, String> {
     match (kind.as_str(), p.get("type").and_then(Value::as_str).unwrap_or_default()) {
         ("session_meta", _) => {
             r.session = word(p, &["id", "session_id"]).or_else(|| r.session.clone());
-            found.cwd = word(p, &["cwd"]).filter(|c| c.starts_with('/'));
+            found.cwd = folder(p);
             r.target.clone_from(&found.cwd);
             let about = [("cli_version", p.get("cli_version").cloned()), ("originator", p.get("originator").cloned())];
             what.push(custom("codex", "session_meta", &object(&about))?);

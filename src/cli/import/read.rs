@@ -12,6 +12,9 @@ use crate::model::written::{
     Write, Written,
 };
 
+/// Longest folder of a session, in bytes.
+const FOLDER_MAX: usize = 4_096;
+
 /// What a line comes to.
 #[derive(Debug, Default, PartialEq)]
 pub struct Found {
@@ -186,7 +189,7 @@ fn beadle(v: &Value) -> Result<Found, String> {
     found.writes = match kind.as_str() {
         "session_created" => {
             found.target = word(&body, &["target"]).or_else(|| word(&body, &["cwd"]));
-            found.cwd = word(&body, &["cwd"]).filter(|c| c.starts_with('/'));
+            found.cwd = folder(&body);
             found.agent = word(&body, &["agent"]);
             one(custom("beadle", &kind, &body)?)
         }
@@ -248,6 +251,12 @@ pub fn word(v: &Value, keys: &[&str]) -> Option<String> {
     let clean: String = text.chars().filter(|c| !c.is_control()).collect();
     let clean = clean.trim();
     (!clean.is_empty()).then(|| clean[..clean.floor_char_boundary(WRITE_NAME_MAX)].to_owned())
+}
+
+/// The folder that it ran in; one that no session could have (relative, too long, with control characters) is left out, never cut.
+pub fn folder(v: &Value) -> Option<String> {
+    let path = v.get("cwd")?.as_str()?;
+    (path.starts_with('/') && path.len() <= FOLDER_MAX && !path.chars().any(char::is_control)).then(|| path.to_owned())
 }
 
 /// A text as it is; what is no text as JSON.
@@ -331,6 +340,16 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_folder_is_whole_or_left_out() {
+        let of = |path: &str| folder(&json!({ "cwd": path }));
+        let long = format!("/{}", "x".repeat(FOLDER_MAX - 1));
+        assert_eq!(of(&long), Some(long.clone()));
+        for none in ["", "relative", "/a\nb", &format!("{long}x")] {
+            assert_eq!(of(none), None, "{none:?}");
         }
     }
 }

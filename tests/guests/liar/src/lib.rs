@@ -3,7 +3,7 @@
 //!
 //! The configuration names the way, as a plain word or as `{"way":"..."}`; the ways are the arms of `decide`,
 //! `cabi_realloc`, `after` and `configure`. `describe` knows no configuration: tests overwrite the letters of
-//! [`DESCRIBES`] in the built file.
+//! `DESCRIBES` in the built file.
 
 #![cfg(target_arch = "wasm32")]
 
