@@ -168,7 +168,7 @@ pub fn list(id: &Value) -> Value {
     let about = |name: &str| -> (&str, Value, Value) {
         match name {
             "memory_add" => (
-                "Keep a short text for later sessions in this folder (tier session: for this one only).",
+                "Keep a short text for later sessions in this folder (tier working, the default: the oldest make room; session: for this one only).",
                 json!({"text": text, "tier": tier, "tags": {"type": "array", "items": text}}),
                 json!(["text"]),
             ),

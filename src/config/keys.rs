@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::Error;
-use super::value::At;
+use super::value::{At, Source};
 
 /// What a setting holds.
 #[derive(Debug, Clone, Copy)]
@@ -204,4 +204,32 @@ pub fn grown(old: &Json, new: &Json) -> Json {
         }
     }
     Json::Array(out)
+}
+
+/// All settings of one file, with their lines; an unknown section or key is an error.
+pub fn read_all(source: &Source<'_>, top: &toml::de::DeTable<'_>) -> Result<Vec<(&'static Key, Json, usize)>, Error> {
+    let mut out = Vec::new();
+    for (name, value) in top {
+        let section: &str = name.get_ref();
+        let at = At { source, value };
+        if let Some(key) = find(section) {
+            out.push((key, key.read(at)?, at.line()));
+            continue;
+        }
+        if matches!(section, "policy" | "rules" | "sink" | "sink_group" | "context") {
+            continue;
+        }
+        let prefix = format!("{section}.");
+        let known: Vec<&'static str> = KEYS.iter().filter_map(|k| k.name.strip_prefix(&prefix)).collect();
+        if known.is_empty() {
+            return Err(source.unknown(name.span().start, section.to_owned(), SECTIONS));
+        }
+        let fields = if section == "queue" { at.plain_fields(section, &known) } else { at.fields(section, &known) };
+        for (field, at) in fields? {
+            if let Some(key) = find(&format!("{prefix}{field}")) {
+                out.push((key, key.read(at)?, at.line()));
+            }
+        }
+    }
+    Ok(out)
 }

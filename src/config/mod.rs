@@ -275,7 +275,7 @@ pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, truste
         let source = value::Source::new(path, text);
         let top = source.parse()?;
         let origin = |line| Origin::User { path: path.to_owned(), line };
-        for (key, value, line) in read_settings(&source, &top)? {
+        for (key, value, line) in keys::read_all(&source, &top)? {
             settings.insert(key.name, (value, origin(line)));
         }
         policies::layer(&mut chain, policies::read(&source, &top, &origin)?);
@@ -320,7 +320,7 @@ fn embedded() -> Result<&'static (Settings, Vec<Entry>), Error> {
     }
     let source = value::Source::new(Path::new("defaults.toml"), DEFAULTS);
     let top = source.parse()?;
-    let settings = read_settings(&source, &top)?.into_iter().map(|(key, value, _)| (key.name, (value, Origin::Embedded))).collect();
+    let settings = keys::read_all(&source, &top)?.into_iter().map(|(key, value, _)| (key.name, (value, Origin::Embedded))).collect();
     let mut chain = Vec::new();
     policies::layer(&mut chain, policies::read(&source, &top, &|_| Origin::Embedded)?);
     Ok(EMBEDDED.get_or_init(|| (settings, chain)))
@@ -338,7 +338,7 @@ fn layer_project(
     let top = source.parse()?;
     let origin = |line| Origin::Project { path: found.path.clone(), line, trusted };
     let mut ignored = Vec::new();
-    for (key, value, line) in read_settings(&source, &top)? {
+    for (key, value, line) in keys::read_all(&source, &top)? {
         let taken = match settings.get(key.name) {
             _ if trusted && matches!(key.scope, Scope::Session | Scope::Tighten) => Some(value),
             Some((old, _)) => key.tightened(old, &value),
@@ -365,34 +365,6 @@ fn layer_project(
         ignored.extend(policies::tighten(chain, read, &found.dir));
     }
     Ok(Project { dir: found.dir.clone(), path: found.path.clone(), digest: found.digest.clone(), trusted, ignored })
-}
-
-/// All settings of one file, with their lines; an unknown section or key is an error.
-fn read_settings(source: &value::Source<'_>, top: &toml::de::DeTable<'_>) -> Result<Vec<(&'static Key, Json, usize)>, Error> {
-    let mut out = Vec::new();
-    for (name, value) in top {
-        let section: &str = name.get_ref();
-        let at = value::At { source, value };
-        if let Some(key) = keys::find(section) {
-            out.push((key, key.read(at)?, at.line()));
-            continue;
-        }
-        if matches!(section, "policy" | "rules" | "sink" | "sink_group" | "context") {
-            continue;
-        }
-        let prefix = format!("{section}.");
-        let known: Vec<&'static str> = KEYS.iter().filter_map(|k| k.name.strip_prefix(&prefix)).collect();
-        if known.is_empty() {
-            return Err(source.unknown(name.span().start, section.to_owned(), keys::SECTIONS));
-        }
-        let fields = if section == "queue" { at.plain_fields(section, &known) } else { at.fields(section, &known) };
-        for (field, at) in fields? {
-            if let Some(key) = keys::find(&format!("{prefix}{field}")) {
-                out.push((key, key.read(at)?, at.line()));
-            }
-        }
-    }
-    Ok(out)
 }
 
 fn build(

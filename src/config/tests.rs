@@ -221,7 +221,7 @@ proptest! {
     fn no_text_panics(text in "[\\[\\]a-z=\"\\.\n {}0-9,_-]{0,200}") {
         let source = value::Source::new(Path::new("x"), &text);
         if let Ok(top) = source.parse() {
-            let _ = read_settings(&source, &top);
+            let _ = keys::read_all(&source, &top);
             let _ = policies::read(&source, &top, &|_| Origin::Embedded);
         }
     }

@@ -21,6 +21,8 @@ mod mediation;
 mod record;
 mod status;
 
+use record::shorten;
+
 pub use branch::Branch;
 pub use mediation::Mediation;
 pub use record::{ALLOWED_TOOLS_MAX, Origin, Record, RecordError, Repository, TARGET_MAX, TEXT_MAX, UNASSIGNED, Writer, check_text};
@@ -488,14 +490,4 @@ impl Session {
 #[allow(clippy::trivially_copy_pass_by_ref)]
 const fn is_zero(n: &u64) -> bool {
     *n == 0
-}
-
-fn shorten(s: &str) -> String {
-    const MAX: usize = 200;
-    let line = s.trim();
-    let mut out: String = line.chars().take(MAX).collect();
-    if line.chars().nth(MAX).is_some() {
-        out.push('…');
-    }
-    out
 }

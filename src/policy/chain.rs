@@ -1,7 +1,8 @@
 //! The chain: all policies are asked, the strictest effect wins, at most one rewrite, and all judge the rewritten call again.
 //!
-//! Where all abstain the default holds. One thing is not asked about by default: the host's own tools, in a session that has them, which reach
-//! that session's own memory, tasks and log only. Any policy's ask or deny wins over that, and so does a default of deny.
+//! Where all abstain the default holds. One thing is not asked about by default: the host's own tools, in a session that has them, called over
+//! its own channel. They reach that session's tasks and log, and the memory of its folder within a cap. Any policy's ask or deny wins over
+//! that, and so does a default of deny.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +12,7 @@ use futures_util::future::{BoxFuture, join_all};
 use serde_json::Value;
 
 use crate::agent::mcp;
-use crate::model::{Answer, By, Call, Decision, Effect, FailureCause, Mode, OnFailure, Session, fold};
+use crate::model::{Answer, By, Call, Channel, Decision, Effect, FailureCause, Mode, OnFailure, Session, fold};
 use crate::plugin::{Plugin, Question, Round, States};
 
 /// Why such a call passes.
@@ -165,7 +166,8 @@ impl Chain {
         rebuild: &(dyn Fn(&Value) -> Result<Call, String> + Sync),
     ) -> Judged {
         let mut failures = Vec::new();
-        let own = session.record.host_tools && mcp::is_own(&call.tool);
+        // why that channel: what a hook tells of is a call of any agent, whose server may have taken the name.
+        let own = session.record.host_tools && call.channel == Channel::Driver && mcp::is_own(&call.tool);
         let round = self.round();
         let answers = self.ask_all(&Subject::new(session, call, at_ms).in_round(round.as_ref()), &mut failures).await;
         let rewrites = rewrites(&answers);
@@ -347,11 +349,15 @@ mod tests {
     }
 
     fn judge_call(slots: Vec<PolicySlot>, default: Effect, tool: &str, host_tools: bool) -> Judged {
+        let call = Call { tool: tool.into(), channel: Channel::Driver, ..call_of(&json!({"command": "a"})) };
+        judge_of(slots, default, call, host_tools)
+    }
+
+    fn judge_of(slots: Vec<PolicySlot>, default: Effect, call: Call, host_tools: bool) -> Judged {
         let Some(mut session) = crate::policy::examples::session(std::path::Path::new("/")) else { panic!("a session stands for any") };
         assert_eq!((session.status, session.usage), (Status::Starting, Usage::default()));
         session.record = Arc::new(crate::model::Record { host_tools, ..(*session.record).clone() });
         let chain = Chain { slots, default, states: None, generation: 0, rules: 0 };
-        let call = Call { tool: tool.into(), ..call_of(&json!({"command": "a"})) };
         let Ok(rt) = tokio::runtime::Builder::new_current_thread().build() else { panic!("a runtime") };
         rt.block_on(chain.judge(&session, &call, 0, &|v| Ok(call_of(v))))
     }
@@ -390,6 +396,8 @@ mod tests {
         assert_eq!(said(Ask, Ask, NOTE, true), (Ask, By::Policy));
         assert_eq!(said(Deny, Allow, NOTE, true), (Deny, By::Policy));
         assert!(judge_call(vec![], Ask, NOTE, true).reason.contains("host's own"));
+        let hooked = judge_of(vec![], Ask, Call { tool: NOTE.into(), channel: Channel::Hook, ..call_of(&json!({"command": "a"})) }, true);
+        assert_eq!((hooked.effect, hooked.by), (Ask, By::Default), "another agent's server may have that name");
     }
 
     #[test]

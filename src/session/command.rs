@@ -192,6 +192,7 @@ impl Runner {
                 let _ = reply.send(Err(Error::Busy));
             }
             Command::Record { events, reply } => {
+                events.iter().for_each(|e| self.live.tasks.replay(e));
                 self.pending.events.extend(events);
                 self.commit().await;
                 let _ = reply.send(self.recorded());

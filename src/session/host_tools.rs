@@ -26,15 +26,16 @@ use crate::agent::Driver;
 use crate::agent::mcp::{self, Act, Request, ToolCall};
 use crate::config::Config;
 use crate::model::{
-    Actor, AgentHandedOff, Call, Effect, Event, HostToolAnswered, MEMORY_HITS, MemoryTier, Note, Parse, ReportGiven, Task, ToolDecided,
-    ToolKind, check_text,
+    Actor, AgentHandedOff, Call, Effect, Event, HostToolAnswered, MEMORY_HITS, MemoryAdded, MemoryTier, Note, Parse, ReportGiven, Task,
+    ToolDecided, ToolKind, check_text,
 };
 use crate::store::Frame;
 
 /// Allowed calls that may wait to be served; the oldest is forgotten first, and is then a breach if it comes.
 const OPEN: usize = 1_024;
-/// Most entries that one session's agent adds to memory.
+/// Most entries that one session's agent adds to memory, and their bytes. Memory has one cap over all folders: no session may fill it.
 const ADDED_MAX: u32 = 200;
+const ADDED_BYTES_MAX: u64 = 1 << 20;
 /// Most bytes of a list that the model is given.
 const LIST_MAX: usize = 40_000;
 /// Longest note, reason of a handoff, and report in bytes; and the name of who takes over.
@@ -63,8 +64,10 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Allowed {
     open: BTreeMap<u64, Open>,
-    /// Entries that the session added to memory.
-    added: u32,
+    /// Entries that the agent added to memory, and their bytes.
+    added: (u32, u64),
+    /// Bytes of the entry that was added last, by whomever, while the log is read.
+    last: u64,
 }
 
 impl Allowed {
@@ -78,8 +81,14 @@ impl Allowed {
             }
             Event::ToolAnswered(a) => self.told(a.call),
             Event::ToolEnded(t) => t.call.into_iter().for_each(|c| self.over(c)),
-            Event::HostToolAnswered(h) => self.over(h.call),
-            Event::MemoryAdded(_) => self.added(),
+            Event::HostToolAnswered(h) => {
+                if h.tool == "memory_add" && !h.is_error {
+                    self.added(self.last);
+                }
+                self.over(h.call);
+            }
+            // Of the agent's own the answer stands right behind it.
+            Event::MemoryAdded(m) => self.last = added_bytes(m),
             _ => {}
         }
     }
@@ -107,9 +116,9 @@ impl Allowed {
         self.open.remove(&call);
     }
 
-    /// The session added an entry to memory.
-    pub fn added(&mut self) {
-        self.added = self.added.saturating_add(1);
+    /// The agent added an entry to memory.
+    fn added(&mut self, bytes: u64) {
+        self.added = (self.added.0.saturating_add(1), self.added.1.saturating_add(bytes));
     }
 
     /// The agent was started anew: it asks again about what it has not been told.
@@ -130,6 +139,10 @@ impl Allowed {
         };
         self.open.iter().find(|(_, o)| fits(o)).map(|(call, _)| *call)
     }
+}
+
+fn added_bytes(m: &MemoryAdded) -> u64 {
+    (m.text.len() + m.tags.iter().map(String::len).sum::<usize>()) as u64
 }
 
 /// What was done: a text for the model, and what goes into the log.
@@ -172,13 +185,13 @@ impl Runner {
     pub(super) async fn mcp(&mut self, request_id: String, server: &str, message: &Value) {
         if !self.has_host_tools() || server != mcp::SERVER {
             let detail = match self.has_host_tools() {
-                true => format!("the host has no MCP server {:?}", live::cut(server, 80)),
+                true => format!("the host has no MCP server {:?}", live::cut(&mask::text(server), 80)),
                 false => "the host registered no MCP server of its own".to_owned(),
             };
             return self.breach("mcp_message", detail, None).await;
         }
-        if self.input_closed {
-            // why nothing is done: no answer could reach it.
+        if self.input_closed || (self.finishing && self.ending.is_some()) {
+            // why nothing is done: no answer could reach it, and what an operator has ended does no more.
             return;
         }
         let answer = match mcp::read(message) {
@@ -198,9 +211,11 @@ impl Runner {
             let text = "refused: no call of this tool with this id and these arguments was allowed and is open";
             let no = self.live.next_frame();
             self.pending.frames.push(Frame { no, bytes: self.driver.mcp_answer(request_id, &mcp::called(id, text, true)) });
-            let of = call.call_id.as_deref().map(|c| format!(", call id {}", live::cut(c, 128))).unwrap_or_default();
-            let detail = format!("{}{of}: {}", live::cut(&call.name, 80), live::cut(&call.arguments.to_string(), 300));
-            return self.breach("a host tool without an allowed call", mask::text(&detail).into_owned(), None).await;
+            // why masked first: of a secret that is cut not even its beginning may stand there.
+            let said = |text: &str, max| live::cut(&mask::text(text), max);
+            let of = call.call_id.as_deref().map(|c| format!(", call id {}", said(c, 128))).unwrap_or_default();
+            let detail = format!("{}{of}: {}", said(&call.name, 80), said(&call.arguments.to_string(), 300));
+            return self.breach("a host tool without an allowed call", detail, None).await;
         };
         failpoint::hit("host_tool");
         let done = match Act::read(&call.name, &call.arguments) {
@@ -224,14 +239,21 @@ impl Runner {
         let by = Actor { role: "agent".to_owned(), ..Actor::default() };
         match act {
             Act::MemoryAdd(m) => {
-                if self.live.host_tools.added >= ADDED_MAX {
-                    let why = format!("has added {ADDED_MAX} entries, the most that one session may");
+                let place = memory::namespace(&self.session);
+                // why that one: what nobody asked a person about makes room by itself.
+                let tier = m.tier.unwrap_or(MemoryTier::Working);
+                let entry = manager.entry(place, tier, &m.text, &m.tags.unwrap_or_default())?;
+                let told = format!("kept as {} ({})", entry.id, entry.tier.as_str());
+                let event = memory::added(entry);
+                let (entries, bytes) = self.live.host_tools.added;
+                if entries >= ADDED_MAX || bytes.saturating_add(added_bytes(&event)) > ADDED_BYTES_MAX {
+                    let why = format!(
+                        "may add {ADDED_MAX} entries and {ADDED_BYTES_MAX} bytes to memory, and has; search and change what is there"
+                    );
                     return Err(Error::Refused { what: "this session".to_owned(), why });
                 }
-                let place = memory::namespace(&self.session);
-                let entry = manager.entry(place, m.tier.unwrap_or_default(), &m.text, &m.tags.unwrap_or_default())?;
-                self.live.host_tools.added();
-                Ok(Done::new(format!("kept as {} ({})", entry.id, entry.tier.as_str()), memory::added(entry)))
+                self.live.host_tools.added(added_bytes(&event));
+                Ok(Done::new(told, event))
             }
             Act::MemorySearch(m) => {
                 let limit = m.limit.map_or(MEMORY_HITS, |l| usize::try_from(l).unwrap_or(usize::MAX));
@@ -258,7 +280,11 @@ impl Runner {
                 let tasks = self.tasks_now().await?;
                 let change = TaskChange { title: t.title, status: t.status, owner: t.owner, note: t.note };
                 let new = tasks::changed_task(&self.id, tasks, &t.id, change, by)?;
-                Ok(Done::new(format!("task {} is {}", new.task, new.status.as_str()), new))
+                let told = format!("task {} is {}", new.task, new.status.as_str());
+                let event = Event::from(new);
+                // why: the agent's own list is compared with what it was last.
+                self.live.tasks.replay(&event);
+                Ok(Done::new(told, event))
             }
             Act::HandOff(h) => {
                 check_text("the agent's name", &h.to, NAME_MAX)?;
@@ -418,6 +444,26 @@ mod tests {
         assert_eq!(a.open.len(), OPEN, "bounded");
         a.new_try();
         assert!(a.open.is_empty());
+    }
+
+    #[test]
+    fn what_the_agent_added_counts_and_what_people_added_does_not() {
+        let entry = |text: &str, tags: &[&str]| {
+            let tags = tags.iter().map(|t| (*t).to_owned()).collect();
+            Event::from(MemoryAdded { id: "m".into(), tier: MemoryTier::Working, namespace: "/w".into(), text: text.into(), tags })
+        };
+        let answered = |tool: &str, is_error| Event::from(HostToolAnswered { call: 1, tool: tool.into(), is_error, frame: 1 });
+        let mut a = Allowed::default();
+        for e in [
+            entry("a person's", &[]),
+            answered("note", false),
+            entry("12345", &["67"]),
+            answered("memory_add", false),
+            answered("memory_add", true),
+        ] {
+            a.replay(&e, &BTreeMap::new());
+        }
+        assert_eq!(a.added, (1, 7));
     }
 
     #[test]

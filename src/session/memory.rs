@@ -157,7 +157,8 @@ impl Manager {
             tier: tier.map_or("any", MemoryTier::as_str).to_owned(),
             namespace: place,
             hits: found.len() as u64,
-            query: Some(live::excerpt(mask::text(query).into_owned().into_bytes()).0),
+            // why cut: masked it may be longer than it was, and what is over an excerpt would be a payload that nobody keeps.
+            query: Some(live::excerpt(live::cut(&mask::text(query), live::EXCERPT).into_bytes()).0),
             ids: found.iter().map(|h| h.memory.id.clone()).collect(),
         };
         Ok((event, found))

@@ -290,6 +290,22 @@ fn a_call_that_was_not_allowed_is_a_breach_and_does_nothing() {
 }
 
 #[test]
+fn a_breach_tells_no_part_of_a_secret() {
+    let host = TestHost::new();
+    host.expects_breaches();
+    host.config(&rules(&[], &[], &[]));
+    // The cut that a detail has lies within it.
+    let secret = format!("ghp_{}", "Zq".repeat(18));
+    let script = format!(r#"call m1 t1 memory_add '{{"text":"{} {secret} behind"}}'"#, "x".repeat(275));
+    let agent = host.program("agent.sh", &format!("{WORDS}{script}\nuntil [ -e end ]; do sleep 0.02; done\n"));
+    let args = ["--json", "run", "--agent", "claude", "--program", agent.to_str().expect("text"), "--detach", "go"];
+    let id = host.beadle(args).ok().json()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(host.ended(&id)["outcome"], "breach");
+    let told = host.events_of(&id, "mediation_breached")[0]["body"].to_string();
+    assert!(told.contains("xxx") && !told.contains("ZqZq"), "{told}");
+}
+
+#[test]
 fn nonsense_is_answered_and_nothing_of_it_is_done() {
     let host = TestHost::new();
     host.config(&rules(&[], &[], &[]));

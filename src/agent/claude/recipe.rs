@@ -56,8 +56,7 @@ const CHANNEL: &str = "the host speaks over this channel and sets it itself";
 const SETTINGS: &str = "it can add rules, hooks or settings that undo the gate";
 const MODE: &str = "the host's policies decide about calls; the agent's own permission settings must not";
 const SERVERS: &str = "it starts programs or connections before any decision; name MCP servers in the host's configuration";
-const OUR_NAME: &str =
-    "one of its servers has the name of the host's own tools, `beadle`; give it another, or go without those tools (--no-host-tools)";
+const OUR_NAME: &str = "one of its servers has the name of the host's own tools, `beadle`; give it another, or go without those tools (--no-host-tools, or session.host_tools = \"off\")";
 const CONVERSATION: &str = "the host chooses and records the agent's conversation";
 const ELSEWHERE: &str = "the agent would run outside the supervised process";
 

@@ -194,6 +194,17 @@ const fn yes() -> bool {
     true
 }
 
+/// The beginning of a text, for a line of it.
+pub(super) fn shorten(s: &str) -> String {
+    const MAX: usize = 200;
+    let line = s.trim();
+    let mut out: String = line.chars().take(MAX).collect();
+    if line.chars().nth(MAX).is_some() {
+        out.push('…');
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -106,7 +106,8 @@ impl Runner {
 
     /// The agent goes on, so what was held back of its output was meant: it comes first.
     fn let_refusal_go(&mut self, outs: Vec<Output>) -> Vec<Output> {
-        if outs.iter().all(|o| matches!(o, Output::Quiet)) {
+        // why messages to the host's own tools, too: it greets their server whether it took the record or not; a call of one was asked first.
+        if outs.iter().all(|o| matches!(o, Output::Quiet | Output::Mcp { .. })) {
             return outs;
         }
         let Some(held) = self.compaction.refusal.take() else { return outs };

@@ -19,7 +19,7 @@ use crate::model::{
     VERIFY_MAX_MS,
 };
 use crate::session::start::{StartRequest, find_program, resolve};
-use crate::session::{Error, Inner, live};
+use crate::session::{Error, Inner, host_tools, live};
 
 /// The kept file, in the session's folder.
 pub(in crate::session) const FILE: &str = "plan.json";
@@ -167,7 +167,8 @@ pub(in crate::session) fn plan(
             model,
         };
         // why now: a ladder whose second step is missing is found out when nobody looks any more.
-        one.program = if place == 0 { program.to_path_buf() } else { startable(inner, &kept, &one, cwd)? }.display().to_string();
+        one.program =
+            if place == 0 { program.to_path_buf() } else { startable(inner, &kept, &one, cwd, request.host_tools)? }.display().to_string();
         planned.tiers.push(PlannedTier {
             name: tier.name.clone(),
             kind: tier.kind.clone(),
@@ -209,9 +210,11 @@ fn checked(tier: &PlanTier) -> Result<(), Error> {
     Ok(())
 }
 
-fn startable(inner: &Inner, kept: &Kept, tier: &Tier, cwd: &Path) -> Result<PathBuf, Error> {
+/// `wanted`: whether the host's own tools are.
+fn startable(inner: &Inner, kept: &Kept, tier: &Tier, cwd: &Path, wanted: Option<bool>) -> Result<PathBuf, Error> {
     let driver = agent::driver(&tier.agent)?;
     let mut recipe = kept.recipe(tier, inner);
+    recipe.host_tools = host_tools::are_given(&inner.config_of(cwd), wanted, &tier.unsafe_args, &[driver]);
     recipe.program = recipe.program.filter(|p| !p.as_os_str().is_empty());
     let launch = driver.launch(&recipe)?;
     crate::session::start::required_of(driver, &tier.unsafe_args, &launch, inner.config_of(cwd).require_mediation)?;
