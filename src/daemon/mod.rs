@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::api::{About, App, Peer, router, stored_trust};
 use crate::config::{self, Folders};
 use crate::metrics::Metrics;
-use crate::model::{Clock, Entropy, OsEntropy, SystemClock};
+use crate::model::{Clock, Entropy, OsEntropy};
 use crate::operator::{self, Operators};
 use crate::plugin::{CacheOptions, Host, HostOptions, KeptLogs};
 use crate::policy::Chains;
@@ -106,7 +106,7 @@ fn plugin_host(folders: &Folders, entropy: &dyn Entropy, logs: Option<KeptLogs>)
 pub async fn run(folders: Folders) -> Result<(), Error> {
     guard_process();
     folders.create()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = session::clock();
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let config = config::load_for(&folders, None, &|_, _| false)?.config;
     log::start(&folders.log_file(), &config.log)?;

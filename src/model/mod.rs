@@ -47,7 +47,7 @@ pub use approval::{Approval, ApprovalState, Approvals, Endorsement, Resolution};
 pub use attempts::{ATTEMPTS_MAX, Attempt, Attempts};
 pub use attestation::{Attestation, AttestedCheck, AttestedFile, CheckResult, REQUIRED_CHECKS, SessionProgram};
 pub use call::{Access, Call, Channel, Command, Parse, PathUse, Redirect, ToolKind, Word};
-pub use clock::{Clock, Entropy, OsEntropy, SystemClock, format_ms};
+pub use clock::{Clock, Entropy, OsEntropy, Steady, SystemClock, format_ms};
 pub use compaction::{Budget, Edit, Entry, EntryKind, EntryRole, Piece, Rewrite, Span, Transcript};
 pub use context::{
     CONTEXT_BYTES, CONTEXT_BYTES_MAX, CONTEXT_HITS, CONTEXT_PROVIDERS_MAX, CONTEXT_TIMEOUT_MS, ContextAt, ContextError, ContextProvider,

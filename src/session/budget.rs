@@ -10,13 +10,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::command::Command;
 use super::tree::{TREE_MAX, TreeError};
 use super::{Error, Inner};
 use crate::agent::Driver;
 use crate::model::limits::Used;
-use crate::model::{Session, SessionId, UsageLimits};
+use crate::model::{Session, SessionId, Steady, UsageLimits};
 
 /// Sums held at one time.
 const KEPT: usize = 1_024;
@@ -25,7 +26,7 @@ const KEPT: usize = 1_024;
 #[derive(Debug, Clone)]
 struct Budget {
     limits: UsageLimits,
-    started_at: Option<i64>,
+    started: Option<Steady>,
     used: HashMap<SessionId, Used>,
     sum: Used,
     /// The others know that it is passed.
@@ -57,6 +58,8 @@ pub(super) struct Standing {
     pub limits: UsageLimits,
     /// With the start of the session whose limits they are.
     pub sum: Used,
+    /// By a clock that was not set since then.
+    pub now: i64,
 }
 
 impl Inner {
@@ -80,15 +83,17 @@ impl Inner {
         let mut held = self.trees.budgets.held();
         let b = held.get_mut(root)?;
         b.put(id, used);
-        Some(Standing { limits: b.limits, sum: Used { started_at: b.started_at, ..b.sum.clone() } })
+        let now = b.started.map_or_else(|| self.clock.wall_ms(), |m| m.now_ms(&*self.clock));
+        Some(Standing { limits: b.limits, sum: Used { started_at: b.started.map(Steady::wall_ms), ..b.sum.clone() }, now })
     }
 
-    /// Until when a tree may go on: its most milliseconds, and its start.
-    pub(super) fn tree_clock(&self, root: &SessionId) -> Option<(u64, i64)> {
+    /// How long a tree may go on, where it has a limit of time: until that is passed.
+    pub(super) fn tree_left(&self, root: &SessionId) -> Option<Duration> {
         self.load_budget(root);
         let held = self.trees.budgets.held();
         let b = held.get(root)?;
-        b.limits.time_ms.zip(b.started_at)
+        let (max, started) = b.limits.time_ms.zip(b.started)?;
+        Some(Duration::from_millis(max.saturating_add(1).saturating_sub(started.passed_ms(&*self.clock))))
     }
 
     /// Wakes the sessions of a tree: one of its limits is passed. Once.
@@ -121,7 +126,7 @@ impl Inner {
             if s.limits.needs_reports() && !driver.speaks() {
                 return Err(TreeError::Unmeasured { root, agent: driver.name().to_owned() }.into());
             }
-            if let Some(x) = s.limits.passed(&s.sum, self.clock.wall_ms(), Some(&root)) {
+            if let Some(x) = s.limits.passed(&s.sum, s.now, Some(&root)) {
                 return Err(TreeError::Spent { root, reason: x.reason }.into());
             }
         }
@@ -141,7 +146,13 @@ impl Inner {
         };
         let Some((_, first)) = found.first() else { return };
         let Some(limits) = first.limits.filter(|l| l.tree) else { return };
-        let mut b = Budget { limits, started_at: first.started_at, used: HashMap::new(), sum: Used::default(), told: false };
+        let mut b = Budget {
+            limits,
+            started: first.started_at.map(|at| Steady::of(at, &*self.clock)),
+            used: HashMap::new(),
+            sum: Used::default(),
+            told: false,
+        };
         for (_, s) in &found {
             b.put(&s.id, &Used::of(s, s.turns));
         }

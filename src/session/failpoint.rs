@@ -26,14 +26,18 @@
 //! - `wait:<folder>`: makes the file `reached` in the folder and goes on when `go` is there, after [`PATIENCE`] at the latest;
 //! - `slow:<ms>`: takes so long there, at every later visit too.
 //!
+//! And `clock=from:<file>`: the daemon's wall clock is the machine's and so many milliseconds as the file says, as if somebody had set it.
+//!
 //! Invariants: the variable is read once, so only who starts the daemon can set it; none of the actions allows, skips or changes
 //! anything; without the variable a visit is one atomic load. Called by `gate`, `run`, `park`, `compact`, `relaunch`,
 //! `queue`, `plugins` and `tree`.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use crate::model::{Clock, SystemClock};
 
 /// How long a visit waits for its test.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -45,6 +49,7 @@ enum Action {
     Die,
     Wait(PathBuf),
     Slow(Duration),
+    Clock(PathBuf),
 }
 
 #[derive(Debug)]
@@ -57,9 +62,34 @@ struct Armed {
 
 static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
+fn armed() -> Option<&'static Armed> {
+    ARMED.get_or_init(|| std::env::var("BEADLE_FAILPOINT").ok().map(|v| parse(&v))).as_ref()
+}
+
+/// The machine's clocks, or those that a test sets.
+pub fn clock() -> Arc<dyn Clock> {
+    match armed().map(|a| &a.action) {
+        Some(Action::Clock(file)) => Arc::new(SetClock(file.clone())),
+        _ => Arc::new(SystemClock),
+    }
+}
+
+struct SetClock(PathBuf);
+
+impl Clock for SetClock {
+    fn wall_ms(&self) -> i64 {
+        let by = std::fs::read_to_string(&self.0).ok().and_then(|t| t.trim().parse::<i64>().ok());
+        SystemClock.wall_ms().saturating_add(by.unwrap_or(0))
+    }
+
+    fn boot_ms(&self) -> u64 {
+        SystemClock.boot_ms()
+    }
+}
+
 /// Does here what the environment asks for.
 pub fn hit(name: &str) {
-    let Some(armed) = ARMED.get_or_init(|| std::env::var("BEADLE_FAILPOINT").ok().map(|v| parse(&v))) else { return };
+    let Some(armed) = armed() else { return };
     if armed.name != name {
         return;
     }
@@ -90,6 +120,7 @@ fn parse(text: &str) -> Armed {
     let (name, at) = place.split_once(':').map_or((place, 1), |(a, b)| (a, b.parse().unwrap_or(1)));
     let action = match action.and_then(|a| a.split_once(':')) {
         Some(("wait", folder)) => Action::Wait(folder.into()),
+        Some(("from", file)) if name == "clock" => Action::Clock(file.into()),
         Some(("slow", ms)) => ms.parse().map_or(Action::Die, |ms| Action::Slow(Duration::from_millis(ms))),
         _ => Action::Die,
     };
@@ -110,6 +141,7 @@ mod tests {
         assert_eq!(p("sent:3"), ("sent".into(), 3, Action::Die));
         assert_eq!(p("ran:2=wait:/a:b=c"), ("ran".into(), 2, Action::Wait("/a:b=c".into())));
         assert_eq!(p("ran=slow:40"), ("ran".into(), 1, Action::Slow(Duration::from_millis(40))));
+        assert_eq!(p("clock=from:/a").2, Action::Clock("/a".into()));
         assert_eq!(p("ran=slow:x").2, Action::Die);
         assert_eq!(p("ran=sleep:1").2, Action::Die);
     }

@@ -281,8 +281,8 @@ impl Runner {
 
     /// When something is due here without anything being said.
     pub(super) fn climb_due(&self) -> Option<Instant> {
-        let next = self.live.ladder.next.as_ref().filter(|_| self.live.parking.stage == Stage::Waiting && !self.session.is_held());
-        next.map(|n| self.instant(n.not_before)).or_else(|| self.tier_due())
+        let waits = self.live.parking.stage == Stage::Waiting && !self.session.is_held();
+        self.next_attempt_at().filter(|_| waits).or_else(|| self.tier_due())
     }
 
     fn tier_due(&self) -> Option<Instant> {
@@ -290,11 +290,7 @@ impl Runner {
             return None;
         }
         let ms = self.live.ladder.tier()?.time_ms?;
-        Some(self.instant(self.live.ladder.began_at?.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX))))
-    }
-
-    fn instant(&self, wall: i64) -> Instant {
-        Instant::now() + Duration::from_millis(wall.saturating_sub(self.inner.clock.wall_ms()).max(0).unsigned_abs())
+        self.attempt_at(ms)
     }
 }
 

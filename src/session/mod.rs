@@ -101,6 +101,7 @@ use command::Command;
 pub use command::{AttachGuard, EffectReport};
 pub use compact::{CompactReport, CompactRequest};
 pub use error::Error;
+pub use failpoint::clock;
 pub use tasks::TaskChange;
 pub use tree::{ActReport, ActRequest, HandOff, Node, TREE_MAX, Tree, TreeError};
 

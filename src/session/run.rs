@@ -107,6 +107,7 @@ pub struct Runner {
     pub(super) compaction: super::compact::Compaction,
     pub(super) limits: super::usage::Limits,
     pub(super) climb: super::ladder::Climb,
+    pub(super) due: super::timers::Due,
 }
 
 impl Runner {
@@ -163,6 +164,7 @@ impl Runner {
             compaction: super::compact::Compaction::default(),
             limits,
             climb: super::ladder::Climb::default(),
+            due: super::timers::Due::default(),
         }
     }
 

@@ -112,20 +112,20 @@ impl Runner {
         if let Some(x) = seen.exceeded.clone() {
             return Some(self.limit_passed(x));
         }
-        let (now, prompts) = (self.inner.clock.wall_ms(), self.live.earlier_turns + self.live.prompts + more_prompts);
+        let (now, prompts) = (self.session_now(), self.live.earlier_turns + self.live.prompts + more_prompts);
         let own = seen.limits.filter(|l| !l.tree);
         let x = own.and_then(|l| l.exceeded(&seen, prompts, now).or_else(|| self.unknown(l, &Used::of(&seen, prompts), None)));
-        let x = x.or_else(|| self.over_tree(&seen, prompts, now))?;
+        let x = x.or_else(|| self.over_tree(&seen, prompts))?;
         self.pending.events.push(x.clone().into());
         Some(self.limit_passed(x))
     }
 
     /// The first limit of a tree that this session counts in.
-    fn over_tree(&mut self, seen: &Session, prompts: u64, now: i64) -> Option<UsageLimitExceeded> {
+    fn over_tree(&mut self, seen: &Session, prompts: u64) -> Option<UsageLimitExceeded> {
         let used = Used::of(seen, prompts);
         for root in self.limits.roots.clone() {
             let Some(s) = self.inner.count_in(&root, &self.id, &used) else { continue };
-            if let Some(x) = s.limits.passed(&s.sum, now, Some(&root)).or_else(|| self.unknown(s.limits, &s.sum, Some(&root))) {
+            if let Some(x) = s.limits.passed(&s.sum, s.now, Some(&root)).or_else(|| self.unknown(s.limits, &s.sum, Some(&root))) {
                 self.inner.tell_tree(&root);
                 return Some(x);
             }
@@ -180,11 +180,10 @@ impl Runner {
         if self.limits.over.is_some() {
             return self.limits.finish_by;
         }
-        let own = self.session.limits.filter(|l| !l.tree).and_then(|l| l.time_ms.zip(self.session.started_at));
-        let trees = self.limits.roots.iter().filter_map(|root| self.inner.tree_clock(root));
-        let ends = own.into_iter().chain(trees).map(|(max, from)| from.saturating_add(i64::try_from(max).unwrap_or(i64::MAX)));
-        let end = ends.min()?.saturating_add(1);
-        let left = end.saturating_sub(self.inner.clock.wall_ms()).max(0);
-        Some(Instant::now() + Duration::from_millis(left.unsigned_abs()))
+        // why one more: a limit is passed when more than it was taken.
+        let own = self.session.limits.filter(|l| !l.tree).and_then(|l| l.time_ms);
+        let own = own.and_then(|max| self.session_at(max.saturating_add(1)));
+        let trees = self.limits.roots.iter().filter_map(|root| self.inner.tree_left(root));
+        own.into_iter().chain(trees.filter_map(|left| Instant::now().checked_add(left))).min()
     }
 }

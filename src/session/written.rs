@@ -182,7 +182,7 @@ impl Inner {
     fn count_written(&self, session: &Session) {
         for root in self.budget_roots(session) {
             let Some(stands) = self.count_in(&root, &session.id, &Used::of(session, session.turns)) else { continue };
-            if stands.limits.passed(&stands.sum, self.clock.wall_ms(), Some(&root)).is_some() {
+            if stands.limits.passed(&stands.sum, stands.now, Some(&root)).is_some() {
                 self.tell_tree(&root);
             }
         }

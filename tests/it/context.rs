@@ -36,8 +36,8 @@ fn send(host: &TestHost, id: &str, n: u64) {
 /// The texts of the newest user message that the model was sent.
 fn newest(model: &Model) -> Vec<String> {
     let requests = model.requests();
-    let all = requests.iter().filter_map(|r| r["body"]["messages"].as_array().or_else(|| r["messages"].as_array()));
-    let message = all.last().and_then(|m| m.iter().rev().find(|m| m["role"] == "user")).expect("a message").clone();
+    let mut all = requests.iter().rev().filter_map(|r| r["body"]["messages"].as_array().or_else(|| r["messages"].as_array()));
+    let message = all.next().and_then(|m| m.iter().rev().find(|m| m["role"] == "user")).expect("a message").clone();
     let texts = message["content"].as_array().into_iter().flatten().filter_map(|b| b["text"].as_str().map(str::to_owned));
     texts.chain(message["content"].as_str().map(str::to_owned)).collect()
 }

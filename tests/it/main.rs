@@ -15,6 +15,7 @@ mod claude;
 mod claude_codec;
 mod cli;
 mod client;
+mod clock;
 mod compaction;
 mod context;
 mod contract;

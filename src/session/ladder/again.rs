@@ -9,6 +9,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::kept::{FILE, Kept};
 use super::restart::Given;
 use super::{Climb, Step};
@@ -69,7 +71,7 @@ impl Runner {
     /// Between two attempts: starts the next one when its time has come.
     pub(super) async fn wait(&mut self) -> Step {
         let Some(next) = self.live.ladder.next.clone() else { return Step::Away(Some("no attempt is scheduled".to_owned())) };
-        if self.session.is_held() || self.inner.clock.wall_ms() < next.not_before {
+        if self.session.is_held() || self.next_attempt_at().is_none_or(|at| at > Instant::now()) {
             return Step::On;
         }
         // why before: what would pass a limit of turns is not begun. Whoever looks at the limits next ends the session.
