@@ -161,6 +161,10 @@ fn soak(minutes: u64) -> Result<()> {
     for (name, f) in rows {
         println!("  {name:<12} {:>9.0} {:>9.0} {:>9.0} {:>9.0}", quarter(0, f), quarter(1, f), quarter(2, f), quarter(3, f));
     }
+    // why from the second: the first also fills caches and pools.
+    let grew = |f: Look| quarter(3, f) / quarter(1, f).max(1.0);
+    ensure!(grew(|p| p.rss_kb) < 1.1 && grew(|p| p.descriptors) < 1.2 && grew(|p| p.threads) < 1.2, "memory, descriptors or threads grow");
+    ensure!(quarter(3, |p| p.zombies) <= 2.0, "zombies stay");
     Ok(())
 }
 
