@@ -35,11 +35,13 @@ struct Open {
 pub struct Jsonl {
     config: JsonlConfig,
     open: Option<Open>,
+    /// Puts on the disk what was written; tests put a disk that fails in its place.
+    sync: fn(&File) -> std::io::Result<()>,
 }
 
 impl Jsonl {
     pub fn new(config: JsonlConfig) -> Self {
-        Self { config, open: None }
+        Self { config, open: None, sync: File::sync_data }
     }
 
     /// Blocks. All of the batch is on disk, or none of it counts.
@@ -84,7 +86,7 @@ impl Jsonl {
             self.open = Some(open(&path)?);
         }
         let Some(open) = &mut self.open else { return Ok(()) };
-        let written = open.file.write_all(bytes).and_then(|()| open.file.sync_data());
+        let written = open.file.write_all(bytes).and_then(|()| (self.sync)(&open.file));
         if let Err(e) = written {
             // why ignore: where it cannot be cut now, the next open does it.
             let _ = open.file.set_len(open.len);
@@ -235,6 +237,21 @@ mod tests {
         let mut all = sink(&dir.path().join("b"), 1024, 0);
         (1..=5).for_each(|n| drop(all.write(&[event(n, &body)])));
         assert_eq!(seqs(&aside(&dir.path().join("b"), 4)), [1]);
+    }
+
+    #[test]
+    fn what_was_not_synced_was_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        let mut s = sink(&path, 1 << 20, 0);
+        s.write(&[event(1, "{}")]);
+        s.sync = |_| Err(std::io::Error::other("the disk is gone"));
+        let said = s.write(&[event(2, "{}"), event(3, "{}")]);
+        assert!(matches!(&said, Answer::Failed { why } if why.contains("a.jsonl") && why.contains("the disk is gone")), "{said:?}");
+        assert_eq!(seqs(&path), [1], "what was not taken comes again, and must not stand there twice");
+        s.sync = File::sync_data;
+        assert_eq!(s.write(&[event(2, "{}"), event(3, "{}")]), Answer::Said(Delivery::Accepted { count: 2 }));
+        assert_eq!(seqs(&path), [1, 2, 3]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -144,6 +145,21 @@ fn requests_are_signed_and_carry_the_bearer() {
 }
 
 #[test]
+fn a_receiver_that_asks_for_time_is_given_it() {
+    let collector = Collector::start(|n, _| if n == 0 { Does::Status(429, "retry-after: 2\r\n".to_owned()) } else { Does::Takes });
+    // Of itself it would try again within 200 ms; the host's own records are enough to deliver.
+    let host = host(&http("siem", &collector, ""));
+    host.daemon();
+    let second = until("it is asked again", || collector.requests().get(1).cloned());
+    let first = &collector.requests()[0];
+    let pause = second.at.duration_since(first.at);
+    assert!(pause >= Duration::from_secs(2), "{pause:?}");
+    assert_eq!((first.header("beadle-attempt"), second.header("beadle-attempt")), ("1", "2"));
+    assert_eq!(second.events.first(), first.events.first(), "the same again");
+    until_delivered(&host, "siem");
+}
+
+#[test]
 fn poison_is_put_aside_and_delivered_when_it_is_asked_for() {
     let is_poison = |e: &Value| e["data"]["kind"] == "turn_ended";
     let collector = Collector::start(move |_, r| match r.events.iter().any(is_poison) {
@@ -210,6 +226,16 @@ fn calls_wait_for_a_required_sink_then_are_denied_and_come_through_when_it_is_ba
     about("host_sink_lagging");
     about("host_sink_recovered");
     assert!(!collector.taken().iter().any(|e| e["body"]["sink"] == "siem"), "and not to itself");
+    // Of sessions it has those with its label, whole, and nothing of the other, which ended between them.
+    until_delivered(&host, "siem");
+    assert_has(&host, &collector.taken(), &[denied.clone(), id.clone()]);
+    let mut sessions: Vec<String> = firsts(&collector.taken()).into_keys().filter(|s| s != "host").collect();
+    sessions.sort();
+    let mut labelled = [denied, id];
+    labelled.sort();
+    assert_eq!(sessions, labelled, "without {other}");
+    until_delivered(&host, "file");
+    assert!(firsts(&written(&file(&host, "file"))).contains_key(&other), "a sink without labels has all");
 }
 
 #[test]
@@ -328,11 +354,49 @@ fn a_plugin_takes_events_asks_for_time_and_names_poison() {
 /// Posts what it is given, where it may.
 const SHIPS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/capable_sink.wasm"));
 
+/// A secret that plugins may be granted.
+fn private_secret(host: &TestHost, name: &str) {
+    let secrets = host.beadle_home().join("config/secrets");
+    std::fs::create_dir_all(&secrets).expect("a folder");
+    std::fs::write(secrets.join(name), "s3cret-value-77\n").expect("written");
+    std::fs::set_permissions(secrets.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("private");
+}
+
 /// A component as a file that can be installed.
 fn put(host: &TestHost, wasm: &[u8]) -> String {
     let path = host.home().join("sink.wasm");
     std::fs::write(&path, wasm).expect("a component");
     path.display().to_string()
+}
+
+/// Every event of a session of the real agent, as one plugin hands it on, and as many for one of the first of this contract.
+#[test]
+fn plugins_get_all_events_of_a_session_of_the_real_agent() {
+    let Some((mut host, program)) = crate::claude::host("plugins_get_all_events_of_a_session_of_the_real_agent") else { return };
+    let collector = Collector::start(|_, _| Does::Takes);
+    let entry = |name: &str, kind: &str| format!("[[sink]]\nname = \"{name}\"\nkind = \"{kind}\"\ntimeout_ms = 20000\n");
+    configure(&host, &format!("{}batch_events = 20\n{}", entry("ships", "installed:ships"), entry("golden", "golden.wasm")));
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/plugins/0.1/moments_sink.wasm");
+    std::fs::copy(golden, host.beadle_home().join("config/golden.wasm")).expect("a component");
+    private_secret(&host, "token");
+    let to = format!("http:POST:127.0.0.1:{}", collector.port);
+    let config = json!({ "url": collector.url() }).to_string();
+    let add = ["plugin", "add", &put(&host, SHIPS), "--yes", "--grant", "secret:token", "--grant", &to, "--config", &config];
+    host.beadle(add).ok();
+    let model = Model::start(&json!({ "steps": [bash("echo one"), bash("echo two"), { "text": "done" }] }));
+    let id = crate::claude::run(&mut host, &program, &model, &[]);
+    let s = host.ended(&id);
+    assert_eq!((s["outcome"].as_str(), s["breach_count"].as_u64()), (Some("succeeded"), Some(0)), "{s:#}");
+    let s = until_delivered(&host, "ships");
+    assert_has(&host, &collector.taken(), std::slice::from_ref(&id));
+    let log = host.events(&id);
+    let golden = until_delivered(&host, "golden");
+    for s in [s, golden] {
+        assert!(s["delivered"].as_u64() > Some(log.len() as u64) && s["dead_letters"] == 0 && s["dropped"] == 0, "{s}");
+    }
+    for kind in ["session_created", "model_responded", "tool_requested", "tool_decided", "tool_ended", "turn_ended", "session_ended"] {
+        assert!(log.iter().any(|e| e["kind"] == kind), "{kind}");
+    }
 }
 
 #[test]
@@ -415,10 +479,7 @@ fn a_sink_plugin_is_upgraded_rolled_back_and_watched() {
 fn a_sink_plugin_has_what_it_was_granted_and_no_more() {
     let collector = Collector::start(|_, _| Does::Takes);
     let host = host("[[sink]]\nname = \"ships\"\nkind = \"installed:ships\"\nbatch_events = 20\nretry_max_ms = 200\n");
-    let secrets = host.beadle_home().join("config/secrets");
-    std::fs::create_dir_all(&secrets).expect("a folder");
-    std::fs::write(secrets.join("token"), "s3cret-value-77\n").expect("written");
-    std::fs::set_permissions(secrets.join("token"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("private");
+    private_secret(&host, "token");
     let config = json!({ "url": collector.url() }).to_string();
     let to = format!("http:POST:127.0.0.1:{}", collector.port);
     host.beadle(["plugin", "add", &put(&host, SHIPS), "--yes", "--as", "ships", "--config", &config]).ok();
@@ -464,7 +525,7 @@ fn a_session_is_ended_while_its_call_waits_for_a_sink() {
         host.beadle([verb, &id]).ok();
         host.ended(&id);
         // The wait itself is 20 s.
-        assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{verb} took {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(15), "{verb} took {:?}", begun.elapsed());
         for d in host.events_of(&id, "tool_decided") {
             assert!(d["body"]["effect"] == "deny" && d["body"]["reason"].as_str().is_some_and(|r| r.contains("told to end")), "{d}");
         }

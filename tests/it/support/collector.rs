@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -28,6 +29,8 @@ pub enum Does {
 /// One request as it came.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// When its head was read.
+    pub at: Instant,
     pub headers: Vec<(String, String)>,
     pub text: String,
     pub events: Vec<Value>,
@@ -86,8 +89,9 @@ impl Collector {
 fn serve(mut stream: TcpStream, requests: &Mutex<Vec<Request>>, taken: &Mutex<Vec<Value>>, plan: &Mutex<Plan>, held: &mut Vec<TcpStream>) {
     let mut reader = BufReader::new(stream.try_clone().expect("a copy"));
     let Some((_, headers, len)) = head(&mut reader) else { return };
+    let at = Instant::now();
     let number = requests.lock().expect("no panic holds it").len();
-    let blank = Request { headers: headers.clone(), text: String::new(), events: vec![] };
+    let blank = Request { at, headers: headers.clone(), text: String::new(), events: vec![] };
     // why asked twice: this one closes before there is a body to show.
     if plan.lock().expect("no panic holds it")(number, &blank) == Does::ClosesMidBody {
         let _ = reader.read_exact(&mut vec![0; len / 2]);
@@ -100,7 +104,7 @@ fn serve(mut stream: TcpStream, requests: &Mutex<Vec<Request>>, taken: &Mutex<Ve
     }
     let text = String::from_utf8(body).expect("JSON is text");
     let events: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
-    let request = Request { headers, text, events };
+    let request = Request { at, headers, text, events };
     let does = plan.lock().expect("no panic holds it")(number, &request);
     let take = |n: usize| {
         let data = request.events.iter().take(n).map(|e| e["data"].clone());
