@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// Package, its module as cargo names it, and the file that `src/plugin/standard.rs` and the tests embed.
-const GUESTS: [(&str, &str, &str); 26] = [
+const GUESTS: [(&str, &str, &str); 27] = [
     ("policy-rules", "policy_rules.wasm", "rules.wasm"),
     ("policy-paths", "policy_paths.wasm", "paths.wasm"),
     ("policy-budget", "policy_budget.wasm", "budget.wasm"),
@@ -34,6 +34,7 @@ const GUESTS: [(&str, &str, &str); 26] = [
     ("life-guests", "examples/life_allows.wasm", "life_allows.wasm"),
     ("life-guests", "examples/life_denies.wasm", "life_denies.wasm"),
     ("life-guests", "examples/life_wants.wasm", "life_wants.wasm"),
+    ("life-guests", "examples/life_wants_more.wasm", "life_wants_more.wasm"),
     ("life-guests", "examples/life_traps.wasm", "life_traps.wasm"),
     ("moment-guests", "examples/moments_base.wasm", "moments_base.wasm"),
     ("moment-guests", "examples/moments_session.wasm", "moments_session.wasm"),
