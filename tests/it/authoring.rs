@@ -1,16 +1,18 @@
-//! The way of an author, from the installed binary alone: new, build, check, test, bench, inspect, in a temporary folder, without a daemon.
+//! The way of an author, from the installed binary alone: new, build, check, test, bench, inspect, in a temporary folder, without a daemon;
+//! then a policy's whole life as a plugin, with an executable that lies alone in a folder.
 //!
 //! The projects of all tests share one target folder, so that what they depend on is compiled once; cargo takes nothing from the network
 //! where the packages are there already.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::Said;
+use crate::support::{Model, Said, TestHost, bash, rules};
 
 const BEADLE: &str = env!("CARGO_BIN_EXE_beadle");
 
@@ -18,19 +20,30 @@ const BEADLE: &str = env!("CARGO_BIN_EXE_beadle");
 struct Project {
     dir: TempDir,
     name: String,
+    /// The executable that its author has.
+    beadle: PathBuf,
 }
 
+/// Where a daemon would keep its things, and the author's home: nothing that is done here needs or makes them.
+const ABSENT: [&str; 2] = ["no-such-home", "no-such-user"];
+
 /// A command with what cargo and rustup need of the environment, and nothing of the cargo that runs the tests.
-fn command(program: &str, dir: &Path) -> Command {
+fn command(program: impl AsRef<OsStr>, dir: &Path) -> Command {
     let mut c = Command::new(program);
     c.env_clear().current_dir(dir).stdin(Stdio::null());
-    for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "TMPDIR"] {
+    for name in ["PATH", "RUSTUP_TOOLCHAIN", "TMPDIR"] {
         if let Some(value) = std::env::var_os(name) {
             c.env(name, value);
         }
     }
+    for (name, usual) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+        let below = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(usual).into_os_string());
+        if let Some(value) = std::env::var_os(name).or_else(below) {
+            c.env(name, value);
+        }
+    }
     c.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("authoring"));
-    c.env("BEADLE_HOME", dir.join("no-such-home")).env("BEADLE_SESSION", "tests").env("NO_COLOR", "1");
+    c.env("BEADLE_HOME", dir.join(ABSENT[0])).env("HOME", dir.join(ABSENT[1])).env("BEADLE_SESSION", "tests").env("NO_COLOR", "1");
     c
 }
 
@@ -40,10 +53,27 @@ fn beadle(dir: &Path, args: &[&str]) -> Said {
 
 impl Project {
     fn new(name: &str, kind: &str) -> Self {
+        Self::by(BEADLE.into(), tempfile::tempdir().expect("a folder"), name, kind)
+    }
+
+    /// By somebody who has the executable, in a folder where nothing else is, and nothing else of ours.
+    fn installed(name: &str, kind: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let said = beadle(dir.path(), &["--json", "plugin", "new", name, "--kind", kind]).ok().json();
+        let bin = dir.path().canonicalize().expect("a folder").join("bin");
+        std::fs::create_dir(&bin).expect("a folder");
+        std::fs::copy(BEADLE, bin.join("beadle")).expect("a copy");
+        Self::by(bin.join("beadle"), dir, name, kind)
+    }
+
+    fn by(beadle: PathBuf, dir: TempDir, name: &str, kind: &str) -> Self {
+        let it = Self { dir, name: name.to_owned(), beadle };
+        let said = it.beadle(it.dir.path(), &["--json", "plugin", "new", name, "--kind", kind]).ok().json();
         assert_eq!(said["name"], name);
-        Self { dir, name: name.to_owned() }
+        it
+    }
+
+    fn beadle(&self, dir: &Path, args: &[&str]) -> Said {
+        command(&self.beadle, dir).args(args).output().expect("beadle").into()
     }
 
     fn path(&self) -> PathBuf {
@@ -66,7 +96,7 @@ impl Project {
         let mut all = vec!["plugin"];
         all.extend(args);
         all.extend(self.offline().then_some("--offline"));
-        beadle(&self.path(), &all)
+        self.beadle(&self.path(), &all)
     }
 
     fn plugin_json(&self, args: &[&str]) -> Said {
@@ -88,8 +118,8 @@ impl Project {
 }
 
 /// Everything that an author does, for one kind.
-fn whole_way(name: &str, kind: &str, world: &str) {
-    let project = Project::new(name, kind);
+fn whole_way(project: &Project, kind: &str, world: &str) {
+    let name = project.name.as_str();
     for file in ["Cargo.toml", "Cargo.lock", "src/lib.rs", "cases.toml", "README.md", "AGENTS.md", ".gitignore", ".cargo/config.toml"] {
         assert!(project.path().join(file).is_file(), "{file}");
     }
@@ -102,7 +132,7 @@ fn whole_way(name: &str, kind: &str, world: &str) {
     assert_eq!(built["bytes"], bytes.len());
     assert!(bytes.len() < 400_000, "{} bytes", bytes.len());
 
-    let check = beadle(&project.path(), &["--json", "plugin", "check", &project.file().display().to_string()]).ok().json();
+    let check = project.beadle(&project.path(), &["--json", "plugin", "check", &project.file().display().to_string()]).ok().json();
     assert_eq!((check["good"].as_bool(), check["kind"].as_str(), check["built_with"].as_str()), (Some(true), Some(world), Some("current")));
     let inspect = project.plugin_json(&["inspect"]).ok().json();
     assert_eq!(
@@ -147,6 +177,15 @@ fn whole_way(name: &str, kind: &str, world: &str) {
     assert!(bench["p99_us"].as_f64() >= bench["p50_us"].as_f64() && bench["p50_us"].as_f64() > Some(0.0), "{bench:#}");
     assert!(bench["memory"].as_u64().is_some_and(|n| n >= 65_536), "{bench:#}");
     assert_eq!(bench["times_smallest"].is_number(), kind == "policy", "{bench:#}");
+    // A nanosecond is over in any case: the gate of somebody's own CI.
+    let over = project.plugin_json(&["bench", "--calls", "50", "--p99-us", "0.001"]);
+    let doc = over.json();
+    assert_eq!((over.code, doc["within"].as_bool(), doc["budget"]["p99_us"].as_f64()), (1, Some(false), Some(0.001)), "{doc:#}");
+    assert!(doc["budget"]["p99_ratio"].as_f64() > Some(1.0) && doc["failures"] == 0, "{doc:#}");
+    // All of that was without a daemon, which would have made its folders.
+    for dir in [project.dir.path(), &project.path()] {
+        assert!(ABSENT.iter().all(|name| !dir.join(name).exists()), "{}", dir.display());
+    }
 
     let mut tests = command("cargo", &project.path());
     tests.args(["test", "--quiet"]).args(project.offline().then_some("--offline"));
@@ -214,10 +253,10 @@ expect = { fails = "load", reason = "programs: invalid type: integer `3`" }
         assert!(said.out.contains(part), "{part}: {}", said.out);
     }
 
-    let mut host = crate::support::TestHost::new();
+    let mut host = TestHost::new();
     let file = project.file().display().to_string();
     host.config(&format!("[[policy]]\nname = \"boom\"\nplugin = {file:?}\ndeadline_ms = 10000\n"));
-    let model = crate::support::Model::start(&serde_json::json!({ "steps": [crate::support::bash("boom"), { "text": "done" }] }));
+    let model = Model::start(&json!({ "steps": [bash("boom"), { "text": "done" }] }));
     let id = host.run_demo(&model, "go", &["--keep"]);
     crate::support::until("the turn has ended", || (host.show(&id)["turn_count"] == 1).then_some(()));
     let said = host.beadle(["plugin", "logs", &id]).ok();
@@ -334,14 +373,12 @@ fn a_strangers_plugin_denies_a_call_of_the_real_claude() {
     let Some((mut host, program)) = crate::claude::host("a_strangers_plugin_denies_a_call_of_the_real_claude") else { return };
     let project = Project::new("no-touch", "policy");
     project.plugin(&["test"]).ok();
-    let rules = crate::support::rules(&["Bash(touch:*)", "Bash(echo:*)", "Edit(./**)"], &[], &[]);
-    host.config(&format!(
-        "{rules}\n[[policy]]\nname = \"no-touch\"\nplugin = {:?}\ndeadline_ms = 10000\n[policy.config]\nprograms = [\"touch\"]\n",
-        project.file().display().to_string()
-    ));
-    let model = crate::support::Model::start(&serde_json::json!({ "steps": [
-        crate::support::bash("echo yes > made.txt"),
-        crate::support::bash("sh -c 'touch denied.txt'"),
+    host.config(&rules(&["Bash(touch:*)", "Bash(echo:*)", "Edit(./**)"], &[], &[]));
+    let (file, config) = (project.file().display().to_string(), r#"{"programs":["touch"]}"#);
+    host.beadle(["plugin", "add", &file, "--yes", "--deadline-ms", "10000", "--config", config]).ok();
+    let model = Model::start(&json!({ "steps": [
+        bash("echo yes > made.txt"),
+        bash("sh -c 'touch denied.txt'"),
         { "text": "done" },
     ]}));
     let id = crate::claude::run(&mut host, &program, &model, &[]);
@@ -357,17 +394,89 @@ fn a_strangers_plugin_denies_a_call_of_the_real_claude() {
 
 #[test]
 fn a_policy_from_new_to_the_end() {
-    whole_way("no-sudo", "policy", "permission-policy");
+    let project = Project::installed("no-sudo", "policy");
+    whole_way(&project, "policy", "permission-policy");
+    lives(&project);
+}
+
+/// Effect and rule of each call of a session that runs these commands.
+fn judged(host: &mut TestHost, commands: &[&str]) -> Vec<(String, String)> {
+    let steps: Vec<Value> = commands.iter().map(|c| bash(c)).chain([json!({ "text": "done" })]).collect();
+    let model = Model::start(&json!({ "steps": steps }));
+    let id = host.run_demo(&model, "go", &[]);
+    host.ended(&id);
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    host.events_of(&id, "tool_decided").iter().map(|e| (text(&e["body"]["effect"]), text(&e["body"]["rule"]))).collect()
+}
+
+/// What becomes of the policy that its author made, on a host of its own, by every verb that acts on an installed plugin: each is seen in
+/// what sessions are allowed.
+fn lives(project: &Project) {
+    let (name, file) = (project.name.as_str(), project.file().display().to_string());
+    let mut host = TestHost::new();
+    host.runs(&project.beadle);
+    host.config(&rules(&["Bash(touch:*)", "Bash(mkdir:*)"], &[], &[]));
+    let own = |program: &str| ("deny".to_owned(), program.to_owned());
+    let allowed = |rule: &str| ("allow".to_owned(), format!("Bash({rule}:*)"));
+    let shown = |host: &TestHost| host.beadle(["--json", "plugin", "ls", name]).ok().json();
+    // One run of its program is free, which it counts by what it was granted.
+    let config = r#"{"programs":["touch"],"free":1}"#;
+    host.beadle(["plugin", "add", &file, "--yes", "--grant", "kv", "--deadline-ms", "10000", "--config", config]).ok();
+    let first = shown(&host);
+    assert_eq!((&first["version"], &first["enabled"], &first["grants"]), (&json!("0.1.0"), &json!(true), &json!(["kv"])), "{first:#}");
+    let daemon = std::fs::read_link(format!("/proc/{}/exe", host.daemon())).expect("a daemon");
+    assert_eq!(daemon, project.beadle, "nothing but the copy runs");
+    assert_eq!(judged(&mut host, &["touch a", "touch b"]), [allowed("touch"), own("touch")]);
+    assert!(host.work().join("a").exists() && !host.work().join("b").exists());
+
+    // A next version, which `dev` builds and `build` finds built.
+    let stricter = "        if call.commands.iter().any(|c| c.program() == \"mkdir\") {\n            return Decision::deny(\"no folders\").because(\"mkdir\");\n        }\n";
+    let place = "        // The host parsed the command:";
+    project.edit("src/lib.rs", place, &format!("{stricter}{place}"));
+    project.edit("Cargo.toml", "version = \"0.1.0\"", "version = \"0.2.0\"");
+    let round = project.plugin_json(&["dev", "--builds", "1"]).ok().json();
+    assert_eq!((round["error"].as_str(), round["failed"].as_u64()), (None, Some(0)), "{round:#}");
+    let built = project.plugin_json(&["build"]).ok().json();
+    assert_ne!(built["digest"], first["digest"], "{built:#}");
+    host.beadle(["plugin", "upgrade", name, &file, "--yes"]).ok();
+    let second = shown(&host);
+    assert_eq!(
+        (&second["version"], &second["digest"], &second["grants"]),
+        (&json!("0.2.0"), &built["digest"], &json!(["kv"])),
+        "{second:#}"
+    );
+    assert_eq!(judged(&mut host, &["mkdir x"]), [own("mkdir")]);
+    let said = host.beadle(["plugin", "rollback", name]);
+    assert!(said.code == 1 && said.err.contains("BDL-REGISTRY-008"), "what was denied would be allowed: {said:?}");
+    host.beadle(["plugin", "rollback", name, "--accept-changes"]).ok();
+    assert_eq!(shown(&host)["digest"], first["digest"]);
+    assert_eq!(judged(&mut host, &["mkdir x"]), [allowed("mkdir")]);
+
+    host.beadle(["plugin", "disable", name]).ok();
+    assert_eq!(judged(&mut host, &["touch c", "touch d"]), [allowed("touch"), allowed("touch")]);
+    host.beadle(["plugin", "enable", name]).ok();
+    assert_eq!(judged(&mut host, &["touch e", "touch f"]), [allowed("touch"), own("touch")]);
+    host.beadle(["plugin", "revoke", name, "kv"]).ok();
+    assert_eq!(judged(&mut host, &["touch g"]), [own("touch")], "what it cannot count is not free");
+    assert!(host.beadle(["plugin", "logs", name]).ok().out.contains("denied: kv: it is not granted"));
+    host.beadle(["plugin", "grant", name, "kv"]).ok();
+    assert_eq!(judged(&mut host, &["touch g"]), [allowed("touch")]);
+    host.beadle(["plugin", "set", name, "--config", r#"{"programs":["mkdir"]}"#]).ok();
+    assert_eq!(judged(&mut host, &["touch h", "mkdir y"]), [allowed("touch"), own("mkdir")]);
+    host.beadle(["plugin", "rm", name]).ok();
+    assert_eq!(judged(&mut host, &["mkdir y"]), [allowed("mkdir")]);
+    assert_eq!((host.beadle(["plugin", "ls", name]).code, host.beadle(["-q", "plugin", "ls"]).ok().out.as_str()), (3, ""));
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
 }
 
 #[test]
 fn a_strategy_from_new_to_the_end() {
-    whole_way("mask-old", "compaction", "compaction-strategy");
+    whole_way(&Project::new("mask-old", "compaction"), "compaction", "compaction-strategy");
 }
 
 #[test]
 fn a_sink_from_new_to_the_end() {
-    whole_way("write-down", "sink", "audit-sink");
+    whole_way(&Project::new("write-down", "sink"), "sink", "audit-sink");
 }
 
 #[test]
@@ -421,7 +530,7 @@ fn a_target_that_is_missing_is_added_or_named() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
     };
     let manifest = project.path().canonicalize().expect("a folder").join("Cargo.toml");
-    let artifact = serde_json::json!({ "reason": "compiler-artifact", "manifest_path": manifest, "filenames": [real] });
+    let artifact = json!({ "reason": "compiler-artifact", "manifest_path": manifest, "filenames": [real] });
     program("cargo", &format!("[ -e {0}/libstd-x.rlib ] || exit 101\necho '{artifact}'", lib.display()));
     program("rustc", &format!("echo {}", lib.display()));
     program("rustup", "exit 1");

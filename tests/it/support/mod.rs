@@ -75,6 +75,7 @@ impl Said {
 /// Folders, workspace and environment of one host. Its daemon is started on demand by the commands and ended on drop.
 pub struct TestHost {
     dir: TempDir,
+    program: PathBuf,
     env: Vec<(String, String)>,
     breaches: std::cell::Cell<bool>,
 }
@@ -82,7 +83,7 @@ pub struct TestHost {
 impl TestHost {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("bdl").tempdir().expect("a temporary folder");
-        let host = Self { dir, env: vec![], breaches: std::cell::Cell::new(false) };
+        let host = Self { dir, program: env!("CARGO_BIN_EXE_beadle").into(), env: vec![], breaches: std::cell::Cell::new(false) };
         for d in [host.work(), host.home()] {
             std::fs::create_dir_all(d).expect("folders");
         }
@@ -106,6 +107,11 @@ impl TestHost {
 
     pub fn data(&self) -> PathBuf {
         self.beadle_home().join("data")
+    }
+
+    /// From now on every command is this executable, in place of the one that cargo built.
+    pub fn runs(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
     }
 
     pub fn set(&mut self, name: &str, value: impl AsRef<str>) {
@@ -140,7 +146,7 @@ impl TestHost {
     }
 
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_beadle"));
+        let mut c = Command::new(&self.program);
         c.args(args)
             .current_dir(self.work())
             .env_clear()
