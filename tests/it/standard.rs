@@ -283,6 +283,61 @@ fn a_budget_of_money_holds_to_within_one_response() {
 }
 
 #[test]
+fn a_budget_of_tokens_holds_to_within_one_response() {
+    // Each response uses 100 tokens of input and 10 of output; a limit is reached with the second.
+    for (key, limit) in [("tokens", 200), ("output_tokens", 15)] {
+        let Some((mut host, program)) = claude::host("a_budget_of_tokens_holds_to_within_one_response") else { return };
+        host.config(&before_allow("budget", &format!("{key} = {limit}")));
+        let steps: Vec<Value> = (0..4).map(|i| bash(&format!("touch f{i}"))).chain([json!({ "text": "done" })]).collect();
+        let model = Model::start(&json!({ "steps": steps, "usage": { "in": 100, "out": 10 } }));
+        let id = claude::run(&mut host, &program, &model, &[]);
+        let s = host.ended(&id);
+        let got = host.events_of(&id, "tool_decided");
+        let effects: Vec<&str> = got.iter().filter_map(|e| e["body"]["effect"].as_str()).collect();
+        // The response that asks for a call may not be counted yet when the call is judged; the one before it is.
+        let allowed = effects.iter().take_while(|e| **e == "allow").count();
+        assert!((1..=2).contains(&allowed) && effects[allowed..].iter().all(|e| *e == "deny"), "{key}: {effects:?}");
+        let last = &got.last().expect("a decision")["body"];
+        assert_eq!((effects.len(), last["rule"].as_str()), (4, Some(key)), "{last:#}");
+        let used = if key == "tokens" { s["usage"]["input"].as_u64() } else { s["usage"]["output"].as_u64() };
+        assert!(used > Some(limit), "{s:#}");
+        let reason = last["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(&format!(" of {limit}")) && reason.contains("within one model response"), "{reason}");
+        assert!((0..4).all(|i| host.work().join(format!("f{i}")).exists() == (i < allowed)), "{key}: {effects:?}");
+    }
+}
+
+#[test]
+fn a_budget_of_time_is_exact_by_the_clock_of_the_log() {
+    const WALL: i64 = 4_000;
+    let mut host = TestHost::new();
+    host.config(&before_allow("budget", "wall = \"4s\""));
+    // It asks again until it is told that the time is over.
+    let model = Model::start(&json!({ "steps": [
+        { "when": { "last": "budget is used up" }, "text": "done" },
+        { "tool": "Bash", "input": { "command": "echo again >> ran.txt", "description": "test" }, "delay_ms": 50, "times": 10_000 },
+    ]}));
+    let id = host.run_demo(&model, "go", &["--keep"]);
+    crate::support::until("the turn has ended", || (!host.events_of(&id, "turn_ended").is_empty()).then_some(()));
+    let clock = |e: &Value| chrono::DateTime::parse_from_rfc3339(e["at"].as_str().expect("a time")).expect("a time").timestamp_millis();
+    let begun = clock(&host.events_of(&id, "session_created")[0]);
+    let at = |e: &Value| clock(e) - begun;
+    let (decided, ran) = (host.events_of(&id, "tool_decided"), host.events_of(&id, "tool_ended"));
+    let (last, before) = decided.split_last().expect("decisions");
+    assert!(before.len() >= 2 && before.iter().all(|d| d["body"]["effect"] == "allow"), "{decided:#?}");
+    // A call is judged after the one before it ended, and before its own decision is on record.
+    let judged_from = at(&ran[before.len() - 2]);
+    assert!(judged_from < WALL && at(last) >= WALL, "{judged_from} ms, then {} ms: {last:#}", at(last));
+    let b = &last["body"];
+    assert_eq!((b["effect"].as_str(), b["rule"].as_str()), (Some("deny"), Some("wall")), "{last:#}");
+    assert!(b["reason"].as_str().is_some_and(|r| r.contains("time 4 s of 4 s")), "{last:#}");
+    assert_eq!(crate::support::lines_of(&host.work().join("ran.txt")).len(), before.len());
+    let said = host.beadle(["send", &id, "more"]);
+    assert!(said.code != 0 && said.err.contains("of 4 s"), "no turn begins either: {said:?}");
+    host.beadle(["stop", &id]).ok();
+}
+
+#[test]
 fn a_budget_asks_from_its_soft_limit_and_refuses_prompts_past_its_turns() {
     let mut host = TestHost::new();
     host.config(&format!("approvals.unattended = \"deny\"\n{}", before_allow("budget", "calls = { soft = 1, hard = 3 }\nturns = 1")));
