@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the corpus of `beadle compact bench`: conversations that replay real edits between published versions of a crate.
 
-    tests/corpus/make.py OUT [--only CRATE] [--pin OLD_NEW...]
+    tests/corpus/make.py OUT [--only CRATE] [--manifest FILE] [--pin CRATE:OLD:NEW...]
 
 What is real: the old and new source (from crates.io, pinned by SHA-256 in manifest.json), the edits between them, and the output of every
 tool: files are read and changed, and `ls`, `grep`, `wc`, `rustfmt --check` and `rustc` are run, on a copy of the old source as it then is.
@@ -9,7 +9,7 @@ What is not: who calls. No model chose these calls, so nothing here says how wel
 "replayed". Its words (prompts, replies) are written below, with facts and constraints that must be found again (the .probes.json beside
 it).
 
-The same crates and the same compiler give the same corpus. Crates come from cargo's own cache, or are brought there by `cargo fetch`.
+The same crates and the same compiler give the same corpus. A pinned pair that gives fewer than 30 calls is left out, and an error. Crates come from cargo's own cache, or are brought there by `cargo fetch`.
 Only the standard library of Python 3.9 or newer is needed, and rustc and rustfmt.
 """
 
@@ -133,7 +133,7 @@ class Replay:
         self.shown, self.out = f"/corpus/{name}", work.parent / "out"
 
     def bash(self, *argv, sort=False):
-        run = subprocess.run(argv, cwd=self.work, capture_output=True, text=True, errors="replace", check=False)
+        run = subprocess.run(argv, cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
         # Where the folder is says nothing, and differs from run to run.
         out = self.settled(run.stdout + run.stderr)
         failed = run.returncode != 0
@@ -232,14 +232,15 @@ def main():
     args = argparse.ArgumentParser()
     args.add_argument("out", type=pathlib.Path)
     args.add_argument("--only")
+    args.add_argument("--manifest", type=pathlib.Path, default=HERE / "manifest.json", help="what is pinned, in place of the file beside this one")
     args.add_argument("--pin", nargs="*", help="CRATE:OLD:NEW to try; prints manifest entries")
     args = args.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    manifest = json.loads((HERE / "manifest.json").read_text()) if args.pin is None else []
+    manifest = json.loads(args.manifest.read_text()) if args.pin is None else []
     for pin in args.pin or []:
         name, old, new = pin.split(":")
         manifest.append({"crate": name, "old": old, "new": new})
-    made = []
+    made, short = [], []
     for entry in manifest:
         name, old, new = entry["crate"], entry["old"], entry["new"]
         if args.only not in (None, name):
@@ -253,7 +254,8 @@ def main():
             replay = Replay(name, old, new, work)
             probes = replay.run(texts(goal))
         if probes["calls"] < LEAST_CALLS:
-            print(f"{name} {old} {new}: only {probes['calls']} calls", file=sys.stderr)
+            short.append(f"{name} {old} {new}: only {probes['calls']} calls, and {LEAST_CALLS} are wanted")
+            print(short[-1], file=sys.stderr)
             continue
         stem = f"{name}-{old.split('+')[0]}-{new.split('+')[0]}"
         (args.out / f"{stem}.jsonl").write_text("\n".join(replay.record.lines) + "\n", encoding="utf-8")
@@ -262,6 +264,10 @@ def main():
     if args.pin is not None:
         print("[\n" + ",\n".join(" " + json.dumps(m) for m in made) + "\n]")
     print(f"{len(made)} conversations in {args.out}", file=sys.stderr)
+    if args.pin is None and short:
+        sys.exit(f"pinned and not made: {'; '.join(short)}")
+    if not made:
+        sys.exit("nothing was made: no such crate is pinned, or none gave calls enough")
 
 
 if __name__ == "__main__":

@@ -238,16 +238,49 @@ fn each_standard_strategy_leaves_a_conversation_that_the_agent_goes_on_with() {
         let text = json!(messages).to_string();
         assert!(text.contains(what) == there && !text.contains("10200") && text.contains("second prompt"), "{strategy}: {text}");
         assert!(text.contains("\"go"), "{strategy}: the user's own words stay: {text}");
-        // A second time, from the record that the host wrote.
-        let all = r#"{"keep_turns":0,"keep_steps":1}"#;
-        host.beadle(["compact", &id, "--strategy", "drop-oldest", "--config", all, "--target", "1"]).ok();
+        // A second time, from the record that the host wrote; once with the user's own words.
+        let both = strategy == "drop-oldest";
+        if both {
+            users_words_go_where_both_say_so(&host, &id);
+        }
+        let all = json!({ "keep_turns": 0, "keep_steps": 1, "user_words": both }).to_string();
+        let mut args = vec!["compact", &id, "--strategy", "drop-oldest", "--config", &all, "--target", "1"];
+        args.extend(if both { &["--unpin", "user"][..] } else { &[] });
+        host.beadle(args).ok();
+        let began = &host.events_of(&id, "compaction_began")[1]["body"];
+        assert_eq!(began["unpinned_user"].as_bool(), both.then_some(true), "{began:#}");
         host.beadle(["--json", "send", &id, "the fourth prompt"]).ok();
         turn_ends(&host, &id, 4);
-        no_dangling(&newest(&model));
+        let messages = newest(&model);
+        no_dangling(&messages);
+        let text = json!(messages).to_string();
+        for (there, what) in [(!both, "\"go"), (!both, "second prompt"), (true, "third prompt"), (true, "fourth prompt")] {
+            assert_eq!(text.contains(what), there, "{strategy}: {what}: {text}");
+        }
         assert_eq!(host.show(&id)["breach_count"], 0);
         host.beadle(["kill", &id]).ok();
         host.ended(&id);
     }
+}
+
+/// What would be dropped of a conversation, by the strategy's word and the operator's: only where both say so the user's own words too.
+fn users_words_go_where_both_say_so(host: &TestHost, id: &str) {
+    let dry = |wants: bool, unpinned: bool| {
+        let config = json!({ "keep_turns": 0, "keep_steps": 1, "user_words": wants }).to_string();
+        let mut args = vec!["--json", "compact", id, "--dry-run", "--strategy", "drop-oldest", "--target", "1", "--config", &config];
+        args.extend(if unpinned { &["--unpin", "user"][..] } else { &[] });
+        host.beadle(args).ok().json()
+    };
+    let neither = dry(false, false);
+    let dropped = neither["dropped_count"].as_u64().expect("a count");
+    for (wants, unpinned) in [(true, false), (false, true)] {
+        let one = dry(wants, unpinned);
+        assert_eq!((&one["edits"], &one["dropped_count"]), (&neither["edits"], &neither["dropped_count"]), "{wants} {unpinned}: {one:#}");
+    }
+    let both = dry(true, true);
+    // Of three prompts two: what is left of the third turn begins with its own.
+    assert_eq!(both["dropped_count"].as_u64(), Some(dropped + 2), "{neither:#} {both:#}");
+    assert!(both["tokens_after"].as_u64() < neither["tokens_after"].as_u64(), "{neither:#} {both:#}");
 }
 
 #[test]
@@ -270,6 +303,35 @@ fn a_context_over_its_threshold_is_compacted_at_the_end_of_the_turn() {
     let text = json!(messages).to_string();
     assert!(!text.contains("10200") && text.contains("result of Bash left out"), "{text}");
     assert_eq!(host.events_of(&id, "context_compacted").len(), 1, "once");
+}
+
+#[test]
+fn without_configuration_the_threshold_is_four_fifths_of_the_window() {
+    let Some((mut host, program)) = host("without_configuration_the_threshold_is_four_fifths_of_the_window") else { return };
+    // What the model says was used is written before the window is known, so there is a step for each window that models have.
+    let used = |share: u64, window: u64| json!({ "in": share * window / 100 - 34, "out": 34 });
+    let asks = |share: u64, window: u64| format!("fill {share} of {window}");
+    let mut steps: Vec<Value> = (10..24).map(|n| bash(&format!("seq {n}0001 {n}0400"))).collect();
+    steps.push(json!({ "text": "first turn done" }));
+    for window in [200_000, 1_000_000] {
+        let step = |share| json!({ "when": { "last": asks(share, window) }, "text": "done", "usage": used(share, window) });
+        steps.extend([79, 81].map(step));
+    }
+    let model = Model::start(&json!({ "steps": steps }));
+    let id = run(&mut host, &program, &model, &["--keep"]);
+    turn_ends(&host, &id, 1);
+    let window = host.show(&id)["context_window"].as_u64().expect("a window");
+    for (turn, share) in [(2, 79), (3, 81)] {
+        host.beadle(["--json", "send", &id, &asks(share, window)]).ok();
+        turn_ends(&host, &id, turn);
+        if share == 79 {
+            assert_eq!(host.show(&id)["context_used"].as_u64(), Some(share * window / 100));
+        }
+    }
+    until("the conversation is compacted", || host.events_of(&id, "context_compacted").first().cloned());
+    let (began, ended) = (host.events_of(&id, "compaction_began"), host.events_of(&id, "turn_ended"));
+    assert_eq!((began.len(), ended.len(), began[0]["body"]["trigger"].as_str()), (1, 3, Some("auto")), "{began:#?}");
+    assert!(began[0]["seq"].as_u64() > ended[2]["seq"].as_u64(), "at 81 %, not at 79 %: {began:#?} {ended:#?}");
 }
 
 #[test]
@@ -541,8 +603,13 @@ fn the_scoreboard_counts_what_each_strategy_saves_and_loses() {
     std::fs::create_dir(&dir).expect("a folder");
     recorded(&dir, "a", 40);
     recorded(&dir, "b", 60);
+    let begun = std::time::Instant::now();
     let rows = host.beadle(["--json", "compact", "bench", "corpus"]).ok().lines();
+    let took = u64::try_from(begun.elapsed().as_micros()).expect("a time");
     assert_eq!(rows.len(), 6, "three strategies, two records");
+    let micros =
+        |key: &str| rows.iter().map(|r| r[key].as_u64().filter(|us| *us > 0).unwrap_or_else(|| panic!("{key}: {r:#}"))).sum::<u64>();
+    assert!(micros("plan_us") + micros("apply_us") < took, "{took} us: {rows:#?}");
     for r in &rows {
         let (before, after) = (r["tokens_before"].as_u64().expect("tokens"), r["tokens_after"].as_u64().expect("tokens"));
         assert!(after < before && r["dangling"] == 0 && r["label"] == "replayed" && r["refused"].is_null(), "{r:#}");
@@ -559,10 +626,19 @@ fn the_scoreboard_counts_what_each_strategy_saves_and_loses() {
         (mask["paths"]["kept"].as_u64(), mask["errors"]["kept"].as_u64(), mask["facts"]["kept"].as_u64()),
         (Some(40), Some(1), Some(0))
     );
+    // What a prompt cache still holds ends where the first result is masked, or the first call goes; the summary goes in front.
+    let tokens = |text: &str| text.len().div_ceil(3) as u64;
+    let prompt = tokens("Mend the parser. Never touch LICENSE.");
+    let prefix = |row: &Value| row["prefix_tokens"].as_u64().expect("tokens");
+    assert_eq!(prefix(&mask), prompt + tokens(r#"{"file_path":"/w/src/f0.rs"}"#));
+    assert_eq!((prefix(&drop), prefix(&summary)), (prompt, prompt), "{drop:#} {summary:#}");
     assert!(drop["paths"]["kept"].as_u64() < Some(40) && drop["errors"]["kept"] == 0, "{drop:#}");
     assert!(summary["errors"]["kept"] == 1 && summary["paths"]["kept"].as_u64() > drop["paths"]["kept"].as_u64(), "{summary:#}");
     let said = host.beadle(["compact", "bench", "corpus", "--strategy", "drop-oldest"]).ok();
-    assert!(said.out.contains("STRATEGY") && said.out.contains("drop-oldest") && !said.out.contains("mask"), "{}", said.out);
+    assert!(said.out.contains("drop-oldest") && !said.out.contains("mask"), "{}", said.out);
+    for column in ["STRATEGY", "PREFIX", "PLAN p50", "APPLY p50"] {
+        assert!(said.out.contains(column), "{column}: {}", said.out);
+    }
     let said = host.beadle(["compact", "bench", "nowhere"]);
     assert!(said.code == 2 && said.err.contains("nowhere"), "{said:?}");
 }
@@ -571,9 +647,13 @@ fn the_scoreboard_counts_what_each_strategy_saves_and_loses() {
 #[test]
 fn the_generator_makes_what_its_manifest_pins() {
     let host = TestHost::new();
-    let make = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/make.py");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     let out = host.work().join("corpus");
-    let made = std::process::Command::new("python3").arg(make).arg(&out).args(["--only", "toml_datetime"]).output();
+    let make = |more: &[&str]| {
+        let mut c = std::process::Command::new("python3");
+        c.arg(dir.join("make.py")).arg(&out).args(["--only", "toml_datetime"]).args(more).output()
+    };
+    let made = make(&[]);
     if !made.as_ref().is_ok_and(|m| m.status.success()) {
         #[allow(clippy::print_stderr)] // why: a test that cannot run must say so.
         {
@@ -585,4 +665,15 @@ fn the_generator_makes_what_its_manifest_pins() {
     let rows = host.beadle(["--json", "compact", "bench", "corpus", "--strategy", "mask-observations"]).ok().lines();
     assert!(rows.len() == 1 && rows[0]["call_count"].as_u64().is_some_and(|n| n >= 30), "{rows:#?}");
     assert_eq!((rows[0]["label"].as_str(), rows[0]["dangling"].as_u64()), (Some("replayed"), Some(0)));
+    // A pinned pair that gives too few calls is no silent gap: of a version to itself nothing is edited.
+    let manifest: Vec<Value> = serde_json::from_slice(&std::fs::read(dir.join("manifest.json")).expect("a manifest")).expect("JSON");
+    assert!(manifest.len() >= 20, "{}", manifest.len());
+    let pinned = manifest.iter().find(|m| m["crate"] == "toml_datetime").expect("it is pinned");
+    let same = json!([{ "crate": "toml_datetime", "old": pinned["new"], "new": pinned["new"], "old_sha256": pinned["new_sha256"], "new_sha256": pinned["new_sha256"] }]);
+    let file = host.work().join("manifest.json");
+    std::fs::write(&file, same.to_string()).expect("a manifest");
+    let said = crate::support::Said::from(make(&["--manifest", &file.display().to_string()]).expect("Python"));
+    let version = pinned["new"].as_str().expect("a version");
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains(&format!("pinned and not made: toml_datetime {version} {version}: only ")), "{said:?}");
 }

@@ -21,7 +21,7 @@ impl Strategy for DropOldest {
             r#"{"type":"object","additionalProperties":false,"properties":{
 "keep_turns":{"type":"integer","minimum":0,"maximum":10000,"default":1,"description":"newest turns that do not go whole"},
 "keep_steps":{"type":"integer","minimum":0,"maximum":10000,"default":10,"description":"newest steps that stay in any case"},
-"user_words":{"type":"boolean","default":false,"description":"drop the user's own words too, where the operator unpinned them"}}}"#,
+"user_words":{"type":"boolean","default":false,"description":"drop the user's own words too, with the whole of their turn, where the operator unpinned them"}}}"#,
         )
     }
 
@@ -51,7 +51,7 @@ impl Strategy for DropOldest {
                 break;
             }
             turn = Some(of);
-            let worth: u64 = step.iter().filter(|e| self.goes(e)).map(|e| e.tokens).sum();
+            let worth: u64 = step.iter().filter(|e| self.goes(e, may_go_whole(of))).map(|e| e.tokens).sum();
             left = left.saturating_sub(worth);
             gone.push(at);
         }
@@ -60,18 +60,20 @@ impl Strategy for DropOldest {
 }
 
 impl DropOldest {
-    fn goes(&self, e: &Entry) -> bool {
+    /// The user's own words go with the whole of their turn only: a conversation begins with them, and so must what is left of it.
+    fn goes(&self, e: &Entry, is_whole: bool) -> bool {
         let words = e.role == Role::User && e.kind != Kind::ToolResult && e.kind != Kind::Summary;
-        !e.pinned && (self.user_words || !words)
+        !e.pinned && (!words || self.user_words && is_whole)
     }
 
     /// Drops of all that may go before `end`, in spans as long as can be.
     fn edits(&self, entries: &[Entry], end: usize) -> Vec<Edit> {
         let mut edits = Vec::new();
         let old = &entries[..end];
+        let first_left = entries.get(end).or(entries.last()).map(|e| e.turn);
         let mut at = 0;
         while at < old.len() && edits.len() < EDITS {
-            let run = old[at..].iter().take_while(|e| self.goes(e)).count();
+            let run = old[at..].iter().take_while(|e| self.goes(e, Some(e.turn) != first_left)).count();
             edits.extend(span(&old[at..at + run]).map(Edit::Drop));
             at += run.max(1);
         }

@@ -24,6 +24,10 @@ fn entry(id: u64, turn: u32, role: Role, kind: Kind) -> Entry {
 
 /// Two turns: a prompt, `steps` calls with results of 400 bytes, a reply; and the same again.
 fn conversation(steps: u64) -> Sample {
+    Sample::new(conversation_of(steps))
+}
+
+fn conversation_of(steps: u64) -> Vec<(Entry, String)> {
     let mut all = Vec::new();
     for turn in 1..=2u32 {
         let base = u64::from(turn) * 1000;
@@ -34,7 +38,7 @@ fn conversation(steps: u64) -> Sample {
         }
         all.push((entry(base + 500, turn, Role::Assistant, Kind::Text), "done".to_owned()));
     }
-    Sample::new(all)
+    all
 }
 
 fn budget(t: &Sample, target: u64) -> Budget {
@@ -94,6 +98,23 @@ fn summarises_the_old_part_in_one_span() {
     assert_eq!(edits.len(), 1);
     let (first, last) = spans(&edits)[0];
     assert!(first == 1000 && last > 1500 && last % 2 == 1, "{first} to {last}: it ends with a result");
+}
+
+#[test]
+fn the_users_words_go_where_they_may_and_with_their_turn_alone() {
+    let mut t: Vec<(Entry, String)> = conversation_of(4);
+    t.iter_mut().for_each(|(e, _)| e.pinned = false);
+    let t = Sample::new(t);
+    for (config, wanted) in [
+        (r#"{"keep_turns":0,"keep_steps":1}"#, vec![(1002, 1500), (2002, 2009)]),
+        // The newest turn goes in part, so the conversation begins with its prompt.
+        (r#"{"keep_turns":0,"keep_steps":1,"user_words":true}"#, vec![(1000, 1500), (2002, 2009)]),
+        // So does one of which the newest steps are kept.
+        (r#"{"keep_turns":0,"keep_steps":7,"user_words":true}"#, vec![(1002, 1009)]),
+        (r#"{"keep_turns":0,"keep_steps":0,"user_words":true}"#, vec![(1000, 1500), (2002, 2500)]),
+    ] {
+        assert_eq!(spans(&plan::<DropOldest>(config, &t, 0)), wanted, "{config}");
+    }
 }
 
 #[test]
