@@ -16,6 +16,7 @@
 //! | attest an agent's program | where every check passed; a failed one takes trust away |
 //! | hooks of a settings file | taking them out: a hooked agent may then edit the file, and the daemon need not stay for it |
 //! | an installed plugin | all but taking a grant back: a policy may allow, and one that is gone denies nothing |
+//! | read the configuration anew | yes |
 //! | move a sink past events | yes |
 //! | erase from the log | yes |
 //! | archive a log | of a live session, or to a file outside of the data folder |

@@ -104,6 +104,7 @@ impl From<session::Error> for ApiError {
             | E::Unnamed { .. }
             | E::SessionRefused { .. }
             | E::PromptRefused { .. }
+            | E::Loosens { .. }
             | E::NotOurs(_)
             | E::OtherWriter(_)
             | E::OtherRecord { .. }

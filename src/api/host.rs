@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
@@ -15,7 +16,10 @@ use tokio::sync::watch;
 use super::App;
 use super::confirm::{Asking, Refusal};
 use super::error::ApiError;
-use super::types::{HostDoc, KeptDoc, KeptProgramDoc, NoticesDoc, Page, PolicyDoc, RecoveredDoc, ReloadDoc, TrustDoc, TrustRequest};
+use super::types::{
+    HostDoc, KeptDoc, KeptProgramDoc, NoticesDoc, Page, PolicyDoc, RecoveredDoc, ReloadDoc, ReloadLookDoc, ReloadRequest, TrustDoc,
+    TrustRequest,
+};
 use crate::config::{self, Folders};
 use crate::model::{Event, Subject, format_ms};
 use crate::notify::Counts;
@@ -65,17 +69,30 @@ pub async fn shutdown(State(app): State<App>) -> Result<(StatusCode, Json<HostDo
 }
 
 /// It may loosen what live sessions may do, so it is confirmed like a change of their rules.
-pub async fn reload(State(app): State<App>, asking: Asking) -> Result<Json<ReloadDoc>, Refusal> {
+pub async fn reload(State(app): State<App>, asking: Asking, body: Bytes) -> Result<Json<ReloadDoc>, Refusal> {
+    // why also none: before there was anything to accept, there was no body.
+    let r: ReloadRequest = if body.is_empty() {
+        ReloadRequest::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|e| ApiError::malformed(e.to_string()))?
+    };
     let subject = Subject::new("read the configuration anew").with("file", app.about.folders.config_file().display().to_string());
+    let subject = if r.accept_changes { subject.with("changes", "looser decisions are accepted") } else { subject };
     let actor = asking.confirmed(&app, Need::Configured, subject).await?;
-    let done = app.manager.reload(&actor).await?;
+    let done = app.manager.reload(r.accept_changes, &actor).await?;
     let kept = done.kept.into_iter().map(|(session, why)| KeptDoc { session: session.to_string(), why }).collect();
     Ok(Json(ReloadDoc {
         live_count: app.manager.live_count() as u64,
         changed_count: done.changed as u64,
         kept,
         at_restart: done.at_restart.into_iter().map(str::to_owned).collect(),
+        replay: Some(done.replay).filter(|r| r.judged > 0),
     }))
+}
+
+/// Nothing is changed by it, so nothing is confirmed.
+pub async fn look_at_reload(State(app): State<App>) -> Result<Json<ReloadLookDoc>, ApiError> {
+    Ok(Json(ReloadLookDoc { replay: app.manager.look_at_reload().await? }))
 }
 
 /// Keeps a copy of this daemon's executable, by which an upgrade can be taken back.

@@ -125,6 +125,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/host", get(host::show))
         .route("/v1/host/shutdown", post(host::shutdown))
         .route("/v1/host/reload", post(host::reload))
+        .route("/v1/host/reload/look", post(host::look_at_reload))
         .route("/v1/host/gc", post(collect::collect))
         .route("/v1/host/backup", post(collect::backup))
         .route("/v1/host/keep", post(host::keep))

@@ -67,7 +67,8 @@
 //! | `GET /v1/host` | | [`HostDoc`] |
 //! | `POST /v1/host/keep` | | 201 [`KeptProgramDoc`]: a copy of its executable, to go back to |
 //! | `POST /v1/host/shutdown` | | 202 [`HostDoc`]; sessions go on, the daemon ends |
-//! | `POST /v1/host/reload` | | [`ReloadDoc`]: the configuration was read anew; 422 where it cannot be, and nothing has changed |
+//! | `POST /v1/host/reload` | [`ReloadRequest`], or nothing | [`ReloadDoc`]; where it is refused (422 broken, 409 looser and not accepted), nothing has changed |
+//! | `POST /v1/host/reload/look` | | [`ReloadLookDoc`]: what that would do to recorded calls |
 //! | `POST /v1/host/gc` | [`CollectRequestDoc`] | [`CollectDoc`]: what went, or would |
 //! | `POST /v1/host/backup` | [`BackupRequest`] | [`BackupDoc`], once all of it is on disk |
 //! | `POST /v1/plugin-files` | a component, at most [`COMPONENT_MAX`] | 201 [`ComponentDoc`], once it is durable; nothing is installed by it |

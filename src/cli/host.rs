@@ -9,9 +9,9 @@ use super::confirm::confirmed;
 use super::exit::{Coded, Exit};
 use super::logs::Screen;
 use super::text::{age, brief, count, kib, safe};
-use super::{Context, Outcome};
+use super::{Context, Outcome, replay};
 use crate::api::client::{self, Client};
-use crate::api::types::{HostDoc, PolicyDoc};
+use crate::api::types::{HostDoc, PolicyDoc, ReloadRequest};
 use crate::model::{Clock, SystemClock};
 use crate::process::{self, Watch};
 
@@ -107,10 +107,14 @@ fn last_lines(bytes: &[u8], n: usize) -> &[u8] {
 }
 
 /// Has the configuration read anew. What is refused has changed nothing: then the answer is no.
-pub async fn reload(cx: &mut Context) -> Outcome {
+pub async fn reload(cx: &mut Context, accept_changes: bool) -> Outcome {
     // why not started for this: a daemon that begins reads the configuration anyhow.
-    let told = match Client::without_start(cx.folders()?).reload().await {
-        Err(client::Error::Confirm(_)) => confirmed(cx, None, async |client| client.reload().await).await,
+    let client = Client::without_start(cx.folders()?);
+    let look = client.look_at_reload().await.map_err(|e| unchanged(e.into()))?;
+    replay::tell(cx, &look.replay)?;
+    let request = ReloadRequest { accept_changes };
+    let told = match client.reload(&request).await {
+        Err(client::Error::Confirm(_)) => confirmed(cx, None, async |client| client.reload(&request).await).await,
         other => other.map_err(anyhow::Error::from),
     };
     let doc = told.map_err(unchanged)?;
@@ -132,7 +136,7 @@ pub async fn reload(cx: &mut Context) -> Outcome {
 
 fn unchanged(e: anyhow::Error) -> anyhow::Error {
     match e.downcast_ref::<client::Error>() {
-        Some(refused @ client::Error::Refused { status: 422, .. }) => {
+        Some(refused @ client::Error::Refused { status: 422 | 409, .. }) => {
             let message = format!("{refused}; nothing was changed, what runs goes on with the configuration of before");
             Coded { exit: Exit::No, code: refused.code().to_owned(), message }.into()
         }

@@ -1,9 +1,11 @@
 //! How a replay is told: a line a changed call, and what it comes to.
 //!
-//! Called by `policy replay` and `plugin upgrade`.
+//! Called by `policy replay`, `plugin upgrade` and `host reload`.
 
+use super::Context;
+use super::printer::Tone;
 use super::text::{brief, safe};
-use crate::model::{Replay, ReplayChange};
+use crate::model::{REPLAY_LIMITS, Replay, ReplayChange};
 
 /// Characters of a subject that are shown.
 const ABOUT_SHOWN: usize = 100;
@@ -15,6 +17,21 @@ pub fn line(c: &ReplayChange) -> String {
     let why = c.rule.as_deref().map_or_else(|| brief(&c.reason, ABOUT_SHOWN), |r| format!("rule {}", brief(r, ABOUT_SHOWN)));
     let failed = if c.failed.is_empty() { String::new() } else { format!("; failed: {}", safe(&c.failed.join(", "))) };
     format!("{mark}  {how}  {}:{}  {} {}  ({why}{failed})", safe(&c.session), c.call, safe(&c.tool), brief(&c.about, ABOUT_SHOWN))
+}
+
+/// What is told before a change: nothing where no call was judged.
+pub fn tell(cx: &mut Context, r: &Replay) -> anyhow::Result<()> {
+    if r.judged == 0 {
+        return Ok(());
+    }
+    for c in &r.changes {
+        cx.printer.notice(Tone::Plain, &line(c))?;
+    }
+    cx.printer.notice(Tone::Plain, &summary(r, r.changes.len() as u64))?;
+    if r.changed > 0 {
+        cx.printer.notice(Tone::Plain, REPLAY_LIMITS)?;
+    }
+    Ok(())
 }
 
 /// What it comes to, where so many changes were told.

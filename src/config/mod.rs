@@ -24,6 +24,7 @@ mod queue;
 mod record;
 mod sinks;
 mod tighten;
+mod user;
 mod value;
 
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ pub use project::{FILE as PROJECT_FILE, Found, find as find_project, read as rea
 pub use queue::{Fair, LabelLimit, Lane, QueueConfig};
 pub use record::RecordDefaults;
 pub use sinks::{GROUP as SINK_GROUP, HttpConfig, JsonlConfig, SINKS_MAX, SinkEntry, SinkGroup, SinkKind, SinkMode, SinkPlugin};
+pub use user::{UserFile, load_for, load_with};
 pub use value::FILE_MAX;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
@@ -259,10 +261,9 @@ type Settings = BTreeMap<&'static str, (Json, Origin)>;
 
 /// Reads the files and resolves all layers.
 pub fn load(sources: &Sources<'_>) -> Result<Loaded, Error> {
-    let user = sources.user.map(|path| Ok::<_, Error>((path, project::read_text(path, rustix::fs::OFlags::empty())?))).transpose()?;
-    let user = user.as_ref().and_then(|(path, text)| Some((*path, text.as_deref()?)));
+    let user = sources.user.map(UserFile::read).transpose()?;
     let project = sources.cwd.map(project::find).transpose()?.flatten();
-    resolve(&Files { user, project: project.as_ref() }, sources.env, sources.trusted)
+    resolve(&Files { user: user.as_ref().and_then(UserFile::layer), project: project.as_ref() }, sources.env, sources.trusted)
 }
 
 /// Resolves all layers of what was read; touches nothing but its arguments.
@@ -304,12 +305,6 @@ pub fn resolve(files: &Files<'_>, env: &dyn Fn(&str) -> Option<OsString>, truste
     }
     let shown = settings.iter().map(|(k, (v, o))| Shown { key: (*k).to_owned(), value: v.clone(), origin: o.clone() });
     Ok(Loaded { settings: shown.collect(), config: build(&settings, chain, sinks, lanes, context)?, project })
-}
-
-/// The operator's file and the process's environment, with the project of `cwd`.
-pub fn load_for(folders: &Folders, cwd: Option<&Path>, trusted: &dyn Fn(&Path, &str) -> bool) -> Result<Loaded, Error> {
-    let user = folders.config_file();
-    load(&Sources { user: Some(&user), cwd, env: &|name| std::env::var_os(name), trusted })
 }
 
 /// The lowest layer, read once: it is part of the binary.

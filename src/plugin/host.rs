@@ -168,6 +168,16 @@ impl Host {
                 program
             }
         };
+        Ok(self.equip(name, program, log))
+    }
+
+    /// The same plugin for another chain: with a log, and failures, of its own. Blocks.
+    pub fn again(&self, plugin: &Plugin) -> Arc<Plugin> {
+        let log = PluginLog::new(Arc::clone(&self.0.options.clock)).kept(self.0.options.logs.as_ref(), &plugin.name);
+        self.equip(plugin.name.clone(), Arc::clone(&plugin.program), Arc::new(log))
+    }
+
+    fn equip(&self, name: String, program: Arc<Program>, log: Arc<PluginLog>) -> Arc<Plugin> {
         // why now: what a granted secret is has to be masked from the first moment that somebody could have it.
         for name in program.rights.grants.iter().filter_map(|g| if let Grant::Secret(Some(name)) = g { Some(name) } else { None }) {
             match self.0.options.secrets.get(name) {
@@ -178,7 +188,7 @@ impl Host {
         let quarantine = Quarantine::new(self.0.options.quarantine);
         let plugin = Arc::new(Plugin { name, program, log, quarantine, host: Arc::clone(&self.0) });
         plugin.make_ahead();
-        Ok(plugin)
+        plugin
     }
 
     /// The same component with the same configuration, limits and grants, where one is loaded.

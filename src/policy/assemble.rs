@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - a policy that cannot be loaded, configured, or whose examples do not hold stays in the chain as its failure;
-//! - a configuration that cannot be read while a session lives denies, it never falls back to a looser one;
+//! - a configuration that cannot be read when a session is adopted denies, it never falls back to a looser one;
 //! - rules added at run time are judged together with those of the policy `rules`, so that a compound command may be covered by both.
 //!
 //! Called by `session` (start, adoption, rule changes) and `cli::policy`.
@@ -20,7 +20,8 @@ use serde_json::{Map, Value, json};
 use super::chain::{Chain, Component, Failure, Policy, PolicySlot};
 use super::examples;
 use super::installed::{InForce, Pinned};
-use crate::config::{self, Config, Entry, Folders, Plugin as Source, RULES};
+use super::taken::{self, Held};
+use crate::config::{self, Config, Entry, Folders, Plugin as Source, RULES, UserFile};
 use crate::model::{ConfigIgnored, Effect, Event, FailureCause, Grants, Mode, OnFailure, PluginFailed, PluginLoaded, PluginLock};
 use crate::plugin::{self, Host, Limits, LoadSpec};
 use crate::registry::Registry;
@@ -90,22 +91,29 @@ impl Chains {
 
     /// The configuration of a folder (`None`: the host's own).
     pub fn config(&self, cwd: Option<&Path>) -> Result<config::Loaded, config::Error> {
+        self.config_with(&self.user_file()?, cwd)
+    }
+
+    /// The operator's file as it is now.
+    pub fn user_file(&self) -> Result<UserFile, config::Error> {
+        UserFile::read(&self.inner.folders.config_file())
+    }
+
+    pub(super) fn config_with(&self, user: &UserFile, cwd: Option<&Path>) -> Result<config::Loaded, config::Error> {
         let trust = self.inner.trust.read().unwrap_or_else(PoisonError::into_inner);
-        config::load_for(&self.inner.folders, cwd, &|dir, digest| trust.get(dir).is_some_and(|d| d == digest))
+        config::load_with(user, cwd, &|dir, digest| trust.get(dir).is_some_and(|d| d == digest))
+    }
+
+    pub(super) fn pinned(&self) -> Arc<Pinned> {
+        self.inner.installed.now()
     }
 
     /// The chain of a folder (`None`: the host's own). Blocks while plugins are compiled the first time, so it runs apart.
     pub async fn assemble(&self, cwd: Option<&Path>, rules: &[RuntimeRule]) -> Result<Assembled, config::Error> {
-        self.assemble_from(&self.inner.installed.now(), cwd, rules).await
+        Ok(self.assembled(&self.pinned(), self.config(cwd)?, rules, &Held::default()).await)
     }
 
-    /// The chain that a folder would have if these plugins were installed.
-    pub async fn assemble_as(&self, lock: PluginLock, cwd: Option<&Path>, rules: &[RuntimeRule]) -> Result<Assembled, config::Error> {
-        self.assemble_from(&Arc::new(Pinned::of(lock)), cwd, rules).await
-    }
-
-    async fn assemble_from(&self, pinned: &Arc<Pinned>, cwd: Option<&Path>, rules: &[RuntimeRule]) -> Result<Assembled, config::Error> {
-        let loaded = self.config(cwd)?;
+    pub(super) async fn assembled(&self, pinned: &Arc<Pinned>, loaded: config::Loaded, rules: &[RuntimeRule], held: &Held) -> Assembled {
         let mut events = Vec::new();
         if let Some(p) = loaded.project.filter(|p| !p.ignored.is_empty()) {
             events.push(
@@ -118,25 +126,32 @@ impl Chains {
                 .into(),
             );
         }
-        let (chain, loads) = self.chain_with(pinned, &loaded.config, rules).await;
+        let config = Arc::new(loaded.config);
+        let (chain, loads) = self.chain_with(pinned, &config, rules, held).await;
         events.extend(loads);
-        Ok(Assembled { config: Arc::new(loaded.config), chain, events })
+        Assembled { config, chain, events }
     }
 
     /// The chain of a resolved configuration, and an event for each policy: loaded, or failed.
     pub async fn chain_of(&self, config: &Config, rules: &[RuntimeRule]) -> (Arc<Chain>, Vec<Event>) {
-        self.chain_with(&self.inner.installed.now(), config, rules).await
+        self.chain_with(&self.pinned(), &Arc::new(config.clone()), rules, &Held::default()).await
     }
 
     /// One chain is made from one state of the installed plugins.
-    async fn chain_with(&self, pinned: &Arc<Pinned>, config: &Config, rules: &[RuntimeRule]) -> (Arc<Chain>, Vec<Event>) {
+    pub(super) async fn chain_with(
+        &self,
+        pinned: &Arc<Pinned>,
+        config: &Arc<Config>,
+        rules: &[RuntimeRule],
+        held: &Held,
+    ) -> (Arc<Chain>, Vec<Event>) {
         let mut entries = config.policies.clone();
         add_runtime(&mut entries, rules);
         pinned.join(&mut entries);
         let mut slots = Vec::with_capacity(entries.len());
         let mut events = Vec::with_capacity(entries.len());
         for entry in entries {
-            let (slot, event) = self.load(pinned, entry).await;
+            let (slot, event) = self.load(pinned, entry, held).await;
             slots.push(slot);
             events.push(event);
         }
@@ -148,6 +163,7 @@ impl Chains {
                 states: None,
                 generation: pinned.generation,
                 rules: Chain::rules_mark(rules),
+                made_of: Some(config.clone()),
             }),
             events,
         )
@@ -173,6 +189,7 @@ impl Chains {
                     states: None,
                     generation: self.generation(),
                     rules: Chain::rules_mark(rules),
+                    made_of: None,
                 })
             }
         }
@@ -182,7 +199,7 @@ impl Chains {
     pub async fn check_rule(&self, rule: &RuntimeRule) -> Result<(), String> {
         let mut config = Map::new();
         config.insert(rule.effect.as_str().to_owned(), json!([rule.rule]));
-        let pinned = self.inner.installed.now();
+        let pinned = self.pinned();
         self.plugin(&pinned, &Source::Standard(RULES.to_owned()), RULES, &Value::Object(config), &Grants::default(), true)
             .await
             .map(drop)
@@ -215,11 +232,14 @@ impl Chains {
         }
     }
 
-    async fn load(&self, pinned: &Arc<Pinned>, entry: Entry) -> (PolicySlot, Event) {
+    async fn load(&self, pinned: &Arc<Pinned>, entry: Entry, held: &Held) -> (PolicySlot, Event) {
         let deadline = Duration::from_millis(entry.deadline_ms);
         let mut config = entry.config.clone();
         let examples = examples::take(&mut config);
-        let mut got = self.plugin(pinned, &entry.plugin, &entry.name, &config, &entry.grants, !entry.tighten_only).await;
+        let mut got = match held.get(&entry, &config.to_string()) {
+            Some(p) => taken::again(&self.inner.plugins, p).await.ok_or_else(|| failed("loading ended abnormally".to_owned())),
+            None => self.plugin(pinned, &entry.plugin, &entry.name, &config, &entry.grants, !entry.tighten_only).await,
+        };
         if let Ok(p) = &got
             && let Err(why) = examples::hold(&Component(p.clone()), &examples).await
         {

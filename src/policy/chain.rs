@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, join_all};
 use serde_json::Value;
 
 use crate::agent::mcp;
+use crate::config::Config;
 use crate::model::{Answer, By, Call, Channel, Decision, Effect, FailureCause, Mode, OnFailure, Session, fold};
 use crate::plugin::{Plugin, Question, Round, States};
 
@@ -106,6 +107,8 @@ pub struct Chain {
     pub generation: u64,
     /// The rules added at run time that it holds; see [`super::Chain::rules_mark`].
     pub rules: u64,
+    /// The configuration that it was made of; none where that could not be read.
+    pub made_of: Option<Arc<Config>>,
 }
 
 impl Chain {
@@ -357,7 +360,7 @@ mod tests {
         let Some(mut session) = crate::policy::examples::session(std::path::Path::new("/")) else { panic!("a session stands for any") };
         assert_eq!((session.status, session.usage), (Status::Starting, Usage::default()));
         session.record = Arc::new(crate::model::Record { host_tools, ..(*session.record).clone() });
-        let chain = Chain { slots, default, states: None, generation: 0, rules: 0 };
+        let chain = Chain { slots, default, states: None, generation: 0, rules: 0, made_of: None };
         let Ok(rt) = tokio::runtime::Builder::new_current_thread().build() else { panic!("a runtime") };
         rt.block_on(chain.judge(&session, &call, 0, &|v| Ok(call_of(v))))
     }

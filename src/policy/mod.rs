@@ -17,6 +17,8 @@ pub mod own;
 pub mod paths;
 pub mod replay;
 mod strategy;
+pub mod taken;
 
 pub use assemble::{Assembled, Chains, RuntimeRule};
 pub use chain::{Chain, Failure, Judged, Policy, PolicySlot, Subject};
+pub use taken::Taken;

@@ -63,6 +63,8 @@ pub enum Error {
     SessionRefused { session: SessionId, policy: String, reason: String },
     #[error("policy {policy} refuses this prompt of session {session}: {reason}")]
     PromptRefused { session: SessionId, policy: String, reason: String },
+    #[error("the configuration as it is now would loosen {count} of {judged} recorded calls; look at them, then give --accept-changes")]
+    Loosens { count: u64, judged: u64 },
     #[error("rule {rule:?} is not a rule: {why}")]
     BadRule { rule: String, why: String },
     #[error("there is no rule {0}; see `beadle rule ls`")]
@@ -148,6 +150,7 @@ impl Error {
             Self::Endorsed { .. } => "BDL-SESSION-033",
             Self::SessionRefused { .. } => "BDL-SESSION-036",
             Self::PromptRefused { .. } => "BDL-SESSION-037",
+            Self::Loosens { .. } => "BDL-SESSION-058",
             Self::NotOurs(_) => "BDL-SESSION-020",
             Self::OtherProcess { .. } => "BDL-SESSION-021",
             Self::Queue(e) => e.code(),

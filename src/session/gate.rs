@@ -138,13 +138,7 @@ impl Runner {
             return chain;
         }
         let states = keeps.then(|| self.states().clone());
-        Arc::new(Chain {
-            slots: chain.slots.clone(),
-            default: self.config.default.max(chain.default),
-            states,
-            generation: chain.generation,
-            rules: chain.rules,
-        })
+        Arc::new(Chain { default: self.config.default.max(chain.default), states, ..(*chain).clone() })
     }
 
     pub(super) fn record(&self, asked: &Asked, input: &Value) -> Result<Call, String> {

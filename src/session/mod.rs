@@ -177,7 +177,7 @@ struct LiveSession {
     mailbox: mpsc::Sender<Command>,
     chain: watch::Sender<Arc<Chain>>,
     shim: ShimHandle,
-    /// Its project's policies are looked up again when rules change.
+    /// Where its project's configuration is looked for at a reload.
     cwd: PathBuf,
     /// Two persons must allow its calls: rules added at run time allow nothing there.
     two_person: bool,
@@ -289,6 +289,7 @@ impl Manager {
 
     /// Adopts what an earlier daemon left. Called once, before the first request is served.
     pub async fn recover(&self) -> Result<Recovered, Error> {
+        plugins::reload::begin(&self.inner).await;
         let left = context::left(&self.inner);
         if !left.is_empty() {
             tokio::spawn(context::sweep(self.inner.clone(), left));

@@ -19,6 +19,7 @@ use crate::model::{
     PluginVersion, Wanted, format_ms, is_plugin_name,
 };
 use crate::plugin::{Limits, LoadSpec, Plugin};
+use crate::policy::Taken;
 use crate::registry::{self, Registry};
 use crate::store::{HostEvent, PluginChanged, Store};
 
@@ -38,6 +39,10 @@ const ORIGIN_MAX: usize = 1024;
 pub(super) struct Acts {
     /// Held while one is changed: the lock and its event are written together.
     changing: tokio::sync::Mutex<()>,
+    /// One reload at a time: what was judged is what is taken.
+    reloading: tokio::sync::Mutex<()>,
+    /// The operator's configuration as it was last taken. Held while a daemon that has just started loads what it names.
+    taken: Arc<tokio::sync::Mutex<Option<Taken>>>,
     watchdog: watchdog::Watchdog,
 }
 
@@ -360,7 +365,7 @@ fn as_rolled_back(inner: &Inner, name: &str, to: &PluginVersion) -> Result<Plugi
 
 /// Refuses a change by which recorded calls would be decided less strictly, unless that is accepted; then it is the reason on record.
 async fn gated(inner: &Inner, name: &str, version: &str, then: &PluginLock, accept: bool, by: &Actor) -> Result<Option<String>, Error> {
-    let found = gate::replay(inner, name, then).await;
+    let found = gate::installed(inner, name, then).await;
     let (loosened, judged) = (found.loosened, found.judged);
     if loosened > 0 && !accept {
         return Err(registry::Error::Loosens { name: name.to_owned(), version: version.to_owned(), count: loosened, judged }.into());

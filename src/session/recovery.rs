@@ -238,8 +238,14 @@ pub(super) async fn settle_end(inner: &Arc<Inner>, session: &Session, gone: Gone
     let (handle, events) = ShimHandle::gone(&run_dir);
     let (_mailbox, commands) = tokio::sync::mpsc::channel(1);
     // why: nothing is judged any more; a question that was never answered needs no chain to be settled.
-    let (_chain, chains) =
-        tokio::sync::watch::channel(Arc::new(Chain { slots: vec![], default: Effect::Deny, states: None, generation: 0, rules: 0 }));
+    let (_chain, chains) = tokio::sync::watch::channel(Arc::new(Chain {
+        slots: vec![],
+        default: Effect::Deny,
+        states: None,
+        generation: 0,
+        rules: 0,
+        made_of: None,
+    }));
     let parts = (handle, events);
     let config = inner.config.clone();
     let mut runner =

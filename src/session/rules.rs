@@ -227,7 +227,8 @@ async fn spread(inner: &Arc<Inner>, rule: &Rule, event: Event) {
     let mut notes = tokio::task::JoinSet::new();
     for (id, live) in concerned {
         let rules = inner.rules().for_session(&id, &live.cwd.to_string_lossy(), live.two_person);
-        live.chain.send_replace(inner.chains.assemble_or_deny(&live.cwd, &rules).await);
+        let old = live.chain.borrow().clone();
+        live.chain.send_replace(inner.chains.again(&old, None, &live.cwd, &rules).await.0);
         let (manager, event) = (Manager { inner: inner.clone() }, event.clone());
         notes.spawn(async move {
             match manager.record(&id, vec![event]).await {

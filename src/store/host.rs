@@ -92,6 +92,9 @@ pub struct ConfigReloaded {
     /// Settings that differ and wait for a restart of the daemon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub at_restart: Vec<String>,
+    /// Which changes of decisions were accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub by: Actor,
 }
 

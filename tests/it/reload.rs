@@ -1,8 +1,12 @@
 //! `beadle host reload`: a new configuration for sessions that live, or none of it.
 
+use beadle::api::client::{Client, Error};
+use beadle::api::types::ReloadRequest;
+use beadle::config::Folders;
 use serde_json::{Value, json};
 
-use crate::support::{Model, TestHost, bash, rules, until};
+use crate::plugin_life::{ALLOWS, DENIES};
+use crate::support::{Model, TestHost, bash, rules, runtime, until};
 
 /// A session that waits before each of its calls until a file is there, and what its calls came to.
 struct Stepped {
@@ -14,8 +18,12 @@ struct Stepped {
 impl Stepped {
     /// Its calls are `touch f1` and so on.
     fn begin(config: &str, calls: usize) -> Self {
-        let mut host = TestHost::new();
+        let host = TestHost::new();
         host.config(config);
+        Self::on(host, calls)
+    }
+
+    fn on(mut host: TestHost, calls: usize) -> Self {
         let gate =
             |host: &TestHost, n: usize| bash(&format!("until test -e {}; do sleep 0.05; done", host.home().join(n.to_string()).display()));
         let steps = (1..=calls).flat_map(|n| [gate(&host, n), bash(&format!("touch f{n}"))]).chain([json!({ "text": "done" })]);
@@ -96,6 +104,65 @@ fn a_broken_configuration_changes_nothing_and_says_why() {
     assert_eq!(s.reload()["changed_count"], 1);
     assert_eq!(s.step(5), "deny");
     s.host.ended(&s.id);
+}
+
+#[test]
+fn what_would_loosen_is_shown_and_not_taken_until_that_is_accepted() {
+    let s = Stepped::begin(&denying(), 4);
+    assert_eq!(s.step(1), "deny");
+    s.host.config(&allowing(""));
+    let refused = |s: &Stepped| {
+        let said = s.host.beadle(["host", "reload"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        for part in ["looser    deny -> allow", "touch f1", "BDL-SESSION-058", "--accept-changes", "nothing was changed"] {
+            assert!(said.err.contains(part), "{part}: {said:?}");
+        }
+    };
+    refused(&s);
+    // It is the daemon that refuses, whoever asks it and without having looked.
+    let home = s.host.beadle_home();
+    let folders = Folders { config: home.join("config"), data: home.join("data"), cache: home.join("cache"), runtime: home.join("run") };
+    let told = runtime().block_on(Client::without_start(folders).reload(&ReloadRequest::default()));
+    assert!(matches!(&told, Err(Error::Refused { status: 409, .. })), "{told:?}");
+    assert_eq!(s.step(2), "deny");
+    // Nor does a change of something else bring it.
+    s.host.beadle(["rule", "add", "deny", "Bash(rm:*)"]).ok();
+    assert_eq!(s.step(3), "deny");
+    let doc = s.host.beadle(["--json", "host", "reload", "--accept-changes"]).ok().json();
+    assert_eq!((&doc["changed_count"], &doc["replay"]["loosened"]), (&json!(1), &json!(3)), "{doc:#}");
+    assert_eq!(s.step(4), "allow");
+    let replaced = s.host.events_of(&s.id, "plugin_replaced");
+    let why = replaced.last().and_then(|e| e["body"]["reason"].as_str()).unwrap_or_default();
+    assert!(why.contains("decided less strictly, accepted by operator"), "{replaced:#?}");
+    s.host.ended(&s.id);
+    // Of a session that has ended, the configuration that was taken last is what it is measured by.
+    assert_eq!(s.reload().get("replay"), None, "nothing changes, so nothing is judged");
+    s.host.config(&denying());
+    let said = s.host.beadle(["host", "reload"]).ok();
+    assert!(said.err.contains("stricter  allow -> deny") && said.out.contains("was read anew"), "{said:?}");
+    s.host.config(&allowing(""));
+    refused(&s);
+}
+
+#[test]
+fn a_component_in_a_file_is_exchanged_by_a_reload_alone() {
+    let host = TestHost::new();
+    let file = host.home().join("lively.wasm");
+    let put = |wasm: &[u8]| std::fs::write(&file, wasm).expect("a component");
+    let policy = format!("[[policy]]\nname = \"lively\"\nplugin = \"{}\"\ndeadline_ms = 10000\n", file.display());
+    put(ALLOWS);
+    host.config(&format!("approvals.unattended = \"deny\"\n{}\n{policy}", rules(&[], &[], &[])));
+    let s = Stepped::on(host, 3);
+    assert_eq!(s.step(1), "allow");
+    put(DENIES);
+    s.host.beadle(["rule", "add", "deny", "Bash(rm:*)"]).ok();
+    assert_eq!(s.step(2), "allow", "the file is read when that is asked for");
+    assert_eq!(s.reload()["changed_count"], 1, "what is stricter needs nobody's word");
+    assert_eq!(s.step(3), "deny");
+    s.host.ended(&s.id);
+    put(ALLOWS);
+    let said = s.host.beadle(["host", "reload"]);
+    assert!(said.code == 1 && said.err.contains("looser    deny -> allow") && said.err.contains("BDL-SESSION-058"), "{said:?}");
 }
 
 #[test]

@@ -14,10 +14,10 @@ use super::super::types::{
     AttestationRequest, AttestationsQuery, CheckpointDoc, CheckpointRequest, CompactDoc, CompactRequestDoc, ComponentDoc, ENDED_HEADER,
     EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc, KeptLogsQuery, KeptProgramDoc, LedgerDoc, LedgerQuery, LogsQuery, NEXT_HEADER,
     OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PauseRequest, PluginActRequest, PluginAddRequest, PluginDoc,
-    PluginLogDoc, PluginLogsQuery, PluginLookDoc, PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, ReloadDoc, RemoveQuery,
-    ResumeRequest, RollbackDoc, RollbackRequest, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest, SessionDetailDoc, SessionDoc,
-    SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery,
-    WriteRequest, WroteDoc,
+    PluginLogDoc, PluginLogsQuery, PluginLookDoc, PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, ReloadDoc, ReloadLookDoc,
+    ReloadRequest, RemoveQuery, ResumeRequest, RollbackDoc, RollbackRequest, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest,
+    SessionDetailDoc, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest,
+    WAIT_MAX_MS, WaitQuery, WriteRequest, WroteDoc,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -233,8 +233,12 @@ impl Client {
         self.get("/v1/host").await
     }
 
-    pub async fn reload(&self) -> Result<ReloadDoc> {
-        self.call(Method::POST, "/v1/host/reload", Bytes::new()).await
+    pub async fn reload(&self, request: &ReloadRequest) -> Result<ReloadDoc> {
+        self.post("/v1/host/reload", request).await
+    }
+
+    pub async fn look_at_reload(&self) -> Result<ReloadLookDoc> {
+        self.call(Method::POST, "/v1/host/reload/look", Bytes::new()).await
     }
 
     pub async fn shutdown(&self) -> Result<HostDoc> {

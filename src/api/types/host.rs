@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Actor, Effect, Mode, OnFailure};
+use crate::model::{Actor, Effect, Mode, OnFailure, Replay};
 
 /// Which rules: those for all, and with `session` also that session's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -140,8 +140,24 @@ pub struct HostDoc {
     pub notices: Vec<NoticesDoc>,
 }
 
+/// Read the configuration anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Although recorded calls would be decided less strictly.
+    #[serde(default)]
+    pub accept_changes: bool,
+}
+
+/// What a new reading of the configuration would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReloadLookDoc {
+    /// To recorded calls; none are judged of sessions whose policies stay as they are.
+    pub replay: Replay,
+}
+
 /// What a new reading of the configuration came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReloadDoc {
     pub live_count: u64,
     /// Live sessions whose policies are not the same as before.
@@ -152,6 +168,9 @@ pub struct ReloadDoc {
     /// Settings that differ from those that the daemon was started with, and wait for its restart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub at_restart: Vec<String>,
+    /// What that does to recorded calls, where any were judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 /// A session that keeps its chain.

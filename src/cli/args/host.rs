@@ -19,7 +19,18 @@ pub enum HostVerb {
         tail: usize,
     },
     /// Read the configuration anew: new policies for live sessions, too; a broken one changes nothing
-    Reload,
+    ///
+    /// Where policies change, the newest recorded calls are judged with those of before and after first: where the new ones are less
+    /// strict, it is refused without --accept-changes, and what runs goes on with the configuration of before.
+    ///
+    /// This is the only way to bring it to sessions that run under this daemon: no signal does, nor a change of rules or plugins. A session
+    /// that is started later, and a daemon that starts anew with all that it takes over, take the file as it is, without a replay;
+    /// `policy replay` tries it before.
+    Reload {
+        /// Although recorded calls would be decided less strictly
+        #[arg(long)]
+        accept_changes: bool,
+    },
     /// Let another executable take over; sessions go on, and what is not as it was is taken back
     Upgrade {
         /// The new executable; without it, this one

@@ -17,7 +17,7 @@ use super::super::replay;
 use super::super::text::{age, brief, safe};
 use super::super::{Context, Outcome};
 use crate::api::types::{COMPONENT_MAX, PluginActRequest, PluginAddRequest, PluginDoc, PluginLookDoc, PluginLookRequest, WantDoc};
-use crate::model::{Clock, GrantError, Grants, REPLAY_LIMITS, SystemClock};
+use crate::model::{Clock, GrantError, Grants, SystemClock};
 
 /// Characters of a digest that are shown in a table.
 const DIGEST_SHOWN: usize = 12;
@@ -94,14 +94,8 @@ async fn upgrade(cx: &mut Context, args: PluginUpgradeArgs) -> Outcome {
     let look = PluginLookRequest { digest: digest.clone(), upgrade: Some(args.name.clone()), ..PluginLookRequest::default() };
     let found = cx.client()?.look_at_plugin(&look).await?;
     let mut terminal = None;
-    if let Some(r) = found.replay.as_ref().filter(|r| r.judged > 0) {
-        for c in &r.changes {
-            cx.printer.notice(Tone::Plain, &replay::line(c))?;
-        }
-        cx.printer.notice(Tone::Plain, &replay::summary(r, r.changes.len() as u64))?;
-        if r.changed > 0 {
-            cx.printer.notice(Tone::Plain, REPLAY_LIMITS)?;
-        }
+    if let Some(r) = &found.replay {
+        replay::tell(cx, r)?;
     }
     if !args.yes {
         show(cx, &found)?;

@@ -91,7 +91,11 @@ async fn tried(inner: &Inner, session: &Session, call: &Call, rules: &[String]) 
     let two_person = inner.config_of(std::path::Path::new(&session.cwd)).needs_two(&session.labels);
     let mut all = inner.rules().for_session(&session.id, &session.cwd, two_person);
     all.extend(rules.iter().map(|r| allow(r)));
-    let chain = inner.chains.assemble(Some(cwd), &all).await.map_err(|e| e.to_string())?.chain;
+    let live = inner.live().get(&session.id).map(|l| l.chain.borrow().clone());
+    let chain = match live {
+        Some(old) => inner.chains.again(&old, None, cwd, &all).await.0,
+        None => inner.chains.assemble(Some(cwd), &all).await.map_err(|e| e.to_string())?.chain,
+    };
     let again = |input: &Value| rebuild(inner, session, call, input);
     let judged = chain.judge(session, call, inner.clock.wall_ms(), &again).await;
     if judged.effect == Effect::Allow {

@@ -37,7 +37,7 @@ impl Manager {
 
     /// What that would do to recorded calls.
     pub async fn replay_successor(&self, name: &str, looked: &Looked) -> Result<Replay, Error> {
-        Ok(gate::replay(&self.inner, name, &as_upgraded(&self.inner, name, looked)?).await)
+        Ok(gate::installed(&self.inner, name, &as_upgraded(&self.inner, name, looked)?).await)
     }
 
     /// The version that `rollback` would go to.

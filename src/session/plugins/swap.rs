@@ -4,6 +4,7 @@
 //! - a session's chain is replaced as a whole: a decision takes the chain once, when it begins, and is made by that one alone, its second
 //!   round after a rewrite included; decisions that have begun end on the chain they began with;
 //! - the chain is in force before the session's log says so;
+//! - only a reload brings what the files of the configuration say by now; a change of plugins or rules does not;
 //! - a session that was started or adopted meanwhile catches up: its chain says which state of the plugins it was made from.
 //!
 //! Called by `plugins`, and by `start` and `external` for sessions that have just begun.
@@ -15,19 +16,20 @@ use tokio::task::JoinSet;
 
 use super::super::{Error, Inner, LiveSession, Manager};
 use crate::model::{Event, Note, PluginReplaced, SessionId};
-use crate::policy::Chain;
+use crate::policy::{Chain, Taken};
 
 /// How long a change waits for the logs of the sessions that it concerns.
 const NOTED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Gives every live session the chain that its folder, rules and the installed plugins now make; returns how many changed.
+/// Gives every live session the chain that its rules and the installed plugins now make; returns how many changed.
 pub(in crate::session) async fn all(inner: &Arc<Inner>, why: &str) -> usize {
-    finish(some(inner, None, why, OnError::Deny).await).await.0
+    finish(some(inner, None, why, MadeOf::Before).await).await.0
 }
 
-/// The same where a session whose configuration cannot be read keeps its chain; how many changed, and which kept theirs and why.
-pub(super) async fn reloaded(inner: &Arc<Inner>, why: &str) -> (usize, Kept) {
-    finish(some(inner, None, why, OnError::Keep).await).await
+/// The same of a configuration that was taken, where a session whose own folder's cannot be read keeps its chain; how many changed, and
+/// which kept theirs and why.
+pub(super) async fn reloaded(inner: &Arc<Inner>, taken: &Taken, why: &str) -> (usize, Kept) {
+    finish(some(inner, None, why, MadeOf::Taken(taken)).await).await
 }
 
 async fn finish((changed, mut notes, kept): (usize, JoinSet<()>, Kept)) -> (usize, Kept) {
@@ -42,12 +44,14 @@ async fn finish((changed, mut notes, kept): (usize, JoinSet<()>, Kept)) -> (usiz
 /// Sessions that keep their chain, and why.
 type Kept = Vec<(SessionId, String)>;
 
-/// What a session gets whose configuration cannot be read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OnError {
-    /// A chain that denies: its rules or plugins have changed, and the old chain may be looser than the new one would be.
-    Deny,
-    Keep,
+/// Of which configuration the chains are made.
+#[derive(Clone, Copy)]
+enum MadeOf<'a> {
+    /// Of the one that each was made of: what the files say by now is for a reload to take, and to try first.
+    Before,
+    /// Of the files as they are; where they cannot be read, the chain denies.
+    Files,
+    Taken(&'a Taken),
 }
 
 /// A session that has just begun gets the chain of now, where its own was made (from these plugins, with these rules) before a change.
@@ -57,12 +61,12 @@ pub(in crate::session) async fn catch_up(inner: &Arc<Inner>, id: &SessionId, (ge
     let now = inner.rules().for_session(id, &live.cwd.to_string_lossy(), live.two_person);
     if generation != inner.chains.generation() || rules != Chain::rules_mark(&now) {
         // why its log is not waited for: nobody empties its mailbox yet.
-        some(inner, Some(id), "plugins or rules changed while the session began", OnError::Deny).await.1.detach_all();
+        some(inner, Some(id), "plugins or rules changed while the session began", MadeOf::Files).await.1.detach_all();
     }
 }
 
 /// How many changed, what writes that down, and which kept their chain.
-async fn some(inner: &Arc<Inner>, only: Option<&SessionId>, why: &str, on_error: OnError) -> (usize, JoinSet<()>, Kept) {
+async fn some(inner: &Arc<Inner>, only: Option<&SessionId>, why: &str, made_of: MadeOf<'_>) -> (usize, JoinSet<()>, Kept) {
     // why held: the chain that is swapped in last must hold the newest rules and plugins.
     let _changing = inner.changing_rules.lock().await;
     let concerned: Vec<(SessionId, LiveSession)> =
@@ -71,13 +75,22 @@ async fn some(inner: &Arc<Inner>, only: Option<&SessionId>, why: &str, on_error:
     let mut notes = JoinSet::new();
     for (id, live) in concerned {
         let rules = inner.rules().for_session(&id, &live.cwd.to_string_lossy(), live.two_person);
-        let (chain, events) = match inner.chains.assemble(Some(&live.cwd), &rules).await {
-            Ok(a) => (a.chain, a.events),
-            Err(e) if on_error == OnError::Keep => {
-                kept.push((id, e.to_string()));
-                continue;
+        let (chain, events) = match made_of {
+            MadeOf::Before => {
+                let old = live.chain.borrow().clone();
+                inner.chains.again(&old, None, &live.cwd, &rules).await
             }
-            Err(_) => (inner.chains.assemble_or_deny(&live.cwd, &rules).await, vec![]),
+            MadeOf::Files => match inner.chains.assemble(Some(&live.cwd), &rules).await {
+                Ok(a) => (a.chain, a.events),
+                Err(_) => (inner.chains.assemble_or_deny(&live.cwd, &rules).await, vec![]),
+            },
+            MadeOf::Taken(taken) => match inner.chains.assemble_taken(taken, None, Some(&live.cwd), &rules).await {
+                Ok(a) => (a.chain, a.events),
+                Err(e) => {
+                    kept.push((id, e.to_string()));
+                    continue;
+                }
+            },
         };
         let old = live.chain.send_replace(chain.clone());
         let events = differences(&old, &chain, events, why);

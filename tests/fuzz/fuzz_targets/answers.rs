@@ -105,7 +105,7 @@ fuzz_target!(|data: &[u8]| {
         deadline: Duration::from_secs(1),
         tighten_only: k[2] & 8 != 0,
     });
-    let chain = Chain { slots: slots.collect(), default, states: None, generation: 0, rules: 0 };
+    let chain = Chain { slots: slots.collect(), default, states: None, generation: 0, rules: 0, made_of: None };
     let input = json!({"command": "true"});
     let judged = chain
         .judge(&session(), &call(&input), 0, &|v| if v.is_object() { Ok(call(v)) } else { Err("no object".to_owned()) })
