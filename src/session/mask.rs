@@ -85,6 +85,8 @@ const FORMS: &[Form] = &[
 ];
 const PEM: &str = "-----BEGIN ";
 const PEM_END: &str = "PRIVATE KEY-----";
+/// The furthest from its beginning at which the name of a key may end.
+const PEM_WITHIN: usize = 64;
 
 /// The text without secrets; borrowed when there is none.
 pub fn text(s: &str) -> Cow<'_, str> {
@@ -122,7 +124,9 @@ fn secret_at(s: &str, at: usize) -> Option<usize> {
         return None;
     }
     if s[at..].starts_with(PEM) {
-        let head = s[at..].find(PEM_END).filter(|h| *h < 64)? + at + PEM_END.len();
+        // why only near: of a text that is full of beginnings each would be looked for to the text's end.
+        let near = &bytes[at..bytes.len().min(at + PEM_WITHIN - 1 + PEM_END.len())];
+        let head = near.windows(PEM_END.len()).position(|w| w == PEM_END.as_bytes())? + at + PEM_END.len();
         let end = s[head..].find(PEM_END).map_or(s.len(), |e| head + e + PEM_END.len());
         return Some(end);
     }
@@ -220,6 +224,27 @@ mod tests {
         assert_eq!(text(&line.replace('\u{e9}', "\\u00e9")), format!("{{\"k\":\"{MARK}\"}}"));
         let twice = serde_json::json!([line]).to_string();
         assert!(text(&twice).contains(MARK) && !text(&twice).contains("mask-7"));
+    }
+
+    #[test]
+    fn a_hostile_text_takes_no_more_than_its_length_in_work() {
+        // Looked through to its end for each of them, this would take hours.
+        let begun = std::time::Instant::now();
+        for word in [PEM, "-----BEGIN RSA ", "sk-ant-", "ghp_", "AKIA ", "-"] {
+            let long = word.repeat((4 << 20) / word.len());
+            let masked = text(&long);
+            assert!(masked.len() <= long.len() && (word != PEM || masked == long));
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn the_name_of_a_key_ends_near_its_beginning() {
+        let key = |name: usize| format!("{PEM}{}{PEM_END}\nabc\n-----END {PEM_END}", "X".repeat(name));
+        let most = PEM_WITHIN - 1 - PEM.len();
+        assert_eq!(text(&key(most)), MARK);
+        assert_eq!(text(&key(most + 1)), key(most + 1));
+        assert_eq!(text(PEM), PEM, "the text ends there");
     }
 
     proptest! {
