@@ -10,7 +10,7 @@
 //! is on record and not told). Of one that is compacted: `compacting` (its agent is about to be told to end), `compaction_began` (that is
 //! durable), `compaction_left` (the agent has ended), `compaction_written` (the new record stands and is not named), `compacted` (it is
 //! named), `compaction_refused` (the agent did not take it), then `resuming`, `resumed`, `relaunched`. Of one with a plan of attempts: `examining` (an attempt is about to
-//! be judged), `verifying` (its verifier runs), `checkpointed` (its worktree has its ref, and nothing of it is on record), `scheduled` (the next is on record), `tried` (its agent runs and
+//! be judged), `verifying` (its verifier runs), `checkpointed` (its worktree has its ref, and nothing of it is on record), `scheduled` (the next is on record), `heard_out` (a breach of one that is lost is on record, and not what follows), `tried` (its agent runs and
 //! is not). Of a change of an installed plugin: `plugin_staged` (nothing is written),
 //! `plugin_noted` (it is durable), `plugin_locked` (the lock file has it). Of an act on a tree: `tree_began` (it is written down), `tree_told` (one session was told), `tree_done` (all
 //! were told, and have ended where they should).

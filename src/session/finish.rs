@@ -33,7 +33,11 @@ impl Runner {
             return;
         }
         // why stopped otherwise: one that cannot be paused now must not go on either.
-        if self.config.on_breach == OnBreach::Pause && (self.finishing || self.pause_for(what).await) {
+        if self.config.on_breach == OnBreach::Pause && self.finishing {
+            self.breached_late = true;
+            return;
+        }
+        if self.config.on_breach == OnBreach::Pause && self.pause_for(what).await {
             return;
         }
         if self.ending.is_none() && ours {
@@ -41,6 +45,21 @@ impl Runner {
         } else if !ours {
             self.ending = Some(Ending::Breach);
         }
+    }
+
+    /// Whether a breach was found that should have paused it when there was nothing left to pause: no person has looked at it, so nothing is
+    /// started in its place. Asks the log, too: an earlier daemon may have found it.
+    pub(super) fn is_breached_late(&self) -> bool {
+        if self.breached_late || self.config.on_breach != OnBreach::Pause || self.session.breaches == 0 {
+            return self.breached_late;
+        }
+        let tail = self.inner.store.tail(&self.id, LOOK_BACK).unwrap_or_default();
+        let newest = tail.into_iter().rev().find_map(|e| match e.envelope.event {
+            Event::MediationBreached(b) => Some(b.action == "pause"),
+            Event::SessionPaused(_) | Event::SessionContinued(_) | Event::AttemptStarted(_) => Some(false),
+            _ => None,
+        });
+        newest.unwrap_or(false)
     }
 
     /// Why it is being ended, where an earlier daemon had begun to.

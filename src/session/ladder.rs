@@ -27,7 +27,8 @@ use super::park::stage::Stage;
 use super::run::{Runner, told};
 use super::{checkpoint, failpoint, finish, live, relaunch};
 use crate::model::{
-    AttemptCheckpointed, AttemptEnded, AttemptVerified, AttemptsPlanned, Checkpointing, Note, Outcome, PlannedVerifier, SessionId, Verdict,
+    AttemptCheckpointed, AttemptEnded, AttemptVerified, AttemptsPlanned, Checkpointing, Event, Note, Outcome, PlannedVerifier,
+    PromptContext, SessionId, Verdict,
 };
 use crate::process::ExitRecord;
 
@@ -54,6 +55,15 @@ pub(super) struct Climb {
     judging: Option<Judging>,
     /// The agent was stopped because its time was over.
     pub timed_out: bool,
+    asked: Option<Asked>,
+}
+
+/// What was found out beside the next attempt's prompt, so that nobody is asked anew where only the start has to be tried again.
+struct Asked {
+    prompt: String,
+    generation: u64,
+    events: Vec<Event>,
+    context: Vec<PromptContext>,
 }
 
 struct Judging {
@@ -224,7 +234,7 @@ impl Runner {
         let why = end.reason.clone().unwrap_or_else(|| format!("it ended as {}", end.outcome.as_str()));
         let verdict = self.live.moments.verdict.as_ref();
         let next = self.live.ladder.after(number, end.outcome, verdict, &why, now, u64::from_le_bytes(spread));
-        let Some(next) = next.filter(|_| self.ends_by_itself() && !self.is_usurped) else {
+        let Some(next) = next.filter(|_| self.ends_by_itself() && !self.is_usurped && !self.is_breached_late()) else {
             self.climb.concluded = Some(end);
             return false;
         };

@@ -103,6 +103,8 @@ pub struct Runner {
     pub(super) held_hooks: Vec<super::pause::HeldHook>,
     /// The agent has ended: what it still said is read, paused or not.
     pub(super) finishing: bool,
+    /// What it still said was a breach for which it should have been paused.
+    pub(super) breached_late: bool,
     pub(super) states: OnceLock<Arc<States>>,
     pub(super) compaction: super::compact::Compaction,
     pub(super) limits: super::usage::Limits,
@@ -160,6 +162,7 @@ impl Runner {
             witnesses,
             held_hooks: vec![],
             finishing: false,
+            breached_late: false,
             states: OnceLock::new(),
             compaction: super::compact::Compaction::default(),
             limits,

@@ -31,8 +31,14 @@ fn pid(host: &TestHost, id: &str, role: &str) -> u32 {
 
 /// What a restart of the machine does to sessions: everything ends at once, and nobody writes down how.
 fn reboot(host: &TestHost, ids: &[&str]) {
+    reboot_after(host, ids, || ());
+}
+
+/// The same, with what happens between the end of the daemon and that of the rest.
+fn reboot_after(host: &TestHost, ids: &[&str], meanwhile: impl FnOnce()) {
     let pids: Vec<u32> = ids.iter().flat_map(|id| ["shim", "agent"].map(|role| pid(host, id, role))).collect();
     host.kill_daemon();
+    meanwhile();
     // The shim first: it would write down how the agent ended.
     pids.into_iter().for_each(kill);
     for id in ids {
@@ -238,6 +244,77 @@ fn a_breach_is_not_restarted() {
     let id = run(&host, &["--restart", "always", "--agent", "claude", "--program", &agent.display().to_string(), "hi"]);
     let s = host.ended(&id);
     assert_eq!((s["outcome"].as_str(), s["attempt"].as_u64()), (Some("breach"), Some(1)), "{s:#}");
+}
+
+/// Nobody is left to be paused: it ends, and nothing is started before a person has looked.
+#[test]
+fn a_breach_that_is_heard_of_after_the_loss_is_not_restarted_where_it_should_pause() {
+    let host = TestHost::new();
+    host.expects_breaches();
+    host.config(&format!("{}\n[session]\non_breach = \"pause\"\n", rules(&["Bash(true)"], &[], &[])));
+    let result = json!({"type": "user", "message": {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_9", "content": "done"}]}});
+    let script = format!("#!/bin/sh\nuntil [ -e go ]; do sleep 0.02; done\necho '{result}'\nsleep 600\n");
+    let agent = host.program("agent.sh", &script).display().to_string();
+    let args = ["--restart", "always", "--agent", "claude", "--program", &agent, "hi"];
+    let ids: Vec<String> = (0..2).map(|_| run(&host, &args)).collect();
+    for id in &ids {
+        until("it runs", || (host.show(id)["status"] == "running").then_some(()));
+    }
+    let said = |id: &str| {
+        let files = std::fs::read_dir(host.data().join("s").join(id)).into_iter().flatten().flatten();
+        files.filter_map(|f| std::fs::read_to_string(f.path()).ok()).any(|t| t.contains("toolu_9"))
+    };
+    reboot_after(&host, &[&ids[0], &ids[1]], || {
+        host.file("go", "");
+        for id in &ids {
+            until("its line is with the shim", || said(id).then_some(()));
+        }
+    });
+    // One daemon dies between what it heard and its decision.
+    let mut daemon = host.command(["daemon"]).env("BEADLE_FAILPOINT", "heard_out:1").spawn().expect("the daemon starts");
+    until("the daemon has died at the failpoint", || daemon.try_wait().ok().flatten());
+    host.daemon();
+    for id in &ids {
+        let s = host.ended(id);
+        assert_eq!((s["outcome"].as_str(), s["attempt"].as_u64(), s["breach_count"].as_u64()), (Some("lost"), Some(1), Some(1)), "{s:#}");
+        assert_eq!(host.events_of(id, "mediation_breached")[0]["body"]["action"], "pause");
+        assert!(restarts(&host, id).is_empty());
+    }
+    sound(&host);
+}
+
+/// The next attempt cannot be started for a while: what is beside its prompt was asked for once.
+#[test]
+fn a_start_that_is_tried_again_asks_no_provider_again() {
+    let mut host = TestHost::new();
+    let provider = "[context.state]\nkind = \"command\"\ncommand = [\"sh\", \"-c\", \"echo x >> asked; echo STATE\"]\ntimeout_ms = 20000\n";
+    host.config(&format!("{}\n{provider}", rules(&["Bash"], &[], &[])));
+    let model = Model::start(&json!({ "steps": [bash("touch began; until [ -e go ]; do sleep 0.02; done"), { "text": "done" }] }));
+    let id = host.run_demo(&model, "make it green", &["--restart", "on-failure", "--backoff", "20"]);
+    until("its call runs", || host.work().join("began").exists().then_some(()));
+    reboot(&host, &[&id]);
+    let mut daemon = host.daemon_with("BEADLE_FAILPOINT", "tried:1");
+    until("the daemon has died at the failpoint", || daemon.try_wait().ok().flatten());
+    let agent = marked(&id);
+    let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent = |pid: &u32| stat(pid).rsplit(") ").next().and_then(|r| r.split(' ').nth(1)).and_then(|p| p.parse::<u32>().ok());
+    let shim = agent.iter().filter_map(parent).find(|p| *p > 1 && !agent.contains(p)).expect("a shim");
+    let signal = |s: rustix::process::Signal| {
+        let pid = i32::try_from(shim).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, s).expect("signalled");
+    };
+    signal(rustix::process::Signal::STOP);
+    let asked = || lines_of(&host.work().join("asked")).len();
+    assert_eq!(asked(), 2, "with the first attempt, and by the daemon that died");
+    host.daemon();
+    let logs = || host.beadle(["host", "logs"]).out;
+    until("the start was tried in vain", || logs().contains("cannot be started yet").then_some(()));
+    signal(rustix::process::Signal::CONT);
+    let s = host.ended(&id);
+    assert_eq!((s["outcome"].as_str(), s["attempt"].as_u64()), (Some("succeeded"), Some(2)), "{s:#}");
+    assert_eq!(asked(), 3);
+    assert_eq!(host.events_of(&id, "context_added").len(), 2);
+    sound(&host);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Invariants: of one attempt at most one agent is ever told anything: one that was started and is not on record is adopted (of a plain
 //! command the run is taken as it is, even where it has ended meanwhile); its conversation's id follows from plan and number, so that an
-//! adopted one is known; the prompt with what is handed on is in the log, and policies judge it like any other.
+//! adopted one is known; the prompt with what is handed on is in the log, and policies judge it like any other, once: a start that has to
+//! be tried again asks neither them nor context providers anew. Whom they refuse it ends, a required provider that fails like a policy.
 //!
 //! Called by `ladder`.
 
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::kept::{FILE, Kept};
 use super::restart::Given;
-use super::{Climb, Step};
+use super::{Asked, Climb, Step};
 use crate::agent::{self, Driver};
 use crate::model::moment::NewPrompt;
 use crate::model::{
@@ -124,17 +125,25 @@ impl Runner {
         let text = given.prompt;
         let chain = self.chain_now();
         if let Some(text) = &text {
-            let new = NewPrompt { text: text.clone(), number: 1, role: Actor::host().role };
-            let (judged, ruling) = moments::judge_prompt(&self.inner, &chain, driver, &self.session, new).await;
-            events.extend(judged);
-            match ruling {
-                Ok(context) => recipe.context = [given.context, context].concat(),
-                Err(r) => {
-                    self.pending.events.extend(events);
-                    self.commit().await;
-                    return Err(Error::PromptRefused { session: self.id.clone(), policy: r.policy, reason: r.reason });
+            let before = self.climb.asked.take().filter(|a| a.prompt == *text && a.generation == chain.generation);
+            let asked = match before {
+                Some(asked) => asked,
+                None => {
+                    let new = NewPrompt { text: text.clone(), number: 1, role: Actor::host().role };
+                    let (judged, ruling) = moments::judge_prompt(&self.inner, &chain, driver, &self.session, new).await;
+                    match ruling {
+                        Ok(context) => Asked { prompt: text.clone(), generation: chain.generation, events: judged, context },
+                        Err(r) => {
+                            self.pending.events.extend([events, judged].concat());
+                            self.commit().await;
+                            return Err(Error::PromptRefused { session: self.id.clone(), policy: r.policy, reason: r.reason });
+                        }
+                    }
                 }
-            }
+            };
+            events.extend(asked.events.clone());
+            recipe.context = [given.context, asked.context.clone()].concat();
+            self.climb.asked = Some(asked);
         }
         recipe.host_tools = self.session.record.host_tools;
         recipe.prompt.clone_from(&text);

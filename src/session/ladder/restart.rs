@@ -48,6 +48,13 @@ impl Runner {
         }
         let why = self.lost_with(why);
         self.hear_out().await;
+        if self.breached_late {
+            self.commit().await;
+            failpoint::hit("heard_out");
+        }
+        if self.is_breached_late() {
+            return false;
+        }
         self.over_limit();
         let (number, now) = (self.session.attempt, self.inner.clock.wall_ms());
         let next = self.live.ladder.after(number, Outcome::Lost, None, &why, now, 0).filter(|_| self.ends_by_itself());

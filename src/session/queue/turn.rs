@@ -19,6 +19,8 @@ use crate::store;
 const GATHER: Duration = Duration::from_millis(10);
 /// How long a session rests whose start was refused for a reason of the host's own (too many live, shutting down).
 const REST_MS: u64 = 500;
+/// The same where the disk takes nothing: its start asks policies and context providers anew each time.
+const FULL_REST_MS: u64 = 10_000;
 /// The longest sleep: clocks that are set, and wake-ups that were lost, are noticed then.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -139,7 +141,7 @@ async fn look(inner: &Arc<Inner>, id: &SessionId, after: Vec<Dependency>) {
         };
         if let Err(e) = given_up {
             tracing::error!(session = %id, code = e.code(), error = %e, "it could not be given up");
-            back_to_rest(inner, id);
+            back_to_rest(inner, id, REST_MS);
         }
         return;
     }
@@ -149,9 +151,9 @@ async fn look(inner: &Arc<Inner>, id: &SessionId, after: Vec<Dependency>) {
 }
 
 /// Nothing became of it for now.
-fn back_to_rest(inner: &Inner, id: &SessionId) {
+fn back_to_rest(inner: &Inner, id: &SessionId, rest_ms: u64) {
     if let Some(entry) = inner.queue.board().entries.get_mut(id) {
-        (entry.stage, entry.rest_until) = (Stage::Waiting, inner.clock.boot_ms() + REST_MS);
+        (entry.stage, entry.rest_until) = (Stage::Waiting, inner.clock.boot_ms() + rest_ms);
     }
     inner.queue.stir();
 }
@@ -169,10 +171,11 @@ async fn go(inner: Arc<Inner>, id: SessionId) {
     let passing = |e: &store::Error| matches!(e, store::Error::Busy { .. } | store::Error::Full { .. } | store::Error::Conflict { .. });
     let transient = busy_tree || matches!(&e, Error::TooMany(_) | Error::Busy) || matches!(&e, Error::Store(e) if passing(e));
     let conflict = matches!(e, Error::Store(store::Error::Conflict { .. }));
-    let Ok(session) = inner.store.session(&id) else { return back_to_rest(&inner, &id) };
+    let rest_ms = if matches!(e, Error::Store(store::Error::Full { .. })) { FULL_REST_MS } else { REST_MS };
+    let Ok(session) = inner.store.session(&id) else { return back_to_rest(&inner, &id, rest_ms) };
     let came = match session.status {
         Status::Ended => return inner.leave_queue(&session),
-        Status::Queued if transient => return back_to_rest(&inner, &id),
+        Status::Queued if transient => return back_to_rest(&inner, &id, rest_ms),
         Status::Queued | Status::Starting => {
             if session.status == Status::Starting {
                 clear(&inner, &session);
@@ -184,7 +187,7 @@ async fn go(inner: Arc<Inner>, id: SessionId) {
     };
     if let Err(e) = came {
         tracing::error!(session = %id, code = e.code(), error = %e, "a queued session could not be put back");
-        back_to_rest(&inner, &id);
+        back_to_rest(&inner, &id, rest_ms);
     }
 }
 
