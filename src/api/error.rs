@@ -140,7 +140,7 @@ impl From<session::Error> for ApiError {
 fn context(e: &model::ContextError) -> StatusCode {
     use model::ContextError as C;
     match e {
-        C::Name { .. } | C::Setting { .. } | C::Unknown { .. } | C::NotTaken { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        C::Name { .. } | C::Setting { .. } | C::Unknown { .. } | C::NotTaken { .. } | C::Elsewhere => StatusCode::UNPROCESSABLE_ENTITY,
         C::NotThere { .. } => StatusCode::NOT_FOUND,
         C::There { .. } | C::Full { .. } => StatusCode::CONFLICT,
     }

@@ -32,6 +32,20 @@ pub(super) fn mentioned(top: &DeTable<'_>) -> Vec<String> {
     all.map(|(name, _)| format!("context.{}", name.get_ref())).collect()
 }
 
+/// Adds those of a trusted project to the operator's, as many as a session can have; gives the rest. The operator's come first, so a name
+/// that sessions are started with means what it meant.
+pub(super) fn layer(all: &mut BTreeMap<String, ContextEntry>, added: BTreeMap<String, ContextEntry>) -> Vec<String> {
+    let mut rest = Vec::new();
+    for (name, entry) in added {
+        if all.len() < CONTEXT_PROVIDERS_MAX {
+            all.entry(name).or_insert(entry);
+        } else if !all.contains_key(&name) {
+            rest.push(format!("context.{name}"));
+        }
+    }
+    rest
+}
+
 /// Reads the providers of one file. Errors name the place and what was expected.
 pub(super) fn read(source: &Source<'_>, top: &DeTable<'_>) -> Result<BTreeMap<String, ContextEntry>, Error> {
     let mut out = BTreeMap::new();

@@ -350,10 +350,7 @@ fn layer_project(
     let (read, added) = (policies::read(&source, &top, &origin)?, context::read(&source, &top)?);
     if trusted {
         policies::layer(chain, read);
-        // why the operator's own first: a name that sessions are started with means what it meant.
-        for (name, entry) in added {
-            context.entry(name).or_insert(entry);
-        }
+        ignored.extend(context::layer(context, added));
     } else {
         // why none of them: what is said to the agent beside the user's words is theirs to say.
         ignored.extend(context::mentioned(&top));

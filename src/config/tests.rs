@@ -99,6 +99,11 @@ fn context_is_the_operators_and_a_trusted_projects() {
     assert!(l.project.unwrap().ignored.is_empty());
     assert_eq!(l.config.context.keys().collect::<Vec<_>>(), ["git", "other"]);
     assert!(format!("{:?}", l.config.context["git"]).contains("mine"), "a project replaces none");
+    // Those of both are no more than a session can have, and the operator's are among them.
+    let many: String = (0..16).map(|n| command(&format!("a{n:02}"), "theirs")).collect();
+    let l = Case::new(&[command("rules", "mine"), command("a03", "mine")].concat(), &many).load(true, &[]).unwrap();
+    assert_eq!(l.project.unwrap().ignored, ["context.a15"]);
+    assert!(l.config.context.len() == 16 && l.config.context.contains_key("rules"));
     let wrong = Case::new("[context.a]\nkind = \"files\"\n\npaths = [\"/etc\"]", "").error();
     assert!(wrong.starts_with("BDL-CONFIG-003 user.toml:1: context.a is"), "{wrong}");
 }

@@ -24,6 +24,8 @@ const PATH_MAX: usize = 1_024;
 /// Most words of a command, and the longest of them in bytes.
 pub const CONTEXT_WORDS_MAX: usize = 64;
 const WORD_MAX: usize = 4_096;
+/// Most bytes of all of them: they stand in the session's row, which each append writes anew.
+const COMMAND_MAX: usize = 8 << 10;
 /// How long a command may take, in milliseconds: at least, at most, and where nobody says.
 pub const CONTEXT_TIMEOUT_MS: (u64, u64, u64) = (100, 20_000, 5_000);
 
@@ -31,7 +33,7 @@ pub const CONTEXT_TIMEOUT_MS: (u64, u64, u64) = (100, 20_000, 5_000);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContextAt {
-    /// With the first prompt of a conversation, or the first after it was added.
+    /// With the first prompt of a conversation, or the first after it was added; where that failed with the next.
     Start,
     /// With every prompt.
     Prompt,
@@ -100,7 +102,7 @@ pub struct ContextProvider {
 pub struct SessionContext {
     #[serde(flatten)]
     pub provider: ContextProvider,
-    /// It was asked since it was added.
+    /// It was asked since it was added, and did not fail.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asked: bool,
 }
@@ -133,6 +135,8 @@ pub enum ContextError {
         "session {session} has {CONTEXT_PROVIDERS_MAX} context providers, the most there can be; remove one with `beadle context remove`"
     )]
     Full { session: String },
+    #[error("workers of this lane run it elsewhere, where no context provider is asked; leave them out, or use a lane that this host runs")]
+    Elsewhere,
     #[error("agent {agent} has no way to take context apart from its user's words; give it in the prompt")]
     NotTaken { agent: String },
 }
@@ -146,6 +150,7 @@ impl ContextError {
             Self::There { .. } => "BDL-CONTEXT-004",
             Self::Full { .. } => "BDL-CONTEXT-005",
             Self::NotTaken { .. } => "BDL-CONTEXT-006",
+            Self::Elsewhere => "BDL-CONTEXT-007",
         }
     }
 }
@@ -196,9 +201,10 @@ impl ContextProvider {
                 if !(min..=max).contains(timeout_ms) {
                     return wrong("timeout_ms", timeout_ms.to_string(), format!("a whole number from {min} to {max}"));
                 }
-                let words = 1..=CONTEXT_WORDS_MAX;
-                if !words.contains(&command.len()) || command.iter().any(|w| w.len() > WORD_MAX || w.contains('\0')) {
-                    let expected = format!("1 to {CONTEXT_WORDS_MAX} words of at most {WORD_MAX} bytes");
+                let (words, bytes) = (1..=CONTEXT_WORDS_MAX, command.iter().map(String::len).sum::<usize>());
+                let is_long = bytes > COMMAND_MAX || command.iter().any(|w| w.len() > WORD_MAX);
+                if !words.contains(&command.len()) || is_long || command.iter().any(|w| w.contains('\0')) {
+                    let expected = format!("1 to {CONTEXT_WORDS_MAX} words of at most {WORD_MAX} bytes, {COMMAND_MAX} together");
                     return wrong("command", format!("a list of {}", command.len()), expected);
                 }
                 // why: a relative path would run what the repository put there, and a provider is for many.
@@ -244,6 +250,9 @@ mod tests {
         {
             assert!(command(words, timeout).check().is_err(), "{words:?} {timeout}");
         }
+        let long = "x".repeat(WORD_MAX);
+        assert_eq!(command(&[&long, &long], 500).check(), Ok(()));
+        assert!(command(&[&long, &long, "x"], 500).check().is_err());
         let good = files("a");
         for bad in [
             ContextProvider { name: "a b".into(), ..good.clone() },

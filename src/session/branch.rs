@@ -367,8 +367,9 @@ fn start_request(session: &Session, past: Past, r: BranchRequest, going_on: Goin
         None => past.mcp_config()?,
     };
     let (c, held) = (past.created, past.held);
-    // why: whoever did without them does so again.
+    // why: whoever did without them, or without context providers, does so again.
     let host_tools = (!c.record.host_tools).then_some(false);
+    let context = session.context.is_empty().then(Vec::new);
     let is_demo = held.agent == "demo";
     // why the newest program: it is the one that the conversation was held with. The host itself is the demo's.
     let program = held.argv.first().or(c.command.first()).filter(|_| !is_demo).cloned();
@@ -396,6 +397,7 @@ fn start_request(session: &Session, past: Past, r: BranchRequest, going_on: Goin
         limits: r.limits.unwrap_or(past.limits),
         compact_at: past.compact_at,
         going_on: Some(going_on),
+        context,
         ..StartRequest::default()
     })
 }

@@ -14,7 +14,7 @@ use super::run::{Ending, Runner, told};
 use super::{Error, failpoint, live, mask, moments};
 use crate::model::account::Seen;
 use crate::model::moment::NewPrompt;
-use crate::model::{Actor, Effect, Event, PauseMode, PromptSubmitted, RuleId, Session, SessionStopping, Witness};
+use crate::model::{Actor, Effect, Event, Note, PauseMode, PromptSubmitted, RuleId, Session, SessionStopping, Witness};
 use crate::policy::Chain;
 use crate::store::Frame;
 
@@ -134,10 +134,7 @@ impl Runner {
                 let answer = self.compact(request, by).await;
                 let _ = reply.send(answer);
             }
-            Command::Prompt { text, by, reply } => {
-                let answer = self.prompt(text, by).await;
-                let _ = reply.send(answer);
-            }
+            Command::Prompt { text, by, reply } => self.prompt(text, by, reply).await,
             Command::Stop { grace, kill, by, reply } => {
                 let grace = grace.unwrap_or(Duration::from_millis(self.config.grace_ms));
                 let first = self.ending.is_none();
@@ -201,7 +198,17 @@ impl Runner {
         None
     }
 
-    pub(super) async fn prompt(&mut self, text: String, by: Actor) -> Result<Session, Error> {
+    /// Gives the agent a prompt, while somebody waits for that: who was told that nothing came of it may send it again.
+    pub(super) async fn prompt(&mut self, text: String, by: Actor, reply: oneshot::Sender<Result<Session, Error>>) {
+        if reply.is_closed() {
+            return;
+        }
+        let answer = self.prompted(text, by, || reply.is_closed()).await;
+        // why ignored: it has just gone.
+        let _ = reply.send(answer);
+    }
+
+    async fn prompted(&mut self, text: String, by: Actor, is_given_up: impl Fn() -> bool + Send) -> Result<Session, Error> {
         if self.external.is_some() {
             return Err(Error::NotOurs(self.id.clone()));
         }
@@ -220,6 +227,16 @@ impl Runner {
         }
         let prompt = NewPrompt { text: text.clone(), number: self.live.prompts + 1, role: by.role.clone() };
         let (events, ruling) = moments::judge_prompt(&self.inner, &self.chain_now(), self.driver, &self.session, prompt).await;
+        let is_stopping = self.inner.is_stopping(&self.id);
+        if is_stopping || is_given_up() {
+            // why without these: nothing of it is given, and what is of the start is to be given with the next.
+            let rest = events.into_iter().filter(|e| !matches!(e, Event::ContextAdded(_) | Event::PromptJudged(_)));
+            self.pending.events.extend(rest);
+            let why = if is_stopping { "the session is being stopped" } else { "whoever sent it did not wait" };
+            self.pending.events.push(Note { text: format!("a prompt was judged and not given: {why}") }.into());
+            self.commit().await;
+            return Err(Error::InputClosed(self.id.clone()));
+        }
         self.pending.events.extend(events);
         let context = match ruling {
             Ok(c) => c,

@@ -237,9 +237,7 @@ impl Runner {
     pub(super) async fn between_turns(&mut self) {
         if !self.compaction.prompts.is_empty() && !self.live.parking.turns_over() {
             for (text, by, reply) in std::mem::take(&mut self.compaction.prompts) {
-                let answer = self.prompt(text, by).await;
-                // why ignored: who asked may have gone; the prompt is given all the same.
-                let _ = reply.send(answer);
+                self.prompt(text, by, reply).await;
             }
         }
         if std::mem::take(&mut self.compaction.due) {

@@ -35,10 +35,14 @@ pub(super) use command::{left, sweep};
 
 /// How long a command may take in a session that only hooks hold: the agent waits at its hook, which is not patient.
 const HOOKED_WITHIN: Duration = Duration::from_millis(2_500);
+/// How long looking may take, of files with what policies say of them, and of memory; in a session that only hooks hold no longer than that.
+const LOOKED_WITHIN: Duration = Duration::from_secs(5);
 /// Stands where the rest was over the cap.
 const CUT: &str = "\n[cut]";
 /// Longest reason in bytes, and most files that are named as left out.
 const WHY_MAX: usize = 512;
+/// Longest word that is left out where a text was cut.
+const WORD_MAX: usize = 4096;
 const LEFT_OUT_MAX: usize = 32;
 
 /// What one provider found.
@@ -69,7 +73,7 @@ pub(super) fn is_due(session: &Session, number: u64) -> bool {
 pub(super) fn chosen(config: &Config, names: Option<&[String]>, driver: &dyn Driver) -> Result<Vec<ContextProvider>, ContextError> {
     let Some(names) = names else {
         let all = config.context.values().filter(|e| e.default && driver.takes_context());
-        return Ok(all.map(|e| e.provider.clone()).collect());
+        return all.map(|e| sayable(&e.provider).map(|()| e.provider.clone())).collect();
     };
     if !names.is_empty() && !driver.takes_context() {
         return Err(ContextError::NotTaken { agent: driver.name().to_owned() });
@@ -77,11 +81,27 @@ pub(super) fn chosen(config: &Config, names: Option<&[String]>, driver: &dyn Dri
     let mut out: Vec<ContextProvider> = Vec::new();
     for name in names {
         let provider = configured(config, name)?;
+        sayable(&provider)?;
         if !out.contains(&provider) {
             out.push(provider);
         }
     }
     Ok(out)
+}
+
+/// The same of a session that workers elsewhere run: none, and nobody is to think otherwise.
+pub(super) fn chosen_elsewhere(names: Option<&[String]>) -> Result<Vec<ContextProvider>, ContextError> {
+    if names.is_none_or(<[String]>::is_empty) { Ok(vec![]) } else { Err(ContextError::Elsewhere) }
+}
+
+/// Whether it can stand in the log as it is: from there it is asked later, so a secret in it would become its mask.
+fn sayable(provider: &ContextProvider) -> Result<(), ContextError> {
+    let said = serde_json::json!(provider.source);
+    if mask::value(&said) == said {
+        return Ok(());
+    }
+    let (name, found) = (provider.name.clone(), "something with a secret in it, which is kept in no log".to_owned());
+    Err(ContextError::Setting { name, key: provider.source.kind(), found, expected: "it to be read from where it is kept".to_owned() })
 }
 
 fn configured(config: &Config, name: &str) -> Result<ContextProvider, ContextError> {
@@ -156,17 +176,25 @@ async fn timed(
     let begun = Instant::now();
     // why somewhat more: what is masked away leaves room, and no secret is to be cut in two.
     let most = usize::try_from(provider.max_bytes).unwrap_or(usize::MAX).saturating_add(files::SLACK);
+    let hooked = session.mediation == Mediation::Hooks;
+    let within = |most: Duration| if hooked { most.min(HOOKED_WITHIN) } else { most };
     let found = match &provider.source {
-        ContextSource::Memory { tier, tag, limit } => memory(inner, session, words, *tier, tag.clone(), *limit).await,
-        ContextSource::Files { paths } => files::read(inner, chain, session, paths.clone(), most).await,
+        ContextSource::Memory { tier, tag, limit } => {
+            looked(within(LOOKED_WITHIN), memory(inner, session, words, *tier, tag.clone(), *limit)).await
+        }
+        ContextSource::Files { paths } => looked(within(LOOKED_WITHIN), files::read(inner, chain, session, paths.clone(), most)).await,
         ContextSource::Command { command, timeout_ms } => {
-            let hooked = session.mediation == Mediation::Hooks;
-            let within = Duration::from_millis(*timeout_ms);
-            let within = if hooked { within.min(HOOKED_WITHIN) } else { within };
-            command::run(inner, &provider.name, command, &session.cwd, within).await
+            let within = within(Duration::from_millis(*timeout_ms));
+            command::run(inner, command::Job { session: &session.id, name: &provider.name, command, cwd: &session.cwd, within, most }).await
         }
     };
     (found, u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Not for ever: a folder may lie where nothing answers. What hangs there keeps its thread, and nobody else.
+async fn looked(within: Duration, looking: impl Future<Output = Result<Piece, String>>) -> Result<Piece, String> {
+    let over = |_| Err(format!("looking did not end within {} ms", within.as_millis()));
+    tokio::time::timeout(within, looking).await.unwrap_or_else(over)
 }
 
 /// What is kept and has any of the prompt's words, in the session's namespace.
@@ -206,9 +234,13 @@ fn capped(text: &str, max: usize) -> (String, bool) {
     (format!("{}{CUT}", &text[..end]), true)
 }
 
-/// The text without its last word, where that may be the beginning of a longer one.
+/// The text without its last word, where that may be the beginning of a longer one; of a longer word without its end.
 fn to_a_word(text: &mut String) {
-    let end = text.rfind(char::is_whitespace).unwrap_or(0);
+    let mut near = text.len().saturating_sub(WORD_MAX);
+    while !text.is_char_boundary(near) {
+        near -= 1;
+    }
+    let end = text[near..].rfind(char::is_whitespace).map_or(near, |at| near + at);
     text.truncate(end);
 }
 
@@ -221,10 +253,15 @@ impl Manager {
     /// Gives a live session a provider, from its next prompt on; returns once that is durable.
     pub async fn add_context(&self, id: &SessionId, provider: ContextProvider, by: Actor) -> Result<Session, Error> {
         provider.check()?;
+        sayable(&provider)?;
         let session = self.inner.store.session(id)?;
         let (s, name) = (id.to_string(), provider.name.clone());
         if session.status == Status::Ended {
             return Err(Error::Ended(id.clone()));
+        }
+        if session.status == Status::Queued {
+            let why = "is not given now: the session waits for its turn; queue it with --context, or add it when it runs".to_owned();
+            return Err(Error::Refused { what: format!("context provider {}", live::cut(&name, 80)), why });
         }
         let driver = agent::driver(&session.agent)?;
         if !driver.takes_context() {
@@ -267,6 +304,37 @@ mod tests {
         let mut cut = format!("key {}", &token[..20]);
         to_a_word(&mut cut);
         assert_eq!(cut, "key");
+        // Of one word that is longer than any secret its beginning is left.
+        let mut long = "é".repeat(WORD_MAX);
+        to_a_word(&mut long);
+        assert_eq!(long.len(), WORD_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_hangs_is_not_waited_for() {
+        let found = looked(Duration::from_millis(10), std::future::pending()).await;
+        assert_eq!(found, Err("looking did not end within 10 ms".to_owned()));
+        assert_eq!(looked(LOOKED_WITHIN, async { Ok(Piece::default()) }).await, Ok(Piece::default()));
+    }
+
+    #[test]
+    fn where_workers_run_it_nobody_is_left_to_think_that_providers_are_asked() {
+        assert_eq!((chosen_elsewhere(None), chosen_elsewhere(Some(&[]))), (Ok(vec![]), Ok(vec![])));
+        assert_eq!(chosen_elsewhere(Some(&["a".to_owned()])), Err(ContextError::Elsewhere));
+    }
+
+    #[test]
+    fn a_secret_in_a_provider_is_refused_and_not_masked_in_it() {
+        let of = |word: &str| ContextProvider {
+            name: "a".into(),
+            source: ContextSource::Command { command: vec!["curl".into(), word.into()], timeout_ms: 500 },
+            at: vec![ContextAt::Prompt],
+            max_bytes: 1,
+            required: false,
+        };
+        assert_eq!(sayable(&of("https://example.org")), Ok(()));
+        let said = sayable(&of(&format!("ghp_{}", "a1B2".repeat(9)))).unwrap_err().to_string();
+        assert!(said.contains("context provider a") && !said.contains("a1B2"), "{said}");
     }
 
     proptest! {

@@ -78,6 +78,11 @@ impl Manager {
 }
 
 impl Inner {
+    /// It was told to end, and its task may not know yet.
+    pub(super) fn is_stopping(&self, id: &SessionId) -> bool {
+        self.live().get(id).is_some_and(|l| l.stopping)
+    }
+
     pub(super) fn held(&self, labels: &BTreeMap<String, String>) -> Option<Held> {
         self.audit.get()?.held(labels)
     }
@@ -87,7 +92,7 @@ impl Inner {
     pub(super) async fn let_go(&self, id: &SessionId, labels: &BTreeMap<String, String>) -> Option<String> {
         let begun = Instant::now();
         while let Some(held) = self.held(labels) {
-            if self.live().get(id).is_some_and(|l| l.stopping) {
+            if self.is_stopping(id) {
                 return Some(format!("the session was told to end while the call waited: {}", held.reason()));
             }
             if begun.elapsed() >= Duration::from_millis(held.wait_ms) {

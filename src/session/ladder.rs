@@ -39,7 +39,7 @@ mod state;
 mod verify;
 
 pub(super) use state::Ladder;
-pub(super) use verify::{exit as run_exit, kill as end_run};
+pub(super) use verify::{exit as run_exit, from_a_word, kill as end_run};
 
 /// The end of an attempt, before what follows from it is decided.
 pub(super) struct Concluded {

@@ -180,11 +180,12 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     };
 
     let first = created(&request, &kept_as, name, &cwd, home, &launch, by.clone(), checked.as_ref().map(|c| c.seen.clone()));
+    let named = request.context.as_deref();
+    let providers = if elsewhere { context::chosen_elsewhere(named) } else { context::chosen(&assembled.config, named, driver) }?;
     if let How::Wait(entry) = how {
         Start::count(&mut below).await;
         return super::queue::enqueue(inner, &id, [vec![first], assembled.events, judged].concat(), request, by, entry).await;
     }
-    let providers = if elsewhere { vec![] } else { context::chosen(&assembled.config, request.context.as_deref(), driver)? };
     assembled.events.extend(context::added(&providers, &by));
     // why both: of a queued session its first event says what it gets.
     let tools = kept_as.host_tools && how.on_record().is_none_or(|r| r.host_tools);

@@ -11,7 +11,9 @@ fn configure(host: &TestHost, context: &str) {
     host.config(&format!("{}\n{context}", rules(&["Bash(echo:*)"], &[], &["Read(./private.md)"])));
 }
 
+/// With all the time there can be, where nothing else is said: the machine may be busy.
 fn command(name: &str, line: &str, more: &str) -> String {
+    let more = if more.contains("timeout_ms") { more.to_owned() } else { format!("timeout_ms = 20000\n{more}") };
     format!("[context.{name}]\nkind = \"command\"\ncommand = [\"sh\", \"-c\", {line:?}]\n{more}\n")
 }
 
@@ -167,31 +169,33 @@ fn files_outside_secret_or_denied_are_left_out_and_said_so() {
 fn a_command_that_hangs_is_ended_with_its_children_and_the_prompt_goes_on() {
     let mut host = TestHost::new();
     let hang = "setsid sh -c 'echo $$ > child; exec sleep 600' & echo $$ > parent; until [ -s child ]; do sleep 0.01; done; sleep 600";
-    configure(&host, &[command("hangs", hang, "timeout_ms = 3000"), command("fails", "echo no good >&2; exit 3", "")].concat());
+    configure(&host, &[command("hangs", hang, "timeout_ms = 6000"), command("fails", "echo no good >&2; exit 3", "")].concat());
     let model = talks();
     let id = host.run_demo(&model, "go", &["--keep"]);
     turns(&host, &id, 1);
     assert_eq!(newest(&model), ["go"]);
     let (hung, failed) = (last(&host, &id, "hangs"), last(&host, &id, "fails"));
-    assert!(hung["failed"].as_str().is_some_and(|f| f.contains("did not end within 3000 ms")) && hung["bytes"] == 0, "{hung}");
+    assert!(hung["failed"].as_str().is_some_and(|f| f.contains("did not end within 6000 ms")) && hung["bytes"] == 0, "{hung}");
     assert_eq!(failed["failed"], "the command ended with exit code 3: no good");
     for name in ["parent", "child"] {
         let pid = std::fs::read_to_string(host.work().join(name)).expect("a file").trim().parse().expect("a pid");
         until("it is gone", || (!alive(pid)).then_some(()));
     }
-    let left = || {
-        std::fs::read_dir(host.data().join("s"))
-            .expect("a folder")
-            .flatten()
-            .any(|e| e.file_name().to_string_lossy().starts_with("context-"))
-    };
-    assert!(!left(), "no folder of a run stays");
-    // Where it must be there, the prompt waits for a better time.
+    assert!(!left(&host), "no folder of a run stays");
+    // Where it must be there, the prompt waits for a better time, also if it is asked for at the start alone.
     host.beadle(["context", "remove", &id, "hangs"]).ok();
-    host.beadle(["context", "add", &id, "must", "--required", "--", "sh", "-c", "exit 1"]).ok();
-    let said = host.beadle(["send", &id, "now"]);
-    assert!(said.code == 1 && said.err.contains("BDL-SESSION-037") && said.err.contains("context must"), "{said:?}");
+    let must = ["must", "--required", "--at", "start", "--timeout", "20000", "--", "sh", "-c", "cat good"];
+    host.beadle([&["context", "add", &id][..], &must].concat()).ok();
+    for _ in 0..2 {
+        let said = host.beadle(["send", &id, "now"]);
+        assert!(said.code == 1 && said.err.contains("BDL-SESSION-037") && said.err.contains("context must"), "{said:?}");
+    }
     assert!(!model.requests().iter().any(|r| r.to_string().contains("\"now\"")), "a refused prompt reached the model");
+    host.file("good", "GOOD-1\n");
+    send(&host, &id, 2);
+    assert!(newest(&model).concat().contains("GOOD-1"));
+    send(&host, &id, 3);
+    assert_eq!(newest(&model), ["prompt 3"], "it was given, and is of the start");
     host.beadle(["stop", &id]).ok();
     // And a session that begins with one does not begin.
     configure(&host, &command("must", "exit 1", "required = true"));
@@ -200,24 +204,116 @@ fn a_command_that_hangs_is_ended_with_its_children_and_the_prompt_goes_on() {
     assert!(said.code == 1 && said.err.contains("BDL-SESSION-037"), "{said:?}");
 }
 
+/// A folder of a run of a provider's command.
+fn left(host: &TestHost) -> bool {
+    let all = std::fs::read_dir(host.data().join("s")).expect("a folder").flatten();
+    all.into_iter().any(|e| e.file_name().to_string_lossy().starts_with(".context-"))
+}
+
+/// The process of a command that is running, told by itself; the file is taken away.
+fn running(host: &TestHost) -> u32 {
+    let path = host.work().join("pid");
+    let pid = until("the command runs", || std::fs::read_to_string(&path).ok()?.strip_suffix('\n')?.parse().ok());
+    std::fs::remove_file(path).expect("the file");
+    pid
+}
+
 #[test]
-fn what_a_killed_daemon_had_begun_is_ended_by_the_next() {
+fn what_runs_ends_with_its_daemon_or_by_the_next_or_with_its_session() {
     let mut host = TestHost::new();
     configure(&host, &command("hangs", "echo $$ > pid; sleep 600", "timeout_ms = 20000\ndefault = false"));
     let model = talks();
-    let id = host.run_demo(&model, "prompt 1", &["--keep"]);
+    // Whatever their names are, sessions are none of it.
+    let id = host.run_demo(&model, "prompt 1", &["--keep", "--name", "Context"]);
+    let ended = host.beadle(["--json", "run", "--wait", "--name", "context: ended", "--", "echo", "KEPT"]).ok().json();
+    let ended = ended["id"].as_str().expect("an id");
+    assert!(id.starts_with("context-") && ended.starts_with("context-"), "{id} {ended}");
     turns(&host, &id, 1);
     host.beadle(["context", "add", &id, "hangs"]).ok();
     let mut waits = host.spawn(["send", &id, "lost"]);
-    let pid: u32 = until("the command runs", || std::fs::read_to_string(host.work().join("pid")).ok()?.trim().parse().ok());
+    let pid = running(&host);
     host.kill_daemon();
-    assert!(alive(pid), "it outlives the daemon that ran it");
+    assert!(alive(pid) && left(&host), "it outlives the daemon that ran it");
     host.daemon();
-    until("the next daemon ends it", || (!alive(pid)).then_some(()));
+    until("the next daemon ends it", || (!alive(pid) && !left(&host)).then_some(()));
     waits.wait().expect("it ends");
+    assert!(host.beadle(["logs", ended]).ok().out.contains("KEPT"));
+    // A daemon that is told to end leaves none, and gives no prompt without its context.
+    let mut waits = host.spawn(["send", &id, "lost"]);
+    let pid = running(&host);
+    host.beadle(["host", "stop"]).ok();
+    until("it ends with its daemon", || (!alive(pid)).then_some(()));
+    assert!(!waits.wait().expect("it ends").success());
+    host.daemon();
+    assert!(host.events_of(&id, "session_ended").is_empty());
     host.beadle(["context", "remove", &id, "hangs"]).ok();
     send(&host, &id, 2);
+    // Who stops the session waits for no provider, and nothing of the prompt is done.
+    host.beadle(["context", "add", &id, "hangs"]).ok();
+    let mut waits = host.spawn(["send", &id, "lost"]);
+    let pid = running(&host);
     host.beadle(["stop", &id]).ok();
+    assert!(!alive(pid) && !waits.wait().expect("it ends").success());
+    let events = host.events(&id);
+    assert!(!events.iter().any(|e| e["kind"] == "prompt_submitted" && e.to_string().contains("lost")), "{events:#?}");
+    assert!(!model.requests().iter().any(|r| r.to_string().contains("lost")), "what was not given reached the model");
+    assert!(host.events_of(&id, "note").iter().any(|e| e.to_string().contains("not given: the session is being stopped")));
+}
+
+#[test]
+fn git_runs_nothing_that_the_folders_settings_name() {
+    let mut host = TestHost::new();
+    configure(&host, &command("git", "git status --short && git log --oneline -5", ""));
+    let git = |args: &[&str], input: &str| {
+        let mut child = std::process::Command::new("git")
+            .args(args)
+            .current_dir(host.work())
+            .env("HOME", host.home())
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("git");
+        std::io::Write::write_all(&mut child.stdin.take().expect("its input"), input.as_bytes()).expect("written");
+        let said = child.wait_with_output().expect("it ends");
+        assert!(said.status.success(), "git {args:?}");
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    };
+    git(&["init", "-q"], "");
+    let tree = git(&["mktree"], "");
+    let signed = format!(
+        "tree {tree}\nauthor a <a@example.org> 1 +0000\ncommitter a <a@example.org> 1 +0000\n\
+         gpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----\n\nSIGNED-1\n"
+    );
+    let commit = git(&["hash-object", "-t", "commit", "-w", "--stdin"], &signed);
+    git(&["update-ref", "HEAD", &commit], "");
+    let program = host.program("evil.sh", &format!("#!/bin/sh\ntouch {}\n", host.work().join("ran").display()));
+    for (key, value) in [
+        ("core.fsmonitor", program.display().to_string()),
+        ("gpg.program", program.display().to_string()),
+        ("log.showSignature", "true".into()),
+    ] {
+        git(&["config", key, &value], "");
+    }
+    let ran = || host.work().join("ran").exists();
+    for args in [&["status", "--short"][..], &["log", "--oneline"]] {
+        git(args, "");
+        assert!(ran(), "without measures git {args:?} runs it");
+        std::fs::remove_file(host.work().join("ran")).expect("the file");
+    }
+    let model = talks();
+    let id = host.run_demo(&model, "go", &[]);
+    host.ended(&id);
+    let text = newest(&model).concat();
+    assert!(text.contains("SIGNED-1"), "{text} {:#?}", given(&host, &id));
+    assert!(!host.work().join("ran").exists(), "a program that the folder's settings name ran");
+}
+
+/// The names of the providers that a fork of a session gets.
+fn of_a_fork(host: &TestHost, id: &str) -> Vec<Value> {
+    let id = host.beadle(["--json", "fork", id, "again", "--detach"]).ok().json()["id"].as_str().expect("an id").to_owned();
+    host.ended(&id);
+    host.events_of(&id, "context_provider_added").iter().map(|e| e["body"]["provider"]["name"].clone()).collect()
 }
 
 #[test]
@@ -233,8 +329,10 @@ fn providers_come_and_go_between_prompts_and_survive_a_daemon() {
     assert!(host.beadle(["--json", "context", "ls", &id]).ok().lines().is_empty());
     // One of the configuration, and one that is described.
     host.beadle(["context", "add", &id, "named"]).ok();
-    let all =
-        host.beadle(["--json", "context", "add", &id, "mine", "--at", "start", "--max-bytes", "50", "--", "echo", "MINE"]).ok().lines();
+    let all = host
+        .beadle(["--json", "context", "add", &id, "mine", "--at", "start", "--max-bytes", "50", "--timeout", "20000", "--", "echo", "MINE"])
+        .ok()
+        .lines();
     assert_eq!(all.len(), 2, "{all:#?}");
     assert_eq!((&all[1]["kind"], &all[1]["command"], &all[1]["asked"]), (&json!("command"), &json!(["echo", "MINE"]), &json!(false)));
     let by = &host.events_of(&id, "context_provider_added")[0]["body"]["by"];
@@ -265,10 +363,23 @@ fn providers_come_and_go_between_prompts_and_survive_a_daemon() {
     host.beadle(["stop", &id]).ok();
     let said = host.beadle(["context", "add", &id, "named"]);
     assert!(said.code == 1 && said.err.contains("has ended"), "{said:?}");
+    // A fork gets what is configured, unless the first had none.
+    assert_eq!(of_a_fork(&host, &id), ["every"]);
+    let none = host.run_demo(&model, "go", &["--no-context"]);
+    host.ended(&none);
+    assert!(of_a_fork(&host, &none).is_empty());
     // By name at the start; a command takes none at all.
     let id = host.run_demo(&model, "go", &["--context", "named"]);
     host.ended(&id);
     assert!(newest(&model).concat().contains("NAMED") && given(&host, &id).len() == 1);
+    // One that waits for its turn has none yet, and what it asks for is looked at before it waits.
+    let said = host.beadle(["run", "--agent", "demo", "--queue", "--context", "nobody", "go"]);
+    assert!(said.code != 0 && said.err.contains("BDL-CONTEXT-002"), "{said:?}");
+    let queued = host.beadle(["--json", "run", "--agent", "demo", "--queue", "--in", "600s", "go"]).ok().json();
+    let id = queued["id"].as_str().expect("an id").to_owned();
+    let said = host.beadle(["context", "add", &id, "named"]);
+    assert!(said.code == 1 && said.err.contains("waits for its turn"), "{said:?}");
+    host.beadle(["kill", &id]).ok();
     assert_eq!(host.beadle(["run", "--agent", "demo", "--detach", "--context", "nobody", "go"]).code, 2);
     let said = host.beadle(["run", "--context", "named", "--", "true"]);
     assert!(said.code == 2 && said.err.contains("BDL-CONTEXT-006"), "{said:?}");
@@ -326,7 +437,7 @@ fn the_real_claude_is_told_in_its_own_way() {
     let model = Model::start(&json!({ "steps": [{ "text": "one" }, { "text": "two" }] }));
     let id = claude::run(&mut host, &program, &model, &["--keep"]);
     turns(&host, &id, 1);
-    host.beadle(["context", "add", &id, "more", "--", "echo", "MORE-77"]).ok();
+    host.beadle(["context", "add", &id, "more", "--timeout", "20000", "--", "echo", "MORE-77"]).ok();
     send(&host, &id, 2);
     let requests: Vec<String> = model.requests().iter().map(Value::to_string).collect();
     for text in ["STATE-77", "FILE-77", "MORE-77", "context state (command)", "context docs (files)"] {

@@ -29,8 +29,9 @@ fn systemd_takes_the_unit() {
         Err(e) => return eprintln!("skipped unit::systemd_takes_the_unit: systemd-analyze: {e}"),
     };
     let words = |o: &std::process::Output| format!("{}{}", String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr));
-    // It says something of whatever it does not take, and only sometimes fails.
-    assert!(said.status.success() && words(&said).trim().is_empty(), "{}\n{unit}", words(&said));
+    // It says something of whatever it does not take, and only sometimes fails. Of other units of the machine it may say more.
+    let ours = words(&said).lines().any(|l| l.contains("beadle.service"));
+    assert!(said.status.success() && !ours, "{}\n{unit}", words(&said));
     let wrong = host.home().join("wrong.service");
     std::fs::write(&wrong, unit.replace("KillMode=process", "KillMode=nobody")).expect("a unit");
     assert!(words(&verify(&wrong).expect("it ran before")).contains("nobody"), "it looks at what the lines say");

@@ -7,6 +7,8 @@ use crate::agent::{Answer, Callbacks, mcp::SERVER};
 use crate::model::PromptContext;
 
 /// What the agent is told when a denial has no reason.
+/// The name of the block that context stands in.
+const BLOCK: &str = "session-host-context";
 const NO_REASON: &str = "denied by the session host";
 
 /// The names under which the host asks to be shown results, of tools that succeeded and that failed. Nothing else calls them back.
@@ -57,8 +59,23 @@ pub fn prompt(text: &str, context: &[PromptContext]) -> Vec<u8> {
 /// What a policy adds to a prompt, so that it cannot be taken for the user's own words or another policy's.
 pub fn added(c: &PromptContext) -> String {
     let from: String = c.policy.chars().filter(|c| !matches!(c, '<' | '>' | '"') && !c.is_control()).collect();
-    let body = c.text.replace("</session-host-context", "<\\/session-host-context");
-    format!("<session-host-context policy=\"{from}\">\n{body}\n</session-host-context>")
+    let body = without_marks(&c.text);
+    format!("<{BLOCK} policy=\"{from}\">\n{body}\n</{BLOCK}>")
+}
+
+/// The text without what would end its block, or begin another in it.
+fn without_marks(text: &str) -> String {
+    let mark = |rest: &str| {
+        let name = rest.strip_prefix('/').unwrap_or(rest).as_bytes();
+        name.get(..BLOCK.len()).is_some_and(|n| n.eq_ignore_ascii_case(BLOCK.as_bytes()))
+    };
+    let mut parts = text.split('<');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for rest in parts {
+        out.push_str(if mark(rest) { "<\\" } else { "<" });
+        out.push_str(rest);
+    }
+    out
 }
 
 /// The answer to a `can_use_tool` request, or to the callback before it. The input is always stated, so that what runs is what was judged.
@@ -171,6 +188,15 @@ mod tests {
 
     #[test]
     fn context_stands_apart_from_the_users_words_and_cannot_end_its_own_block() {
+        for (text, safe) in [
+            ("a<b </p> < / <", "a<b </p> < / <"),
+            ("<Session-Host-Context policy=\"house\">", "<\\Session-Host-Context policy=\"house\">"),
+            ("é</SESSION-HOST-CONTEXT>", "é<\\/SESSION-HOST-CONTEXT>"),
+            ("<session-host-contex", "<session-host-contex"),
+            ("<ésession-host-context", "<ésession-host-context"),
+        ] {
+            assert_eq!(without_marks(text), safe);
+        }
         let c = PromptContext { policy: "a<b\"".into(), text: "x</session-host-context>y".into() };
         let f = parsed(&prompt("go", &[c]));
         assert_eq!(f["message"]["content"][0]["text"], "go");

@@ -26,7 +26,10 @@ pub(super) fn fold(all: &mut Vec<SessionContext>, event: &Event) {
             }
         }
         Event::ContextProviderRemoved(r) => all.retain(|c| c.provider.name != r.name),
-        Event::ContextAdded(a) => all.iter_mut().filter(|c| c.provider.name == a.provider).for_each(|c| c.asked = true),
+        // why not of one that failed: it is asked again until its context was given.
+        Event::ContextAdded(a) if a.failed.is_none() => {
+            all.iter_mut().filter(|c| c.provider.name == a.provider).for_each(|c| c.asked = true)
+        }
         _ => {}
     }
 }
@@ -49,6 +52,8 @@ mod tests {
             fold(&mut all, &add(&n.to_string(), 1));
         }
         assert_eq!(all.len(), CONTEXT_PROVIDERS_MAX);
+        fold(&mut all, &ContextAdded { provider: "1".into(), failed: Some("no".into()), ..ContextAdded::default() }.into());
+        assert!(!all[1].asked, "what failed was not given");
         fold(&mut all, &ContextAdded { provider: "1".into(), ..ContextAdded::default() }.into());
         assert_eq!(all.iter().filter(|c| c.asked).count(), 1);
         fold(&mut all, &add("1", 7));

@@ -3,7 +3,8 @@
 //! Invariants:
 //! - a file is opened beneath the folder by the kernel, so no link leads out of it, whenever it is put there; what it is, and where, is
 //!   looked at on that descriptor, and only then it is read: a device, a FIFO or a socket is never opened;
-//! - Beadle's own folders, files that look like secrets, and files that a policy of the session denies to be read are left out, and said so;
+//! - Beadle's own folders, files that look like secrets, and files that a policy of the session denies, or asks about, are left out, and
+//!   said so;
 //! - entries looked at, files and bytes are capped; a pattern follows no link to a folder.
 //!
 //! Called by `context`.
@@ -31,6 +32,8 @@ use crate::session::{Inner, live};
 pub(super) const SLACK: usize = 8 << 10;
 /// Most files of one provider.
 const FILES_MAX: usize = 64;
+/// Most files that one pattern gives.
+const NAMES_MAX: usize = FILES_MAX * 4;
 /// Most entries of folders that patterns look at, and how deep `**` goes.
 const ENTRIES_MAX: usize = 10_000;
 const DEPTH_MAX: usize = 16;
@@ -67,15 +70,15 @@ pub(super) async fn read(inner: &Arc<Inner>, chain: &Chain, session: &Session, p
         let mark = if f.cut { " (its beginning)" } else { "" };
         piece.text.push_str(&format!("--- {}{mark}\n{}\n", f.name, f.text.trim_end()));
     }
+    left_out.truncate(LEFT_OUT_MAX);
     if piece.text.is_empty() && !left_out.is_empty() {
         return Err(format!("no file could be given: {}", left_out.join("; ")));
     }
-    left_out.truncate(LEFT_OUT_MAX);
     piece.left_out = left_out.into_iter().map(|l| live::cut(&l, WHY_MAX)).collect();
     Ok(piece)
 }
 
-/// Why a policy of the session lets its agent not read a file.
+/// Why a policy of the session lets its agent not read a file, or not before a person says so: nobody is asked here.
 async fn denied(inner: &Inner, chain: &Chain, session: &Session, path: &str) -> Option<String> {
     let input = json!({ "file_path": path });
     let asked = CallInput {
@@ -97,7 +100,12 @@ async fn denied(inner: &Inner, chain: &Chain, session: &Session, path: &str) -> 
     // why without what policies keep: this is no call of the agent, and counts as none.
     let chain = Chain { states: None, ..chain.clone() };
     let judged = chain.judge(session, &call, inner.clock.wall_ms(), &|_| Err("a read is not changed here".to_owned())).await;
-    (judged.effect == Effect::Deny && judged.by == By::Policy).then_some(judged.reason)
+    let why = |reason: String| match judged.effect {
+        Effect::Deny => Some(reason),
+        Effect::Ask => Some(format!("a person must allow that it is read: {reason}")),
+        Effect::Allow | Effect::Abstain => None,
+    };
+    if judged.by == By::Policy { why(judged.reason.clone()) } else { None }
 }
 
 type Looked = (Vec<Found>, Vec<String>, bool);
@@ -118,7 +126,7 @@ fn look(root: &Path, paths: &[String], most: usize, own: &dyn Fn(&Path) -> bool)
         } else {
             walk(root, "", &parts, 0, &mut entries, &mut names);
             names.sort();
-            over |= entries >= ENTRIES_MAX;
+            over |= entries >= ENTRIES_MAX || names.len() >= NAMES_MAX;
         }
         for name in names {
             if !seen.insert(name.clone()) {
@@ -146,7 +154,7 @@ fn look(root: &Path, paths: &[String], most: usize, own: &dyn Fn(&Path) -> bool)
 /// Names below a folder that fit a pattern. Links to folders are not followed; names with a dot need a pattern with one.
 fn walk(root: &Path, at: &str, parts: &[&str], depth: usize, entries: &mut usize, out: &mut Vec<String>) {
     let Some((part, rest)) = parts.split_first() else { return };
-    if depth > DEPTH_MAX || out.len() > FILES_MAX * 4 {
+    if depth > DEPTH_MAX || out.len() >= NAMES_MAX {
         return;
     }
     let join = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") };
@@ -165,7 +173,7 @@ fn walk(root: &Path, at: &str, parts: &[&str], depth: usize, entries: &mut usize
     }
     for entry in std::fs::read_dir(root.join(at)).into_iter().flatten().flatten() {
         *entries += 1;
-        if *entries >= ENTRIES_MAX {
+        if *entries >= ENTRIES_MAX || out.len() >= NAMES_MAX {
             return;
         }
         let Ok(name) = entry.file_name().into_string() else { continue };
@@ -296,5 +304,10 @@ mod tests {
         let paths = ["long".to_owned(), "a.md".to_owned()];
         let (found, _, over) = look(&d.path().join("w"), &paths, 12, &|_| false).unwrap();
         assert_eq!((found.len(), found[0].text.as_str(), found[0].cut, over), (1, "word word", true, true));
+        for n in 0..2 * NAMES_MAX {
+            std::fs::write(d.path().join(format!("w/docs/n{n}.bin")), "\0").unwrap();
+        }
+        let (found, left, over) = look(&d.path().join("w"), &["docs/*.bin".to_owned()], 12, &|_| false).unwrap();
+        assert_eq!((found.len(), left.len(), over), (0, NAMES_MAX, true));
     }
 }

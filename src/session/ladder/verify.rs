@@ -151,7 +151,7 @@ pub(in crate::session) async fn kill(handle: &ShimHandle, events: &mut ShimEvent
 }
 
 /// From the first whole word on: of a secret that was cut at its front the rest would not be known for one.
-fn from_a_word(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(in crate::session) fn from_a_word(mut bytes: Vec<u8>) -> Vec<u8> {
     let near = &bytes[..bytes.len().min(WORD_MAX)];
     let at = near.iter().position(u8::is_ascii_whitespace).unwrap_or(near.len());
     bytes.drain(..at);
