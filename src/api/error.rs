@@ -55,6 +55,7 @@ impl From<store::Error> for ApiError {
             | E::Undelivered { .. }
             | E::NotArchived { .. }
             | E::NothingToArchive { .. }
+            | E::Archive { .. }
             | E::NotErased { .. }
             | E::BadBackup { .. }
             | E::NotEmpty { .. } => StatusCode::CONFLICT,
