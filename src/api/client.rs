@@ -42,6 +42,8 @@ pub use writer::{Emitter, Writer};
 
 /// How long an answer's head may take; long polls of 30 s fit in.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+/// The same of what moves, copies or rewrites all that is kept: it takes as long as there is much.
+const LONG_ANSWER_DEADLINE: Duration = Duration::from_secs(24 * 3_600);
 /// How long one connect may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a request that only reads is sent again, and after which pause.
@@ -125,17 +127,19 @@ pub struct Client {
     start: bool,
     /// Answers a challenge: goes with every request.
     answer: Option<String>,
+    /// How long an answer's head may take.
+    patience: Duration,
 }
 
 impl Client {
     /// Starts the daemon when it is needed and not there.
     pub const fn new(folders: Folders) -> Self {
-        Self { folders, start: true, answer: None }
+        Self { folders, start: true, answer: None, patience: ANSWER_DEADLINE }
     }
 
     /// Never starts a daemon: a missing one is [`Error::Unreachable`].
     pub const fn without_start(folders: Folders) -> Self {
-        Self { folders, start: false, answer: None }
+        Self { folders, start: false, answer: None, patience: ANSWER_DEADLINE }
     }
 
     /// The same client, with the answer to a challenge.
@@ -143,10 +147,20 @@ impl Client {
         Self { answer: Some(answer), ..self.clone() }
     }
 
-    /// Starts a daemon with another executable and waits until it listens. What was started is put into `started`, whether it came up
-    /// or not; another command's daemon may have been faster.
-    pub async fn start_program(&self, program: &std::path::Path, started: &mut Option<std::process::Child>) -> Result<()> {
-        start::daemon_of(&self.folders, program, started).await.map(drop)
+    /// The same client, for what may take long.
+    fn patient(&self) -> Self {
+        Self { patience: LONG_ANSWER_DEADLINE, ..self.clone() }
+    }
+
+    /// Starts a daemon with another executable and waits so long until it listens. What was started is put into `started`, whether it
+    /// came up or not; another command's daemon may have been faster.
+    pub async fn start_program(
+        &self,
+        program: &std::path::Path,
+        started: &mut Option<std::process::Child>,
+        within: Duration,
+    ) -> Result<()> {
+        start::daemon_of(&self.folders, program, started, within).await.map(drop)
     }
 
     pub const fn folders(&self) -> &Folders {
@@ -207,9 +221,9 @@ impl Client {
             request = request.header(CONFIRM_HEADER, answer);
         }
         let request = request.body(Full::new(body)).map_err(|e| Error::Broken(format!("a request that HTTP cannot carry: {e}")))?;
-        let response = tokio::time::timeout(ANSWER_DEADLINE, sender.send_request(request))
+        let response = tokio::time::timeout(self.patience, sender.send_request(request))
             .await
-            .map_err(|_| Error::Broken(format!("no answer within {} s", ANSWER_DEADLINE.as_secs())))?
+            .map_err(|_| Error::Broken(format!("no answer within {} s", self.patience.as_secs())))?
             .map_err(broken)?;
         if response.status().is_success() {
             return Ok(response);

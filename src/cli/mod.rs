@@ -212,7 +212,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Host(HostVerb::Status) => host::status(cx).await,
         Verb::Host(HostVerb::Logs { follow, tail }) => host::logs(cx, follow, tail).await,
         Verb::Host(HostVerb::Reload { accept_changes }) => host::reload(cx, accept_changes).await,
-        Verb::Host(HostVerb::Upgrade { to, force }) => upgrade::run(cx, to, force).await,
+        Verb::Host(HostVerb::Upgrade { to, force, within }) => upgrade::run(cx, to, force, within).await,
         Verb::Host(HostVerb::Gc(args)) => collect::gc(cx, args).await,
         Verb::Host(HostVerb::Backup { to }) => collect::backup(cx, to).await,
         Verb::Host(HostVerb::Restore(args)) => restore::restore(cx, args).await,

@@ -25,6 +25,11 @@ use crate::daemon;
 const CHECK: Duration = Duration::from_secs(120);
 /// How long the new schema may be tried on a copy: every event is read.
 const REHEARSAL: Duration = Duration::from_secs(3_600);
+/// How long a daemon may take to listen, at least; it opens the store first.
+const LISTEN: Duration = Duration::from_secs(60);
+/// More than that for a large store: so many times what the trial on a copy took, and a second for so many bytes.
+const LISTEN_TRIALS: u32 = 4;
+const LISTEN_BYTES: u64 = 4 << 20;
 /// How long a daemon may take to adopt its sessions and answer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long a daemon may take to end.
@@ -36,7 +41,7 @@ const IN_USE: &str = "BDL-STORE-003";
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(5);
 
-pub async fn run(cx: &mut Context, to: Option<PathBuf>, force: bool) -> Outcome {
+pub async fn run(cx: &mut Context, to: Option<PathBuf>, force: bool, within: Option<u64>) -> Outcome {
     let client = Client::without_start(cx.folders()?);
     let old = client.host().await?;
     let program = match to {
@@ -45,18 +50,22 @@ pub async fn run(cx: &mut Context, to: Option<PathBuf>, force: bool) -> Outcome 
     };
     let checked: CheckDoc = asked(&program, &["--json", "daemon", "--check"], CHECK).await?;
     refuse_lost_policies(&old, &checked, force)?;
+    let mut patience = LISTEN.max(Duration::from_secs(stored_bytes(&cx.folders()?.data) / LISTEN_BYTES));
     let migrates = checked.found_schema.filter(|found| *found < checked.schema);
     if let Some(found) = migrates {
         cx.printer.note(&format!("the store goes from schema {found} to {}; that is tried on a copy first", checked.schema))?;
+        let begun = Instant::now();
         let tried = asked(&program, &["--json", "daemon", "--check", "--rehearse"], REHEARSAL).await?;
+        patience = patience.max(begun.elapsed() * LISTEN_TRIALS);
         refuse_unsound(&tried, force)?;
     }
+    let patience = within.map_or(patience, Duration::from_millis);
     let kept = PathBuf::from(client.keep_program().await?.path);
 
     let last = end(&client).await?;
     let begun = Instant::now();
     let mut started = None;
-    let why = match start(&client, &program, &checked.version, &mut started).await {
+    let why = match start(&client, (&program, patience), &checked.version, &mut started).await {
         Ok(doc) => match differs(&last, &doc) {
             None => return done(cx, &old, &doc, &program, begun.elapsed(), None),
             Some(why) => why,
@@ -67,10 +76,10 @@ pub async fn run(cx: &mut Context, to: Option<PathBuf>, force: bool) -> Outcome 
         discard(&client, child).await;
     }
     let why = match migrates {
-        Some(schema) => step_back(cx, &client, schema, why, &program, &checked.version).await?,
+        Some(schema) => step_back(cx, &client, schema, why, (&program, patience), &checked.version).await?,
         None => why,
     };
-    let back = start(&client, &kept, &old.version, &mut None).await.map_err(|e| Coded {
+    let back = start(&client, (&kept, patience.max(LISTEN)), &old.version, &mut None).await.map_err(|e| Coded {
         exit: Exit::Internal,
         code: "BDL-CLI-042".to_owned(),
         message: format!("{why}; and {} does not run again: {e}; sessions wait: start it with `{} daemon`", kept.display(), kept.display()),
@@ -120,7 +129,14 @@ fn refuse_unsound(tried: &RehearsalDoc, force: bool) -> Result<(), Coded> {
 
 /// The store from before takes the place of the one that the new executable made. Where anybody was told anything since, it does not: then
 /// the new executable is what can go on, and is started once more.
-async fn step_back(cx: &Context, client: &Client, schema: i64, why: String, program: &Path, version: &str) -> anyhow::Result<String> {
+async fn step_back(
+    cx: &Context,
+    client: &Client,
+    schema: i64,
+    why: String,
+    program: (&Path, Duration),
+    version: &str,
+) -> anyhow::Result<String> {
     let begun = Instant::now();
     let done = loop {
         let folders = cx.folders()?;
@@ -164,11 +180,23 @@ fn refuse_lost_policies(old: &HostDoc, new: &CheckDoc, force: bool) -> Result<()
     }
 }
 
-/// Starts one and waits for its answer. A daemon that another command started meanwhile is ended again.
-async fn start(client: &Client, program: &Path, version: &str, started: &mut Option<Child>) -> Result<HostDoc, String> {
+/// Bytes of the database and of archives: a daemon may have to read all of them before it listens.
+fn stored_bytes(data: &Path) -> u64 {
+    let below = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = below(data).filter(|f| f.file_name().to_string_lossy().starts_with("beadle.db")).chain(below(&data.join("archives")));
+    files.filter_map(|f| f.metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
+}
+
+/// Starts one, waits so long for it to listen, and then for its answer. A daemon that another command started meanwhile is ended again.
+async fn start(
+    client: &Client,
+    (program, patience): (&Path, Duration),
+    version: &str,
+    started: &mut Option<Child>,
+) -> Result<HostDoc, String> {
     let mut was = String::new();
     for _ in 0..TRIES {
-        client.start_program(program, started).await.map_err(|e| e.to_string())?;
+        client.start_program(program, started, patience).await.map_err(|e| e.to_string())?;
         let doc = match tokio::time::timeout(ANSWER, client.host()).await {
             Ok(doc) => doc.map_err(|e| e.to_string())?,
             Err(_) => return Err(format!("{} gave no answer within {} s", program.display(), ANSWER.as_secs())),
@@ -194,9 +222,10 @@ fn differs(last: &HostDoc, now: &HostDoc) -> Option<String> {
 
 /// Ends what was started and is not wanted.
 async fn discard(client: &Client, mut child: Child) {
-    let _ = tokio::time::timeout(END, client.shutdown()).await;
+    let told = matches!(tokio::time::timeout(END, client.shutdown()).await, Ok(Ok(_)));
     let begun = Instant::now();
-    while begun.elapsed() < END && matches!(child.try_wait(), Ok(None)) {
+    // why not where it does not listen: it has told nobody anything, and does not know that it is to end.
+    while told && begun.elapsed() < END && matches!(child.try_wait(), Ok(None)) {
         tokio::time::sleep(LOOK).await;
     }
     // why no check: it is ours and not waited for yet, so the number is no other's; one that has ended is not hurt.

@@ -84,7 +84,8 @@ fn a_schema_that_does_not_fit_a_copy_changes_nothing() {
 fn the_store_of_before_comes_back_with_the_executable_of_before() {
     let (host, id) = host();
     let (pid, now, events) = (host.daemon(), schema(&host), host.events(&id));
-    let said = upgrade(&host, &next(&host, &sound(&host, 0), "{db}", "exit 7"), &[]);
+    // A large store takes its time: it is waited for as long as it lives.
+    let said = upgrade(&host, &next(&host, &sound(&host, 0), "{db}", "sleep 11; exit 7"), &[]);
     let doc = said.json();
     let why = doc["rolled_back"].as_str().expect("why");
     assert!(said.code == 1 && why.contains("exit status: 7") && why.contains("the store is the one of before again"), "{said:?}");
@@ -93,8 +94,8 @@ fn the_store_of_before_comes_back_with_the_executable_of_before() {
     let failed = host.data().join(format!("beadle.db.schema-{}-failed", now + 1));
     assert!(failed.exists() && why.contains(&failed.display().to_string()), "{why}");
     is_whole(&host);
-    // One that hangs is ended first.
-    let said = upgrade(&host, &next(&host, &sound(&host, 2), "{db}", "exec sleep 1000"), &["--force"]);
+    // One that hangs is ended first, once its time is up.
+    let said = upgrade(&host, &next(&host, &sound(&host, 2), "{db}", "exec sleep 1000"), &["--force", "--within", "1s"]);
     assert!(said.code == 1 && said.json()["rolled_back"].as_str().is_some_and(|w| w.contains("of before again")), "{said:?}");
     assert_eq!(version(&host), now);
     is_whole(&host);

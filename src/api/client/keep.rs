@@ -1,4 +1,4 @@
-//! Archives and erasures, over the wire.
+//! Archives and erasures, over the wire. They answer once all is done, however long that takes.
 
 use bytes::Bytes;
 use hyper::Method;
@@ -11,27 +11,27 @@ use crate::api::types::{
 
 impl Client {
     pub async fn collect(&self, request: &CollectRequestDoc) -> Result<CollectDoc> {
-        self.post("/v1/host/gc", request).await
+        self.patient().post("/v1/host/gc", request).await
     }
 
     pub async fn backup(&self, request: &BackupRequest) -> Result<BackupDoc> {
-        self.post("/v1/host/backup", request).await
+        self.patient().post("/v1/host/backup", request).await
     }
 
     pub async fn archive(&self, id: &str, request: &ArchiveRequest) -> Result<ArchiveDoc> {
-        self.post(&format!("/v1/sessions/{}/archive", escape(id)), request).await
+        self.patient().post(&format!("/v1/sessions/{}/archive", escape(id)), request).await
     }
 
     pub async fn archive_ended(&self, request: &ArchivesRequest) -> Result<Page<ArchiveDoc>> {
-        self.post("/v1/archives", request).await
+        self.patient().post("/v1/archives", request).await
     }
 
     pub async fn restore_archives(&self, id: &str) -> Result<Page<ArchiveDoc>> {
-        self.call(Method::POST, &format!("/v1/sessions/{}/archive/restore", escape(id)), Bytes::new()).await
+        self.patient().call(Method::POST, &format!("/v1/sessions/{}/archive/restore", escape(id)), Bytes::new()).await
     }
 
     pub async fn redact(&self, id: &str, request: &RedactRequest) -> Result<RedactDoc> {
-        self.post(&format!("/v1/sessions/{}/redact", escape(id)), request).await
+        self.patient().post(&format!("/v1/sessions/{}/redact", escape(id)), request).await
     }
 
     /// The agent's own records that were kept, newest attempt first.

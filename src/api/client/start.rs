@@ -33,17 +33,18 @@ const MARKER: &str = "BEADLE_SESSION";
 /// Starts it and waits until it listens. Refused inside a session, where it would be part of the session's own tree.
 pub async fn daemon(folders: &Folders) -> Result<UnixStream> {
     let program = std::env::current_exe().map_err(|e| not_started(folders, Duration::ZERO, &format!(": {e}")))?;
-    daemon_of(folders, &program, &mut None).await
+    daemon_of(folders, &program, &mut None, START_DEADLINE).await
 }
 
-/// The same with another executable; the process that was started last is put into `started`, whether it came up or not.
-pub async fn daemon_of(folders: &Folders, program: &Path, started: &mut Option<Child>) -> Result<UnixStream> {
+/// The same with another executable, as long as it lives and at most so long; the process that was started last is put into `started`,
+/// whether it came up or not.
+pub async fn daemon_of(folders: &Folders, program: &Path, started: &mut Option<Child>, within: Duration) -> Result<UnixStream> {
     if std::env::var_os(MARKER).is_some() {
         let source = std::io::Error::other("none is started from inside a session");
         return Err(Error::Unreachable { socket: folders.socket(), source });
     }
     folders.create()?;
-    let child = spawn(folders, program).map_err(|e| not_started(folders, START_DEADLINE, &format!(": {e}")))?;
+    let child = spawn(folders, program).map_err(|e| not_started(folders, Duration::ZERO, &format!(": {e}")))?;
     let mut child = started.insert(child);
     let begun = Instant::now();
     let mut ended = None;
@@ -57,7 +58,7 @@ pub async fn daemon_of(folders: &Folders, program: &Path, started: &mut Option<C
         {
             ended = Some((status, Instant::now()));
         }
-        if begun.elapsed() >= START_DEADLINE {
+        if begun.elapsed() >= within {
             let how = ended.map_or_else(String::new, |(s, _)| format!(": it ended with {s}{}", tail(&folders.log_file())));
             return Err(not_started(folders, begun.elapsed(), &how));
         }

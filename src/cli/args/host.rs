@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::{GcArgs, RestoreArgs};
+use crate::cli::args_check::duration;
 
 #[derive(Debug, Subcommand)]
 pub enum HostVerb {
@@ -39,6 +40,9 @@ pub enum HostVerb {
         /// Also when policies fail in the new one that are in force now
         #[arg(long)]
         force: bool,
+        /// How long the new one may take to listen: 1m without it, and longer where the store is large
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        within: Option<u64>,
     },
     /// Remove what nobody needs any more, and sessions by age, size and outcome
     Gc(GcArgs),
