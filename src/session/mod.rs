@@ -60,6 +60,7 @@ mod plugins;
 mod queue;
 mod reconcile;
 mod recovery;
+mod refused;
 mod relaunch;
 mod report;
 mod rollback;

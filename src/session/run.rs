@@ -97,6 +97,8 @@ pub struct Runner {
     pub(super) unreadable: bool,
     /// The log has another writer: nothing more is recorded, so nothing more is done.
     pub(super) is_usurped: bool,
+    /// Why a change of what is kept of it is not in the log: for who asked for it.
+    pub(super) unkept: Option<crate::store::Error>,
     pub(super) read_state: ReadState,
     pub(super) witnesses: Witnesses,
     /// Questions through hooks that wait until a paused session goes on.
@@ -158,6 +160,7 @@ impl Runner {
             reports: false,
             unreadable: false,
             is_usurped: false,
+            unkept: None,
             read_state: ReadState::default(),
             witnesses,
             held_hooks: vec![],
@@ -427,16 +430,8 @@ impl Runner {
                         return;
                     }
                 },
-                Err(e @ crate::store::Error::Transition { .. }) => {
-                    // why noted in its place: the rest must be kept, and decisions name their calls by number.
-                    tracing::error!(session = %self.id, code = e.code(), error = %e, "a change of status is not recorded");
-                    let said = |e: &Event| crate::model::status_of(e).is_some();
-                    for event in events.iter_mut().filter(|e| said(e)) {
-                        let text = format!("a {} event was refused: it breaks the order of statuses", event.kind());
-                        *event = crate::model::Note { text }.into();
-                    }
-                }
                 Err(e) => {
+                    let Some(e) = self.without_refused(&mut events, e) else { continue };
                     // why: nothing was acknowledged, so nothing may be sent; the agent waits at its question until the disk takes it.
                     tracing::error!(session = %self.id, code = e.code(), error = %e, "append failed; trying again");
                     tokio::time::sleep(pause).await;

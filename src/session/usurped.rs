@@ -27,7 +27,10 @@ impl Runner {
     }
 
     /// The session after a commit; an error when that could not be written.
-    pub(super) fn recorded(&self) -> Result<Session, Error> {
+    pub(super) fn recorded(&mut self) -> Result<Session, Error> {
+        if let Some(e) = self.unkept.take() {
+            return Err(e.into());
+        }
         if self.is_usurped { Err(Error::Usurped(self.id.clone())) } else { Ok(self.session.clone()) }
     }
 
