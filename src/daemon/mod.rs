@@ -152,6 +152,8 @@ pub async fn run(folders: Folders) -> Result<(), Error> {
     let recovered = manager.recover().await?;
     tracing::info!(pid = std::process::id(), data = %folders.data.display(), ?recovered, "daemon is up");
 
+    let finishing = manager.clone();
+    tokio::spawn(async move { finishing.finish_erasures().await });
     let (channels, broken) = notify::channels(&config.notify, &entropy);
     for e in broken {
         tracing::error!(code = e.code(), error = %e, "nobody is told this way");

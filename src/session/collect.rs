@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::keep::{blocking, ended};
-use super::{Error, Manager};
+use super::{Error, Manager, failpoint};
 use crate::model::{Actor, Outcome, Session, SessionId, Status};
 use crate::store::{self, Collected, Filter, Hash, HostEvent, Store, older};
 
@@ -263,7 +263,7 @@ fn files(r: &CollectRequest, places: &Places, shim: &Path, out: &mut Collection)
     let unused = |t: SystemTime| before.is_some_and(|b| t < b);
     add(&places.cache.join("plugins"), "compiled plugin", "not used since", &|_, _, t| unused(t));
     add(&places.data.join("plugin-logs"), "plugin log", "not written since", &|_, _, t| unused(t));
-    add(&places.data, "database copy", "from before an upgrade", &|_, name, t| name.starts_with("beadle.db.schema-") && unused(t));
+    add(&places.data, "database copy", "from an upgrade", &|_, name, t| store::is_copy(name) && unused(t));
 }
 
 /// What processes run, as far as this user may see it.
@@ -287,9 +287,19 @@ impl Manager {
         let store = self.inner.store.clone();
         self.alone(async move {
             let (copied, target) = (store.clone(), to.clone());
-            let made = blocking(move || copied.backup(&target)).await?;
+            let (setting, begun) = store.backup_begun(&to, true)?;
+            // why first: should the host die in the middle, an erasure can name what is left of it.
+            store.set_setting(&setting, begun).await?;
+            failpoint::hit("backup_begun");
+            let made = blocking(move || copied.backup(&target)).await;
+            failpoint::hit("backup_copied");
+            let (setting, begun) = store.backup_begun(&to, false)?;
+            if made.is_err() {
+                store.set_setting(&setting, begun.clone()).await?;
+            }
+            let made = made?;
             let event = store::BackupMade { to: to.display().to_string(), bytes: made.bytes(), by };
-            store.note(HostEvent::BackupMade(event), Vec::new()).await?;
+            store.note(HostEvent::BackupMade(event), vec![(setting, begun)]).await?;
             Ok(made)
         })
         .await

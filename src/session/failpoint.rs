@@ -16,7 +16,7 @@
 //! were told, and have ended where they should).
 //! Of an archive: `archive_written` (the file is synced),
 //! `archive_staged` (the database knows it), `archived` (its events are out of the database), `archive_restored` (they are back); of an erasure:
-//! `redaction_written`, `redaction_staged`, `redacted` (it is in force), `redaction_finished` (its payloads are gone). Of the queue: `queue_kept` (a request is kept, no
+//! `redaction_written`, `redaction_staged`, `redacted` (it is in force), `redaction_finished` (its payloads are gone); of a backup: `backup_begun`, `backup_copied` (it is whole, and not on record). Of the queue: `queue_kept` (a request is kept, no
 //! session begun), `queued` (that is durable), `queue_claiming` (its turn has come), `queue_claimed` (that is durable, its agent not
 //! started), `queue_launched` (its agent runs and is not on record), `queue_leasing` and `queue_leased` (a worker's lease is about to be,
 //! and is, durable and not told), `queue_back` (it is back in the queue or given up), `queue_retried` (the new session is durable, the

@@ -39,27 +39,18 @@ pub struct Erased {
 }
 
 impl Manager {
-    /// Appends an event about a session, whoever writes its log.
-    pub(super) async fn note_on(&self, id: &SessionId, event: Event) -> Result<(), Error> {
+    /// Appends events about a session in one step, whoever writes its log.
+    pub(super) async fn note_on(&self, id: &SessionId, events: Vec<Event>) -> Result<(), Error> {
         if self.inner.live().contains_key(id) {
-            match self.record(id, vec![event.clone()]).await {
+            match self.record(id, events.clone()).await {
                 Err(Error::Ended(_)) => {}
                 done => return done.map(drop),
             }
         }
         let attempt = self.inner.store.session(id)?.attempt;
         let at = self.inner.clock.wall_ms();
-        let batch = Batch {
-            session: id.clone(),
-            expected: None,
-            attempt,
-            at,
-            events: vec![event],
-            cursor: None,
-            frames: vec![],
-            taken: None,
-            blobs: vec![],
-        };
+        let batch =
+            Batch { session: id.clone(), expected: None, attempt, at, events, cursor: None, frames: vec![], taken: None, blobs: vec![] };
         Ok(self.inner.store.append(batch).await.map(drop)?)
     }
 
@@ -92,7 +83,7 @@ impl Manager {
             return Err(e.into());
         }
         failpoint::hit("archive_staged");
-        self.note_on(id, event.clone().into()).await?;
+        self.note_on(id, vec![event.clone().into()]).await?;
         failpoint::hit("archived");
         Ok(event)
     }
@@ -128,9 +119,10 @@ impl Manager {
         // why the newest first: what is in archives is always the beginning of the log.
         for a in self.inner.store.archives(id)?.into_iter().rev() {
             let event = ArchiveRestored { first: a.first, last: a.last, by: by.clone() };
-            self.inner.store.restore_archive(a.clone()).await?;
+            let (store, archive) = (self.inner.store.clone(), a.clone());
+            blocking(move || store.restore_archive(archive)).await?;
             failpoint::hit("archive_restored");
-            self.note_on(id, event.clone().into()).await?;
+            self.note_on(id, vec![event.clone().into()]).await?;
             if a.is_ours() {
                 self.inner.store.drop_file(&a.path)?;
             }
@@ -148,24 +140,34 @@ impl Manager {
     async fn redact_now(&self, id: &SessionId, seq: Option<u64>, what: Erase, reason: String, by: Actor) -> Result<Erased, Error> {
         let session = self.inner.store.session(id)?;
         let (mut done, mut refused) = (Erased::default(), None);
-        let seqs = match (seq, &what) {
-            (Some(seq), _) => vec![seq],
-            (None, Erase::Text(text)) => {
-                let (store, of, text) = (self.inner.store.clone(), id.clone(), text.clone());
-                let found = blocking(move || store.holding(&of, &text, ERASED_MAX + 1)).await;
-                found.unwrap_or_else(|e| {
-                    done.failed.push(format!("the log: {e}"));
-                    refused = Some(e);
-                    vec![]
-                })
+        let (store, of, how) = (self.inner.store.clone(), id.clone(), what.clone());
+        let found = blocking(move || {
+            store.check_archives(&of)?;
+            match (seq, &how) {
+                (Some(seq), _) => Ok(vec![seq]),
+                (None, Erase::Text(text)) => store.holding(&of, text, ERASED_MAX + 1),
+                (None, Erase::Whole) => Ok(vec![]),
             }
-            (None, Erase::Whole) => vec![],
+        });
+        let seqs = match found.await {
+            Ok(seqs) => seqs,
+            Err(e) if seq.is_some() => return Err(e),
+            Err(e) => {
+                done.failed.push(format!("the log: {e}"));
+                refused = Some(e);
+                vec![]
+            }
         };
         done.more = seqs.len() > ERASED_MAX;
         let one = seq.is_some();
-        for seq in seqs.into_iter().take(ERASED_MAX) {
-            match self.redact_one(id, seq, &what, &reason, &by, &mut done).await {
-                Ok(()) => {}
+        let seqs: Arc<[u64]> = seqs.into_iter().take(ERASED_MAX).collect();
+        let mut together = Vec::new();
+        for seq in seqs.iter().copied() {
+            match self.redact_one(id, seq, &what, &seqs).await {
+                Ok(None) => {}
+                // why at once: the next event of that archive is erased from what this makes of it.
+                Ok(Some(r)) if r.archive.is_some() => self.in_force(id, vec![r], (&reason, &by), &mut done, &mut refused).await,
+                Ok(Some(r)) => together.push(r),
                 // why not for one that was named: there the refusal is the answer.
                 Err(e) if one => return Err(e),
                 Err(e @ Error::Store(store::Error::NotErased { .. })) => {
@@ -177,6 +179,13 @@ impl Manager {
                     refused = refused.or(Some(e));
                 }
             }
+        }
+        // why together: the session is folded anew once for all of them, and every other session's decisions wait for it.
+        if !together.is_empty() {
+            self.in_force(id, together, (&reason, &by), &mut done, &mut refused).await;
+        }
+        if one && let Some(e) = refused.take_if(|_| done.events.is_empty()) {
+            return Err(e);
         }
         // From here on all is tried, whatever fails: the more is gone the better.
         if let (None, Erase::Text(text)) = (seq, &what) {
@@ -200,21 +209,40 @@ impl Manager {
         }
     }
 
-    async fn redact_one(&self, id: &SessionId, seq: u64, what: &Erase, reason: &str, by: &Actor, done: &mut Erased) -> Result<(), Error> {
-        let (store, of, how) = (self.inner.store.clone(), id.clone(), what.clone());
-        let Some(r) = blocking(move || store.prepare_redaction(&of, seq, &how)).await? else { return Ok(()) };
+    /// Prepares and stages one erasure of several; `None` where nothing of the event is to go.
+    async fn redact_one(&self, id: &SessionId, seq: u64, what: &Erase, going: &Arc<[u64]>) -> Result<Option<Redaction>, Error> {
+        let (store, of, how, going) = (self.inner.store.clone(), id.clone(), what.clone(), Arc::clone(going));
+        let Some(r) = blocking(move || store.prepare_redaction(&of, seq, &how, &going)).await? else { return Ok(None) };
         failpoint::hit("redaction_written");
         self.inner.store.stage_redaction(&r).await?;
         failpoint::hit("redaction_staged");
-        self.note_on(id, told(&r, reason, by).into()).await?;
-        failpoint::hit("redacted");
-        done.events.push((r.seq, r.kind.clone()));
-        done.shared.extend(r.shared.iter().map(|(d, s, n)| (d.to_string(), s.clone(), *n)));
-        let store = self.inner.store.clone();
-        if let Err(e) = blocking(move || store.finish_redaction(&r)).await {
-            done.failed.push(format!("the archive as it was before: {e}"));
+        Ok(Some(r))
+    }
+
+    /// Puts what is staged in force.
+    async fn in_force(
+        &self,
+        id: &SessionId,
+        all: Vec<Redaction>,
+        (reason, by): (&str, &Actor),
+        done: &mut Erased,
+        refused: &mut Option<Error>,
+    ) {
+        if let Err(e) = self.note_on(id, all.iter().map(|r| told(r, reason, by).into()).collect()).await {
+            let seqs: Vec<String> = all.iter().map(|r| r.seq.to_string()).collect();
+            done.failed.push(format!("event {}: {e}", seqs.join(", ")));
+            refused.get_or_insert(e);
+            return;
         }
-        Ok(())
+        failpoint::hit("redacted");
+        for r in all {
+            done.events.push((r.seq, r.kind.clone()));
+            done.shared.extend(r.shared.iter().map(|(d, s, n)| (d.to_string(), s.clone(), *n)));
+            let store = self.inner.store.clone();
+            if let Err(e) = blocking(move || store.finish_redaction(&r)).await {
+                done.failed.push(format!("the archive as it was before: {e}"));
+            }
+        }
     }
 
     /// Deletes payloads of erased events, those that an earlier erasure had to leave too.
@@ -249,11 +277,26 @@ impl Manager {
             }
         }
         let copies = self.inner.store.older_copies().into_iter();
-        done.left.extend(copies.map(|p| format!("a copy from before an upgrade, {}", p.display())));
+        done.left.extend(copies.map(|p| format!("a copy of the database from an upgrade, {}", p.display())));
         let (store, id, since, what) = (self.inner.store.clone(), session.id.clone(), session.created_at, what.clone());
         match blocking(move || store.remains(&id, since, &what)).await {
             Ok(found) => done.left.extend(found),
             Err(e) => done.failed.push(format!("looking for other files that hold it: {e}")),
+        }
+    }
+}
+
+impl Manager {
+    /// What erasures of an earlier run left to be done, while sessions go on. What cannot be done stays due.
+    pub async fn finish_erasures(&self) {
+        let store = self.inner.store.clone();
+        match self.alone(async move { blocking(move || store.finish_erasures()).await }).await {
+            Ok(left) => {
+                for (digest, why) in left {
+                    tracing::warn!(%digest, why, "a payload of an erased event stays");
+                }
+            }
+            Err(e) => tracing::error!(code = e.code(), error = %e, "an erasure of an earlier run is not finished"),
         }
     }
 }

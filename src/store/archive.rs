@@ -202,13 +202,19 @@ impl RawEvent<'_> {
     }
 }
 
+/// Opens what is a file. Anybody can put a pipe in the place of one that lies elsewhere, and would hold up who opens it for ever.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
+}
+
 impl Archive {
     fn error(&self, missing: bool, detail: impl Into<String>) -> Error {
         Error::Archive { session: self.session.clone(), path: self.path.clone(), missing, detail: detail.into() }
     }
 
     fn open(&self) -> Result<File> {
-        File::open(&self.path).map_err(|e| self.error(e.kind() == io::ErrorKind::NotFound, e.to_string()))
+        open_regular(&self.path).map_err(|e| self.error(e.kind() == io::ErrorKind::NotFound, e.to_string()))
     }
 
     /// Whether it lies in the folder of archives, and goes with its events; a file that was put elsewhere is its owner's.

@@ -27,7 +27,7 @@ use super::error::{Error, Result};
 use super::folder::{self, DATABASE, KEY, REQUESTS, beside, sync_parent};
 use super::host::{BackupRestored, HostEvent};
 use super::sqlite;
-use super::{Options, Report, Store, pack};
+use super::{Options, Report, Store, archive, pack};
 
 /// Form of the manifest.
 const FORMAT: u32 = 1;
@@ -39,6 +39,12 @@ const MANIFEST_MAX: u64 = 256 << 20;
 
 /// What must be free beside a backup's own bytes: logs that verifying needs.
 const SLACK: u64 = 16 << 20;
+/// What who only looks makes in a data folder: a lock, and a folder for sockets.
+const UNUSED: [&str; 2] = ["store.lock", "run"];
+/// The setting with the paths of backups that were begun and of which the host chain does not tell: they may have left copies.
+const BEGUN: &str = "backups_begun";
+/// Most of them that are known.
+const BEGUN_MAX: usize = 100;
 /// Most unfinished copies of one name that may lie about.
 const DRAFTS_MAX: u32 = 100;
 
@@ -86,13 +92,15 @@ impl Manifest {
         self.files.iter().fold(0, |all, f| all.saturating_add(f.bytes))
     }
 
-    /// Findings of a log that are more than what was known when the backup was made.
+    /// Findings of a log that are more than what was known when the backup was made. Those that a full report has left out are archives,
+    /// where all that it holds are.
     fn unknown<'r>(&self, report: &'r Report) -> Vec<&'r super::Finding> {
         let known = |f: &super::Finding| {
             let archive = matches!(f.what, super::What::ArchiveMissing | super::What::ArchiveDamaged);
             archive && self.missing.iter().any(|m| f.session.as_deref() == Some(&m.session) && f.seq == Some(m.first))
         };
-        report.findings.iter().filter(|f| !known(f)).collect()
+        let all = report.findings.len() as u64 + report.more <= self.missing.len() as u64;
+        report.findings.iter().filter(|f| !known(f) || (report.more > 0 && !all)).collect()
     }
 }
 
@@ -131,11 +139,50 @@ fn new_folder(path: &Path, what: &str) -> io::Result<PathBuf> {
     Err(io::Error::other(format!("{DRAFTS_MAX} folders of that name with .{what} are there already; remove them")))
 }
 
+/// What backups of a name that were cut off left beside it.
+pub(super) fn drafts_of(to: &Path) -> Vec<PathBuf> {
+    let (Some(dir), Some(name)) = (to.parent(), to.file_name()) else { return vec![] };
+    let begin = format!("{}.draft", name.to_string_lossy());
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    files.filter(|f| f.file_name().to_string_lossy().starts_with(&begin)).map(|f| f.path()).collect()
+}
+
+/// Makes every entry below a folder durable.
+fn sync_folders(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_folders(&entry.path())?;
+        }
+    }
+    File::open(dir)?.sync_all()
+}
+
 fn private_folder(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 impl Store {
+    /// Backups that were begun and did not come to their end, as far as anything of them is left.
+    pub(super) fn backups_begun(&self) -> Result<Vec<PathBuf>> {
+        let text = self.setting(BEGUN)?;
+        let begun: Vec<String> = text.and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
+        Ok(begun.into_iter().map(PathBuf::from).collect())
+    }
+
+    /// The setting that tells of a backup's beginning, or of its end; to be written before it and after it.
+    pub fn backup_begun(&self, to: &Path, begun: bool) -> Result<(String, Option<String>)> {
+        let mut all = self.backups_begun()?;
+        // why not at its end where something is left: an earlier one of that name was cut off.
+        all.retain(|p| p != to || (!begun && !drafts_of(to).is_empty()));
+        if begun {
+            all.drain(..all.len().saturating_sub(BEGUN_MAX - 1));
+            all.push(to.to_owned());
+        }
+        let texts: Vec<_> = all.iter().map(|p| p.to_string_lossy()).collect();
+        Ok((BEGUN.to_owned(), (!texts.is_empty()).then(|| serde_json::to_string(&texts).unwrap_or_default())))
+    }
+
     /// Copies everything to a new folder, or to a new file where the name ends in `.tar.zst`. Blocks, long; writers go on beside it.
     pub fn backup(&self, to: &Path) -> Result<Manifest> {
         let fail = failed(to);
@@ -187,6 +234,7 @@ impl Store {
         for rest in ["-wal", "-shm"] {
             let _ = std::fs::remove_file(beside(&database, rest));
         }
+        sync_folders(draft).map_err(&fail)?;
         let manifest = Manifest {
             format: FORMAT,
             beadle_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -232,7 +280,7 @@ impl Store {
             let path = self.0.dir.join(&a.file);
             let why = if Path::new(&a.file).is_absolute() {
                 // why opened apart: a file that cannot be read is named, a disk that takes no more is an error.
-                match File::open(&path) {
+                match archive::open_regular(&path) {
                     Err(e) => Some(e.to_string()),
                     Ok(source) => {
                         let name = format!("{}/elsewhere-{}.jsonl.zst", super::keep::ARCHIVES, a.id);
@@ -305,17 +353,33 @@ fn copy_folder(from: &Path, to: &Path, name: &str, files: &mut Vec<Copied>) -> i
             }
         }
     }
-    File::open(to)?.sync_all()
+    Ok(())
 }
 
 /// Puts a backup in the place of a data folder. `running` names sessions of it whose agents run, asked once no daemon can start more.
 /// Errors: a daemon holds the folder; it is not empty and `replace` was not said; agents run; the backup is not whole, or its log does
 /// not verify. Then nothing has changed. Blocks.
 pub fn restore(from: &Path, data: &Path, replace: bool, by: &Actor, at: i64, running: &dyn Fn() -> Vec<String>) -> Result<Restored> {
-    // why not these: a lock and a folder for sockets are made by who only looks.
-    let used = std::fs::read_dir(data).into_iter().flatten().flatten().any(|e| !["store.lock", "run"].iter().any(|n| e.file_name() == *n));
-    // why locked also where it is to be replaced: a daemon that runs would write into what is moved aside.
-    let held = if data.exists() { Some(folder::Folder::open(data)?) } else { None };
+    let fresh = !data.exists();
+    // why also where there is none yet: a daemon that begins in it meanwhile would write into what is moved aside, or deleted.
+    let held = folder::Folder::open(data)?;
+    let restored = restore_held(from, &held, replace, by, at, running);
+    if restored.is_err() && fresh {
+        forget_empty(held.dir());
+    }
+    restored
+}
+
+fn restore_held(
+    from: &Path,
+    held: &folder::Folder,
+    replace: bool,
+    by: &Actor,
+    at: i64,
+    running: &dyn Fn() -> Vec<String>,
+) -> Result<Restored> {
+    let data = held.dir();
+    let used = std::fs::read_dir(data).into_iter().flatten().flatten().any(|e| !UNUSED.iter().any(|n| e.file_name() == *n));
     if used && !replace {
         return Err(Error::NotEmpty { path: data.to_owned() });
     }
@@ -324,8 +388,8 @@ pub fn restore(from: &Path, data: &Path, replace: bool, by: &Actor, at: i64, run
         return Err(Error::StillRunning { path: data.to_owned(), sessions });
     }
     let draft = new_folder(data, "restoring").map_err(failed(data))?;
-    let fail = failed(&draft);
     let made = fill(from, &draft).and_then(|manifest| {
+        sync_folders(&draft).map_err(failed(&draft))?;
         let store = Store::open(&draft, Options::default())?;
         let report = store.verify(None)?;
         let unknown = manifest.unknown(&report);
@@ -338,21 +402,20 @@ pub fn restore(from: &Path, data: &Path, replace: bool, by: &Actor, at: i64, run
         Ok((manifest, report))
     });
     let (manifest, report) = made.inspect_err(|_| drop(std::fs::remove_dir_all(&draft)))?;
-    let mut aside = None;
-    if data.exists() {
-        let old = beside(data, &format!(".before-{at}"));
-        swap(&draft, data, &old).map_err(&fail)?;
-        if used {
-            aside = Some(old);
-        } else {
-            // why ignore: an empty folder with a lock file in it is all there is.
-            let _ = std::fs::remove_dir_all(&old);
-        }
-    } else {
-        std::fs::rename(&draft, data).and_then(|()| sync_parent(data)).map_err(&fail)?;
+    let old = beside(data, &format!(".before-{at}"));
+    swap(&draft, data, &old).map_err(failed(&draft))?;
+    if !used {
+        forget_empty(&old);
     }
-    drop(held);
-    Ok(Restored { manifest, report, aside })
+    Ok(Restored { manifest, report, aside: old.exists().then_some(old) })
+}
+
+/// Removes a folder in which nothing was kept yet; one with anything else in it stays.
+fn forget_empty(dir: &Path) {
+    let [lock, run] = UNUSED.map(|name| dir.join(name));
+    let _ = std::fs::remove_file(lock);
+    let _ = std::fs::remove_dir(run);
+    let _ = std::fs::remove_dir(dir);
 }
 
 /// Puts a folder in the place of another one, which is then `aside`. Where the file system exchanges two, it is one step; elsewhere what a

@@ -43,7 +43,7 @@ impl Store {
         }
         let conn = sqlite::open_reader(&self.0.database)?;
         let mut named = HashSet::new();
-        sqlite::every_text(&conn, without, &mut |text| digests(text, &mut named))?;
+        sqlite::every_text(&conn, without, &mut |text| each_digest(text, |d| _ = named.insert(d)))?;
         all.retain(|o| !named.contains(&o.digest));
         Ok(all)
     }
@@ -60,11 +60,11 @@ pub fn older(time: SystemTime, than: Duration) -> bool {
 }
 
 /// Everything in a text that could be a digest.
-fn digests(text: &[u8], into: &mut HashSet<Hash>) {
+pub(super) fn each_digest(text: &[u8], mut each: impl FnMut(Hash)) {
     let is_digit = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
     for word in text.split(|b| !is_digit(b)).filter(|w| w.len() == 64) {
         if let Some(d) = std::str::from_utf8(word).ok().and_then(|w| w.parse().ok()) {
-            into.insert(d);
+            each(d);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -58,6 +58,11 @@ impl Folder {
                 return Err(Error::InUse { path: dir.to_owned(), holder: holder.to_owned() });
             }
             Err(e) => return Err(fail(&path, "lock it")(e.into())),
+        }
+        // why looked at again: who held it may have moved or removed the folder; this file then holds nothing.
+        let same = |m: std::fs::Metadata| lock.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (m.dev(), m.ino()));
+        if !path.metadata().is_ok_and(same) {
+            return Err(Error::InUse { path: dir.to_owned(), holder: "unknown".to_owned() });
         }
         let write_pid = |lock: &mut File| {
             lock.set_len(0)?;

@@ -13,7 +13,6 @@ use crate::model::SessionId;
 use super::Store;
 use super::archive::{self, Archive};
 use super::batch::Ticket;
-use super::blob::Blobs;
 use super::chain::Hash;
 use super::erase::{Erase, MARK, cut, erased, forms};
 use super::error::{Error, Result};
@@ -103,13 +102,14 @@ impl Store {
         }
     }
 
-    /// Puts the events of an archive back, the newest archive of its session first. The file stays. Errors, besides: no room for them.
-    pub fn restore_archive(&self, a: Archive) -> Ticket<bool> {
+    /// Puts the events of an archive back, the newest archive of its session first. The file stays. Blocks. Errors, besides: no room for
+    /// them.
+    pub fn restore_archive(&self, a: Archive) -> Result<()> {
         // why twice: in the database, and before that in its log.
-        match super::folder::room(&self.0.dir, a.plain_bytes().saturating_mul(2), "to put the events back") {
-            Ok(()) => self.keep(Keep::Restore(a)),
-            Err(e) => Ticket::failed(e),
-        }
+        super::folder::room(&self.0.dir, a.plain_bytes().saturating_mul(2), "to put the events back")?;
+        // why here too: everybody waits for the writer, and a disk that is away may take for ever.
+        a.check()?;
+        self.keep(Keep::Restore(a)).wait().map(drop)
     }
 
     /// Events of a session that hold a text, payloads included; at most `limit`.
@@ -139,8 +139,14 @@ impl Store {
         }
     }
 
-    /// Prepares the erasure of one event; `None` where nothing of it is to go. Payloads without the text are written already.
-    pub fn prepare_redaction(&self, id: &SessionId, seq: u64, what: &Erase) -> Result<Option<Redaction>> {
+    /// Whether every archive of a session is as it was written: its log can be read whole, and projections be folded anew from it.
+    pub fn check_archives(&self, id: &SessionId) -> Result<()> {
+        self.archives(id)?.iter().try_for_each(Archive::check)
+    }
+
+    /// Prepares the erasure of one event; `None` where nothing of it is to go. Payloads without the text are written already. `going` are
+    /// the events of the session that are erased with it: what only they name goes.
+    pub fn prepare_redaction(&self, id: &SessionId, seq: u64, what: &Erase, going: &[u64]) -> Result<Option<Redaction>> {
         let conn = sqlite::open_reader(&self.0.database)?;
         let (no, newest) = self.0.pool.place(id)?;
         let refused = |why: String| Error::NotErased { session: id.to_string(), seq, why };
@@ -171,7 +177,7 @@ impl Store {
         let Some(body) = new.map_err(refused)? else { return Ok(None) };
         let (mut blobs, mut shared) = (Vec::new(), Vec::new());
         for digest in old {
-            match sqlite::names_blob(&conn, &digest.to_string(), (id.as_str(), seq))? {
+            match sqlite::names_blob(&conn, &digest.to_string(), (id.as_str(), going))? {
                 Named::By(session, by) => shared.push((digest, session, by)),
                 // Looked at again when it is deleted.
                 Named::Nobody | Named::Unknown(_) => blobs.push(digest),
@@ -226,41 +232,55 @@ impl Store {
     pub fn drop_erased(&self) -> Result<(Vec<Hash>, Vec<Undeleted>)> {
         let conn = sqlite::open_reader(&self.0.database)?;
         let (mut gone, mut named, mut left) = (Vec::new(), Vec::new(), Vec::new());
-        for digest in sqlite::erased_blobs(&conn)? {
-            let newest = self.newest_row()?;
-            let text = digest.to_string();
-            match sqlite::names_blob(&conn, &text, ("", 0)) {
-                Ok(Named::By(..)) => named.push(digest),
-                Ok(Named::Unknown(why)) => left.push((digest, format!("an event in an archive may name it: {why}"))),
-                Ok(Named::Nobody) => {
+        let newest = self.newest_row()?;
+        for (digest, by) in sqlite::names_blobs(&conn, &sqlite::erased_blobs(&conn)?)? {
+            match by {
+                Named::By(..) => named.push(digest),
+                Named::Unknown(why) => left.push((digest, format!("an event in an archive may name it: {why}"))),
+                Named::Nobody => {
                     // why once more: an event that names it again may have been written since.
-                    let again = || sqlite::names_blob_after(&conn, &text, newest, ("", 0)).map(|found| found.is_some());
+                    let again = || sqlite::names_blob_after(&conn, &digest.to_string(), newest, ("", &[])).map(|found| found.is_some());
                     match self.0.blobs.remove_unless(&digest, again) {
                         Ok(true) => gone.push(digest),
                         Ok(false) => left.push((digest, "an event that is being written names it again".to_owned())),
                         Err(e) => left.push((digest, e.to_string())),
                     }
                 }
-                Err(e) => left.push((digest, e.to_string())),
             }
         }
+        left.sort_by_key(|(digest, _)| digest.to_string());
         if !gone.is_empty() || !named.is_empty() {
             self.keep(Keep::Dropped(gone.iter().chain(&named).copied().collect())).wait()?;
         }
         Ok((gone, left))
     }
 
-    /// Copies of the database from before an upgrade of its schema.
+    /// Copies of the database: from before an upgrade of its schema, and what the trial of one left.
     pub fn older_copies(&self) -> Vec<PathBuf> {
-        let of = format!("{}.schema-", super::folder::DATABASE);
         let files = std::fs::read_dir(&self.0.dir).into_iter().flatten().flatten();
-        files.filter(|f| f.file_name().to_string_lossy().starts_with(&of)).map(|f| f.path()).collect()
+        files.filter(|f| is_copy(&f.file_name().to_string_lossy())).map(|f| f.path()).collect()
     }
 
-    /// Rewrites the database, so that nothing erased is left in its files. False where something still read and kept the log.
+    /// Rewrites the database, so that nothing erased is left in its files. False where something still read and kept the log. Errors: no
+    /// room for it; it stays due.
     pub fn scrub(&self) -> Ticket<bool> {
         self.keep(Keep::Scrub)
     }
+
+    /// Ends what erasures of earlier runs left to be done: their payloads, and what was theirs in the database's files. Gives payloads
+    /// that still have to wait. Blocks, long.
+    pub fn finish_erasures(&self) -> Result<Vec<Undeleted>> {
+        let (_, left) = self.drop_erased()?;
+        if self.0.pool.with(sqlite::scrub_is_due)? {
+            self.scrub().wait()?;
+        }
+        Ok(left)
+    }
+}
+
+/// Whether a file of that name in the data folder is a copy of the database, or the log of one.
+pub fn is_copy(name: &str) -> bool {
+    name.strip_prefix(super::folder::DATABASE).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The path without links, where it is there.
@@ -268,23 +288,10 @@ fn real(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// What an earlier run left: files that no row has, and rows that were never put in force.
-pub(super) fn tidy(conn: &rusqlite::Connection, data: &Path, blobs: &Blobs) -> Result<()> {
-    for digest in sqlite::erased_blobs(conn)? {
-        // why looked for: an event that came after the erasure may have brought it back.
-        match sqlite::names_blob(conn, &digest.to_string(), ("", 0))? {
-            Named::Unknown(why) => tracing::warn!(%digest, why, "a payload of an erased event stays until all archives can be read"),
-            named => {
-                if matches!(named, Named::Nobody) {
-                    blobs.remove(&digest)?;
-                }
-                sqlite::forget_erased(conn, &[digest])?;
-            }
-        }
-    }
-    if sqlite::scrub_is_due(conn)? {
-        sqlite::scrub(conn)?;
-    }
+/// What an earlier run left: files that no row has, and rows that were never put in force. What takes long, or may have no room, is not
+/// among it: a host that cannot finish an erasure must come up all the same ([`Store::finish_erasures`]).
+pub(super) fn tidy(conn: &rusqlite::Connection, data: &Path) -> Result<()> {
+    super::upgrade::forget_cut_off(&data.join(super::folder::DATABASE));
     for path in sqlite::forget_staged(conn)? {
         // why only ours: the row may come from a backup of another machine, and name whatever lies here.
         if real(&path).starts_with(data.join(ARCHIVES)) {

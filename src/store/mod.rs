@@ -28,6 +28,7 @@ mod memory;
 mod pack;
 mod queue;
 mod remains;
+mod report;
 mod seal;
 mod seam;
 mod sink;
@@ -57,8 +58,9 @@ pub use host::{
     BackupMade, BackupRestored, Collected, ConfigReloaded, ConfirmChanged, HostClosed, HostEntry, HostEvent, HostOpened,
     HostSessionCreated, HostSessionRemoved, MemoryChanged, OperatorKeyRemoved, PluginChanged, ProjectTrusted,
 };
-pub use keep::Redaction;
+pub use keep::{Redaction, Undeleted, is_copy};
 pub use queue::{MAX_PENDING, MAX_PENDING_BYTES};
+pub use report::{Finding, MAX_FINDINGS, Report, What};
 pub use seal::{Checkpoint, Head, Heads, SignedHead};
 pub use sink::{
     DeadLetter, MAX_DEAD_BYTES, MAX_DEAD_LETTERS, SignedHostHead, SinkChange, SinkConfigured, SinkDeadLettered, SinkDropped, SinkItem,
@@ -69,7 +71,6 @@ pub use sqlite::{
     StoredEvent,
 };
 pub use upgrade::{Rehearsal, rehearse, step_back};
-pub use verify::{Finding, MAX_FINDINGS, Report, What};
 pub use watch::{WAKE_BACKLOG, Wake};
 pub use written::{WriteKey, WriteRefusal, WriteRule, WrittenAt};
 
@@ -168,7 +169,7 @@ impl Store {
         };
         let conn = sqlite::open_writer(&database, options.max_bytes)?;
         // why: after the schema is on disk, so that a key without a database always means a lost database.
-        keep::tidy(&conn, folder.dir(), &blobs)?;
+        keep::tidy(&conn, folder.dir())?;
         let key = seal::Key::load_or_make(&folder.key(), &*entropy)?;
         let (writer, damaged) = Writer::start(conn, &database, key.clone(), writing, Arc::clone(&queue), wakes.clone())?;
         let opened = HostOpened { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), key: key.public() };

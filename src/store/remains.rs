@@ -1,5 +1,5 @@
 //! Files in which erased words may still stand and which an erasure does not change: archives elsewhere that no log needs any more,
-//! requests of queued sessions, backups.
+//! requests of queued sessions, backups, data folders that a restore moved aside.
 //!
 //! Invariants: nothing is opened but regular files; what cannot be looked through is named too; at most [`NAMED_MAX`] of each kind.
 //! Called by `session::keep`; blocks.
@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::Store;
+use super::backup::drafts_of;
 use super::erase::{Erase, cut, forms};
 use super::error::{Doing, Result};
 use super::folder::REQUESTS;
 use super::host::BackupMade;
 use super::sqlite;
-use crate::model::{SessionArchived, SessionId};
+use crate::model::{RESTORED, SessionArchived, SessionId};
 
 /// Most files of one kind that are named.
 const NAMED_MAX: usize = 100;
@@ -42,7 +43,14 @@ impl Store {
         name("an archive that its log does not need any more", self.former_archives(&conn, id)?);
         name("what a queued session is to be started with", self.requests(id, what));
         let backups = backups(&conn, since)?;
-        out.extend(backups.into_iter().filter(|p| p.exists()).take(NAMED_MAX).map(|p| format!("a backup, {}", p.display())));
+        let begun = self.backups_begun()?.into_iter().filter(|p| !backups.contains(p));
+        let cut_off: BTreeSet<PathBuf> = begun.flat_map(|p| drafts_of(&p).into_iter().chain([p])).collect();
+        let mut name = |what: &str, paths: BTreeSet<PathBuf>| {
+            out.extend(paths.into_iter().filter(|p| p.exists()).take(NAMED_MAX).map(|p| format!("{what}, {}", p.display())));
+        };
+        name("a backup", backups);
+        name("what a backup that was cut off has left", cut_off);
+        name("a data folder that a restore has left", self.former_folders(since));
         Ok(out)
     }
 
@@ -63,6 +71,20 @@ impl Store {
         let mut out: BTreeSet<PathBuf> = told.iter().flat_map(|path| beside(path)).chain(told.iter().cloned()).collect();
         out.retain(|p| !in_force.contains(p));
         Ok(out.into_iter().collect())
+    }
+
+    /// Whole data folders beside this one: what stood here before a restore, and what one that was cut off left.
+    fn former_folders(&self, since: i64) -> BTreeSet<PathBuf> {
+        let (Some(dir), Some(name)) = (self.0.dir.parent(), self.0.dir.file_name()) else { return BTreeSet::new() };
+        let is_former = |n: &str| {
+            let Some(rest) = n.strip_prefix(&*name.to_string_lossy()) else { return false };
+            match rest.strip_prefix(".before-") {
+                Some(at) => at.parse::<i64>().map_or(true, |at| at >= since),
+                None => rest.starts_with(".restoring") || rest == RESTORED,
+            }
+        };
+        let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        files.filter(|f| is_former(&f.file_name().to_string_lossy())).map(|f| f.path()).collect()
     }
 
     /// Where a text is erased, those of all sessions: it may stand in any.

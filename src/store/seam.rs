@@ -12,8 +12,8 @@ use crate::model::Event;
 use super::archive::Archive;
 use super::chain::Hash;
 use super::error::{Error, Result};
+use super::report::{Report, What};
 use super::sqlite::{RawEvent, archives_of};
-use super::verify::{Report, What};
 
 /// Most erasures that a report names; more are only counted.
 pub const MAX_ERASURES: usize = 1_000;

@@ -17,7 +17,8 @@ use rustix::fs::FlockOperation;
 use super::blob::Blobs;
 use super::error::{Error, Result};
 use super::folder::{self, DATABASE, Folder, fail, sync_parent};
-use super::verify::{Report, What, verify};
+use super::report::{Report, What};
+use super::verify::verify;
 use super::{schema_versions, sqlite};
 
 /// What the copy's name ends in.
@@ -71,6 +72,16 @@ impl Copy {
         for rest in ["-wal", "-shm", "-journal"] {
             let _ = std::fs::remove_file(folder::beside(&self.path, rest));
         }
+    }
+}
+
+/// What a rehearsal that was cut off left: a whole copy, with every word in it.
+pub(super) fn forget_cut_off(database: &Path) {
+    let path = folder::beside(database, REHEARSAL);
+    let Ok(file) = super::archive::open_regular(&path) else { return };
+    // One that is at work holds it.
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        drop(Copy { path, file });
     }
 }
 

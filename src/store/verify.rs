@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension as _};
-use serde::Serialize;
 
 use crate::model::ledger::Ledger;
 use crate::model::{Approvals, Attempts, Origin, PluginStates, Session, SessionId, Tasks};
@@ -18,88 +17,13 @@ use super::blob::Blobs;
 use super::chain::{Hash, HostLink, Salt, commitment};
 use super::error::{Doing, Error, Result};
 use super::host::HostEvent;
+use super::report::{Report, What};
 use super::seal::Pins;
 use super::seam::Seam;
 use super::sqlite::{
     RawEvent, SessionRow, attempts_differences, decode, differences, listing_differences, orphans, raw_events, raw_host, session_rows,
     states_differences, stored_events, task_differences, usage_differences,
 };
-
-/// Most findings in a report; more are only counted.
-pub const MAX_FINDINGS: usize = 1_000;
-
-/// What is wrong, in one word for scripts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum What {
-    /// The database file itself is damaged.
-    Database,
-    /// A row is not what its hash says: a byte differs, or it stood elsewhere.
-    Changed,
-    /// Events are missing in the middle.
-    Gap,
-    /// Events are missing, or too many, at the end.
-    Cut,
-    /// The stored projection or a listing column differs from the replay.
-    Projection,
-    /// A head on the host chain or in the checkpoint is not in the log.
-    Head,
-    /// A signature does not fit.
-    Signature,
-    /// A session without a beginning on the host chain, or the other way round.
-    Missing,
-    /// A blob that an event names is missing or damaged.
-    Blob,
-    /// Frames are not gapless.
-    Frames,
-    /// An archive is not where it was put; its events are not read.
-    ArchiveMissing,
-    /// An archive has not the bytes that were written; its events are not read.
-    ArchiveDamaged,
-}
-
-/// One thing that does not fit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// `None` for the host chain and the database.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seq: Option<u64>,
-    pub what: What,
-    pub detail: String,
-}
-
-/// What was read and what was found.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Report {
-    pub sessions: u64,
-    pub events: u64,
-    pub host_events: u64,
-    pub blobs: u64,
-    pub archives: u64,
-    /// Bodies that were erased in the open: no finding. Session and seq, at most 1,000, and how many.
-    pub erasures: Vec<(String, u64)>,
-    pub erased: u64,
-    pub findings: Vec<Finding>,
-    /// Findings beyond the first 1,000.
-    pub more: u64,
-}
-
-impl Report {
-    /// True when everything fits.
-    pub fn is_sound(&self) -> bool {
-        self.findings.is_empty()
-    }
-
-    pub(super) fn find(&mut self, session: Option<&str>, seq: Option<u64>, what: What, detail: impl Into<String>) {
-        if self.findings.len() < MAX_FINDINGS {
-            self.findings.push(Finding { session: session.map(str::to_owned), seq, what, detail: detail.into() });
-        } else {
-            self.more += 1;
-        }
-    }
-}
 
 /// What the host chain says of one session.
 #[derive(Default)]

@@ -350,7 +350,8 @@ fn a_crash_at_each_step_of_an_erasure_ends_with_it_done_or_not_begun() {
         is_whole(&host);
         assert_eq!(host.events_of(&id, "secret_redacted").len(), usize::from(begun), "{place}");
         let blobs = || holding(&host, HUSH).iter().filter(|p| p.starts_with(host.data().join("blobs"))).count();
-        assert_eq!(blobs(), usize::from(!begun), "{place}");
+        // What an erasure left to be done is done once the host is up.
+        until("the payload is gone, or stays", || (blobs() == usize::from(!begun)).then_some(()));
         // The whole of it, however far the first try came.
         host.beadle(["redact", &id, "--pattern", HUSH]).ok();
         assert_eq!(holding(&host, HUSH), Vec::<PathBuf>::new(), "{place}");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Model, TestHost, alive, bash, rules, until};
+use crate::support::{Model, TestHost, alive, bash, fifo, rules, until};
 
 fn run(host: &TestHost, name: &str) -> String {
     host.beadle(["--json", "run", "--wait", "--name", name, "--", "echo", name]).ok().json()["id"].as_str().expect("an id").to_owned()
@@ -138,33 +138,47 @@ fn a_removal_waits_for_a_backup_that_still_needs_its_archive() {
     let elsewhere = host.home().join("elsewhere.zst");
     host.beadle(["archive", &a, "--to", text(&elsewhere)]).ok();
     host.beadle(["archive", &b]).ok();
-    // A pipe in place of the file: the backup stands still at it.
-    let bytes = std::fs::read(&elsewhere).expect("the archive");
-    std::fs::remove_file(&elsewhere).expect("removed");
-    rustix::fs::mknodat(rustix::fs::CWD, &elsewhere, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a pipe");
+    let gate = host.home().join("gate");
+    std::fs::create_dir(&gate).expect("a folder");
+    host.beadle(["host", "stop"]).ok();
+    let _daemon = host.daemon_with("BEADLE_FAILPOINT", &format!("backup_begun=wait:{}", gate.display()));
     let backup = host.home().join("backup");
     let made = host.spawn(["host", "backup", text(&backup)]);
-    let pipe = until("the backup reads", || {
-        use std::os::unix::fs::OpenOptionsExt;
-        std::fs::File::options().write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(&elsewhere).ok()
-    });
+    until("the backup stands still", || gate.join("reached").exists().then_some(()));
     let removed = host.spawn(["rm", &b]);
     for _ in 0..30 {
         assert_eq!(host.beadle(["show", &b]).code, 0, "it is in the backup's database, and so must its archive be");
     }
-    assert!(bytes.len() < 4_096, "a pipe takes it at once");
-    std::io::Write::write_all(&mut &pipe, &bytes).expect("written");
-    drop(pipe);
+    std::fs::write(gate.join("go"), "").expect("a file");
     for child in [made, removed] {
         let out = child.wait_with_output().expect("it ends");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
-    std::fs::remove_file(&elsewhere).expect("removed");
-    std::fs::write(&elsewhere, &bytes).expect("written");
     let other = TestHost::new();
     other.beadle(["host", "restore", text(&backup)]).ok();
     is_whole(&other);
     assert_eq!(other.beadle(["show", &b]).code, 0);
+}
+
+#[test]
+fn a_pipe_in_the_place_of_an_archive_holds_nobody_up() {
+    let host = TestHost::new();
+    let a = run(&host, "a");
+    let elsewhere = host.home().join("elsewhere.zst");
+    host.beadle(["archive", &a, "--to", text(&elsewhere)]).ok();
+    let bytes = std::fs::read(&elsewhere).expect("the archive");
+    std::fs::remove_file(&elsewhere).expect("removed");
+    let _writes = fifo(&elsewhere);
+    for args in [&["archive", "restore", &a][..], &["events", &a], &["redact", &a, "--pattern", "nobody wrote this"]] {
+        let said = host.beadle(args);
+        assert!(said.code == 1 && said.err.contains("BDL-STORE-040") && said.err.contains("it is not a file"), "{said:?}");
+    }
+    let said = host.beadle(["--json", "host", "backup", text(&host.home().join("backup"))]);
+    assert!(said.code == 1 && said.json()["missing"][0]["file"] == text(&elsewhere), "{said:?}");
+    std::fs::remove_file(&elsewhere).expect("removed");
+    std::fs::write(&elsewhere, &bytes).expect("written");
+    host.beadle(["archive", "restore", &a]).ok();
+    is_whole(&host);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::keep::{HUSH, ended, files_below, holding, is_whole};
 use crate::operator::wait_code;
-use crate::support::{Model, Terminal, TestHost, bash, rules, until};
+use crate::support::{Model, Terminal, TestHost, bash, fifo, rules, sparse, until};
 
 fn run(host: &TestHost, command: &[&str]) -> String {
     let args: Vec<&str> = ["--json", "run", "--wait", "--"].iter().chain(command).copied().collect();
@@ -183,9 +183,8 @@ fn a_restore_that_was_cut_off_is_ended_by_the_next_start() {
     host.beadle(["host", "stop"]).ok();
     // Where two folders cannot be exchanged in one step, this is what stands in between.
     let ready = host.beadle_home().join("data.restored");
-    until("the daemon is gone", || {
-        std::fs::rename(host.data(), &ready).ok().filter(|()| !host.beadle_home().join("run/beadle.sock").exists())
-    });
+    until("the daemon is gone", || (!host.beadle_home().join("run/beadle.sock").exists()).then_some(()));
+    std::fs::rename(host.data(), &ready).expect("renamed");
     assert_eq!(host.events(&id), events);
     assert!(!ready.exists() && host.data().exists());
     is_whole(&host);
@@ -235,6 +234,104 @@ fn a_backup_that_says_less_or_more_than_fits_is_refused() {
     refused(&folder, "BDL-STORE-047", "are needed on the disk");
     // A file that is larger than it says is read no further.
     std::fs::write(&manifest, &said).expect("written");
-    std::fs::File::options().write(true).open(folder.join("host.key")).and_then(|f| f.set_len(1 << 40)).expect("a sparse file");
+    sparse(&folder.join("host.key"), 1 << 40);
     refused(&folder, "BDL-STORE-044", "has not the bytes");
+}
+
+/// Where no data folder is yet, a daemon that began in one while the backup is read would lose it.
+#[test]
+fn a_restore_holds_its_folder_from_its_beginning() {
+    let host = TestHost::new();
+    let id = run(&host, &["true"]);
+    let (events, to) = (host.events(&id), host.home().join("folder"));
+    host.beadle(["host", "backup", text(&to)]).ok();
+    // A pipe in place of a file: the restore stands still at it.
+    let key = std::fs::read(to.join("host.key")).expect("a key");
+    std::fs::remove_file(to.join("host.key")).expect("removed");
+    let reads = fifo(&to.join("host.key"));
+    let other = TestHost::new();
+    let restore = other.spawn(["--json", "host", "restore", text(&to)]);
+    let mut pipe = reads();
+    let open = beadle::store::Store::open(&other.data(), beadle::store::Options::default());
+    assert_eq!(open.err().map(|e| e.code()), Some("BDL-STORE-003"));
+    std::io::Write::write_all(&mut pipe, &key).expect("written");
+    drop(pipe);
+    let out = restore.wait_with_output().expect("it ends");
+    let doc: Value = serde_json::from_slice(&out.stdout).expect("a document");
+    assert!(out.status.success() && doc["aside"].is_null(), "{out:?}");
+    assert_eq!(other.events(&id), events);
+    let left: Vec<_> = std::fs::read_dir(other.beadle_home()).into_iter().flatten().flatten().map(|f| f.file_name()).collect();
+    assert!(!left.iter().any(|n| n.to_string_lossy().starts_with("data.")), "{left:?}");
+    is_whole(&other);
+}
+
+#[test]
+fn an_erasure_that_fails_leaves_a_live_session_at_work() {
+    let mut host = TestHost::new();
+    host.config(&rules(&["Bash(until:*)", "Bash(test:*)", "Bash(sleep:*)", "Bash(echo:*)"], &[], &[]));
+    let gate = host.home().join("gate");
+    std::fs::create_dir(&gate).expect("a folder");
+    let go = host.home().join("on");
+    let wait = bash(&format!("until test -e {}; do sleep 0.05; done", go.display()));
+    let model = Model::start(&json!({ "steps": [bash("echo one"), wait, bash("echo two"), { "text": "done" }] }));
+    let _daemon = host.daemon_with("BEADLE_FAILPOINT", &format!("redaction_staged=wait:{}", gate.display()));
+    let id = host.run_demo(&model, "go", &[]);
+    until("the second call runs", || (host.events_of(&id, "tool_started").len() == 2).then_some(()));
+    let seq = host.events_of(&id, "tool_ended")[0]["seq"].as_u64().expect("a number").to_string();
+    let file = host.home().join("mine.zst");
+    host.beadle(["archive", &id, "--below", "3", "--to", text(&file)]).ok();
+    let redact = host.spawn(["redact", &id, &seq]);
+    until("the erasure is prepared", || gate.join("reached").exists().then_some(()));
+    // Damaged only now: the session's own task finds it.
+    let bytes = std::fs::read(&file).expect("the archive");
+    std::fs::write(&file, vec![0; bytes.len()]).expect("written");
+    std::fs::write(gate.join("go"), "").expect("a file");
+    let out = redact.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && said.contains("BDL-STORE-040"), "{said}");
+    std::fs::write(&go, "").expect("a file");
+    until("it went on beside the damage", || {
+        let said = host.beadle(["--json", "show", &id]);
+        (said.code == 0 && said.json()["status"] == "ended").then_some(())
+    });
+    std::fs::write(&file, &bytes).expect("written");
+    assert_eq!((host.show(&id)["outcome"].as_str(), host.show(&id)["call_count"].as_u64()), (Some("succeeded"), Some(3)));
+    assert_eq!(host.events_of(&id, "secret_redacted"), Vec::<Value>::new());
+    let notes = host.events_of(&id, "note");
+    assert!(notes.iter().any(|n| n["body"]["text"].as_str().is_some_and(|t| t.contains("secret_redacted event was refused"))), "{notes:?}");
+    host.beadle(["redact", &id, &seq]).ok();
+    is_whole(&host);
+}
+
+#[test]
+fn copies_that_were_cut_off_are_named_and_a_due_rewrite_keeps_no_host_down() {
+    let mut host = TestHost::new();
+    let (id, _) = ended(&mut host);
+    host.beadle(["host", "stop"]).ok();
+    // Two backups end with their daemon: before the copy, and when it is whole.
+    let (begun, whole) = (host.home().join("begun"), host.home().join("whole.tar.zst"));
+    for (point, to) in [("backup_begun", &begun), ("backup_copied", &whole)] {
+        let mut daemon = host.daemon_with("BEADLE_FAILPOINT", point);
+        assert_ne!(host.beadle(["host", "backup", text(to)]).code, 0);
+        daemon.wait().expect("it died");
+    }
+    // As one that dies in the middle leaves it.
+    let draft = host.home().join("begun.draft");
+    std::fs::create_dir(&draft).expect("a folder");
+    let aside = host.beadle_home().join("data.before-9999999999999");
+    std::fs::create_dir(&aside).expect("a folder");
+    std::fs::create_dir(host.beadle_home().join("data.before-1")).expect("from long before the session");
+    let (rehearsal, copy) = (host.data().join("beadle.db.rehearsal"), host.data().join("beadle.db.schema-1-failed"));
+    for file in [&rehearsal, &copy] {
+        std::fs::write(file, HUSH).expect("a file");
+    }
+    let doc = host.beadle(["--json", "redact", &id, "--pattern", HUSH]).ok().json();
+    let left = list(&doc, "left");
+    let named = |p: &Path| left.iter().any(|l| l.ends_with(text(p)));
+    assert!([&draft, &whole, &aside, &copy].into_iter().all(|p| named(p)) && left.len() == 4, "{left:#?}");
+    assert!(!rehearsal.exists(), "a trial that nobody is at goes with the next start");
+    // What is done in the end is not named any more.
+    std::fs::remove_dir(&draft).expect("removed");
+    host.beadle(["host", "backup", text(&begun)]).ok();
+    is_whole(&host);
 }

@@ -4,7 +4,9 @@
 //! transaction; what nobody put in force is thrown away at the next start. Called by the writer (`group`), `rows` (which reads on into
 //! archives), `verify` and `keep`.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -12,12 +14,17 @@ use crate::model::{Event, SinkEvent};
 use crate::store::archive::Archive;
 use crate::store::chain::{Hash, commitment};
 use crate::store::error::{Doing, Error, Result};
+use crate::store::{collect, folder};
 
 use super::rows::{RawEvent, count, int};
 
 const READING: &str = "reading where archives are";
 const KEEPING: &str = "changing what is archived";
 const ERASING: &str = "erasing an event";
+const EMPTYING: &str = "emptying the log";
+/// How often, and after which pause, the log is tried to be emptied while somebody reads.
+const EMPTY_TRIES: u32 = 50;
+const EMPTY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A change of what is kept where, made by the writer.
 pub enum Keep {
@@ -216,16 +223,44 @@ fn dead_letters(conn: &Connection, session: &str, seq: u64, body: &[u8]) -> Resu
 }
 
 /// Rewrites the database's files, so that nothing of what was deleted or changed is left in free pages, and empties the log. Appends
-/// wait meanwhile. False where a reader kept the log from being emptied.
+/// wait meanwhile. False where a reader kept the log from being emptied. Errors: no room for it.
 pub fn scrub(conn: &Connection) -> Result<bool> {
-    conn.execute_batch("VACUUM").doing("rewriting the database without what was erased")?;
-    for _ in 0..50 {
-        let busy = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get::<_, i64>(0)).doing("emptying the log")?;
-        if busy == 0 {
-            conn.execute("DELETE FROM meta WHERE key = 'scrub'", []).doing(ERASING)?;
+    rewrite(conn)?;
+    // why no patience: each of these tries would wait for a reader as long as any statement does, and all appends with it.
+    conn.busy_timeout(Duration::ZERO).doing(EMPTYING)?;
+    let emptied = empty_log(conn);
+    conn.busy_timeout(super::BUSY).doing(EMPTYING)?;
+    if emptied? {
+        conn.execute("DELETE FROM meta WHERE key = 'scrub'", []).doing(ERASING)?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// On the disk and never in memory: the whole database is copied for it.
+fn rewrite(conn: &Connection) -> Result<()> {
+    const DOING: &str = "rewriting the database without what was erased";
+    let dir = path_of(conn, "");
+    let size: i64 =
+        conn.query_row("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", [], |r| r.get(0)).doing(DOING)?;
+    // why twice: as the copy, and in the log on its way back.
+    folder::room(&dir, count(size).saturating_mul(2), "to rewrite the database without what was erased")?;
+    // why here: elsewhere the folder for such files may be memory, small, or another user's to look at.
+    if let Some(dir) = dir.to_str() {
+        conn.execute_batch(&format!("PRAGMA temp_store_directory = '{}'", dir.replace('\'', "''"))).doing(DOING)?;
+    }
+    conn.execute_batch("PRAGMA temp_store = FILE").doing(DOING)?;
+    let done = conn.execute_batch("VACUUM").doing(DOING);
+    conn.execute_batch("PRAGMA temp_store = MEMORY").doing(DOING)?;
+    done
+}
+
+fn empty_log(conn: &Connection) -> Result<bool> {
+    for _ in 0..EMPTY_TRIES {
+        if conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get::<_, i64>(0)).doing(EMPTYING)? == 0 {
             return Ok(true);
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(EMPTY_PAUSE);
     }
     Ok(false)
 }
@@ -260,16 +295,55 @@ pub enum Named {
     Unknown(String),
 }
 
-/// An event of a row above `after`, in the database itself, that names a payload.
-pub fn names_blob_after(conn: &Connection, digest: &str, after: u64, but: (&str, u64)) -> Result<Option<(String, u64)>> {
-    const SQL: &str = "SELECT s.id, e.seq FROM events e JOIN sessions s ON s.no = e.session_no WHERE e.id > ?4 \
-                       AND e.kind <> 'secret_redacted' AND instr(e.body, CAST(?1 AS BLOB)) > 0 AND NOT (s.id = ?2 AND e.seq = ?3) LIMIT 1";
-    let row = params![digest, but.0, int(but.1), int(after)];
-    conn.query_row(SQL, row, |r| Ok((r.get(0)?, count(r.get(1)?)))).optional().doing(READING)
+/// An event of a row above `after`, in the database itself, that names a payload; some of one session (by seq) are left out.
+pub fn names_blob_after(conn: &Connection, digest: &str, after: u64, but: (&str, &[u64])) -> Result<Option<(String, u64)>> {
+    let seqs: Vec<String> = but.1.iter().map(u64::to_string).collect();
+    let sql = format!(
+        "SELECT s.id, e.seq FROM events e JOIN sessions s ON s.no = e.session_no WHERE e.id > ?3 AND e.kind <> 'secret_redacted' \
+         AND instr(e.body, CAST(?1 AS BLOB)) > 0 AND NOT (s.id = ?2 AND e.seq IN ({})) LIMIT 1",
+        seqs.join(", ")
+    );
+    let found = conn.query_row(&sql, params![digest, but.0, int(after)], |r| Ok((r.get(0)?, count(r.get(1)?))));
+    found.optional().doing(READING)
 }
 
-/// Whether an event but one names a payload. Looks through every body there is.
-pub fn names_blob(conn: &Connection, digest: &str, but: (&str, u64)) -> Result<Named> {
+/// The same for many payloads, in one pass over every body there is.
+pub fn names_blobs(conn: &Connection, wanted: &[Hash]) -> Result<HashMap<Hash, Named>> {
+    let mut found: HashMap<Hash, Named> = wanted.iter().map(|d| (*d, Named::Nobody)).collect();
+    let mut left = found.len();
+    let mut look = |session: &str, seq: u64, body: &[u8]| {
+        collect::each_digest(body, |d| {
+            if let Some(named @ Named::Nobody) = found.get_mut(&d) {
+                *named = Named::By(session.to_owned(), seq);
+                left -= 1;
+            }
+        });
+        left > 0
+    };
+    const SQL: &str = "SELECT s.id, e.seq, e.body FROM events e JOIN sessions s ON s.no = e.session_no WHERE e.kind <> 'secret_redacted'";
+    let mut stmt = conn.prepare(SQL).doing(READING)?;
+    let mut rows = stmt.query([]).doing(READING)?;
+    let mut more = !wanted.is_empty();
+    while more && let Some(r) = rows.next().doing(READING)? {
+        let text = |at| r.get_ref(at).and_then(|v| Ok(v.as_bytes()?)).doing(READING);
+        more = look(&String::from_utf8_lossy(text(0)?), count(r.get(1).doing(READING)?), text(2)?);
+    }
+    let mut unread = None;
+    for a in if more { all(conn)? } else { vec![] } {
+        match a.walk(a.first, &mut |raw| Ok(raw.kind == TELLS || look(&a.session, raw.seq, raw.body))) {
+            Ok(_) => {}
+            Err(e @ Error::Archive { .. }) => unread = Some(e.to_string()),
+            Err(e) => return Err(e),
+        }
+    }
+    if let Some(why) = unread {
+        found.values_mut().filter(|n| matches!(n, Named::Nobody)).for_each(|n| *n = Named::Unknown(why.clone()));
+    }
+    Ok(found)
+}
+
+/// Whether an event but some of one session names a payload. Looks through every body there is.
+pub fn names_blob(conn: &Connection, digest: &str, but: (&str, &[u64])) -> Result<Named> {
     if let Some((session, seq)) = names_blob_after(conn, digest, 0, but)? {
         return Ok(Named::By(session, seq));
     }
@@ -278,7 +352,7 @@ pub fn names_blob(conn: &Connection, digest: &str, but: (&str, u64)) -> Result<N
         let mut found = None;
         let holds = |raw: &RawEvent<'_>| raw.body.windows(digest.len()).any(|w| w == digest.as_bytes());
         let walked = a.walk(a.first, &mut |raw| {
-            if raw.kind != TELLS && holds(raw) && (a.session.as_str(), raw.seq) != but {
+            if raw.kind != TELLS && holds(raw) && !(a.session == but.0 && but.1.contains(&raw.seq)) {
                 found = Some(Named::By(a.session.clone(), raw.seq));
             }
             Ok(found.is_none())

@@ -152,7 +152,9 @@ impl<'c> Group<'c> {
             Work::Keep { keep, reply } => {
                 self.scrub |= matches!(**keep, Keep::Scrub);
                 let r = super::archives::change(self.conn, keep);
-                reply.set(engine_out(r)?.map(|()| true));
+                // why not yet: that is only known once the files are rewritten.
+                let done = !matches!(**keep, Keep::Scrub);
+                reply.set(engine_out(r)?.map(|()| done));
             }
         }
         Ok(())

@@ -38,7 +38,7 @@ use super::error::{Doing, Result};
 pub use approvals::ApprovalFilter;
 pub(super) use approvals::differences;
 pub(super) use archives::{
-    Keep, Named, all as all_archives, erased_blobs, forget_erased, forget_staged, kept as archives_of, names_blob, names_blob_after, scrub,
+    Keep, Named, all as all_archives, erased_blobs, forget_staged, kept as archives_of, names_blob, names_blob_after, names_blobs,
     scrub_is_due,
 };
 pub(super) use attempts::attempts_differences;
@@ -80,6 +80,9 @@ impl Default for Engine {
     }
 }
 
+/// How long a statement waits for another process.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Where the database is and how it is opened.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
@@ -95,7 +98,7 @@ impl Database {
             None => Connection::open_with_flags(&self.path, flags),
         };
         let conn = conn.doing(doing)?;
-        conn.busy_timeout(std::time::Duration::from_secs(5)).doing(doing)?;
+        conn.busy_timeout(BUSY).doing(doing)?;
         conn.pragma_update(None, "synchronous", self.engine.synchronous).doing(doing)?;
         conn.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;").doing(doing)?;
         Ok(conn)

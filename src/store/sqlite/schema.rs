@@ -26,6 +26,8 @@ const MIGRATIONS: [&str; 12] = [
     include_str!("migrations/20261122_first_memories.sql"),
     include_str!("migrations/20261122_second_sink_sums.sql"),
 ];
+/// What must be free beside a copy, in bytes: the log grows while the schema is changed.
+const SLACK: u64 = 16 << 20;
 /// The version that this build writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
@@ -101,14 +103,18 @@ fn back_up(conn: &Connection, path: &Path, version: i64) -> Result<PathBuf> {
         _ => {}
     }
     let text = draft.to_str().ok_or_else(|| failed("its path is not text".to_owned()))?;
-    conn.execute("VACUUM INTO ?1", [text]).map_err(|e| failed(e.to_string()))?;
+    let size = |p: &Path| p.metadata().map_or(0, |m| m.len());
+    let needed = size(path).saturating_add(size(&folder::beside(path, "-wal"))).saturating_add(SLACK);
+    folder::room(path.parent().unwrap_or(path), needed, "to copy the database before it is brought up to date")?;
     let settle = || {
+        conn.execute("VACUUM INTO ?1", [text]).map_err(std::io::Error::other)?;
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600))?;
         std::fs::File::open(&draft)?.sync_all()?;
         std::fs::rename(&draft, &backup)?;
         folder::sync_parent(&backup)
     };
-    settle().map_err(|e| failed(e.to_string()))?;
+    // why removed: half a copy would keep a full disk full for the executable that goes on with the database as it is.
+    settle().inspect_err(|_| drop(std::fs::remove_file(&draft))).map_err(|e| failed(e.to_string()))?;
     Ok(backup)
 }

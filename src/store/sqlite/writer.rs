@@ -100,7 +100,7 @@ fn run(conn: &Connection, mut group: Group<'_>, mut maintainer: Maintainer, queu
             Err(e) => {
                 tracing::error!(error = %e, "writing to the store");
                 group.roll_back();
-                one_by_one(&mut group, e, &mut works, wakes);
+                one_by_one(conn, &mut group, e, &mut works, wakes);
             }
         }
         maintainer.wrote(std::mem::take(&mut group.pages), conn);
@@ -111,12 +111,13 @@ fn run(conn: &Connection, mut group: Group<'_>, mut maintainer: Maintainer, queu
 
 /// Between two transactions: nothing else may be open on the connection.
 fn scrub(conn: &Connection, works: &mut [Work]) {
-    let done = super::archives::scrub(conn).inspect_err(|e| tracing::error!(error = %e, "rewriting the database"));
+    let mut done = super::archives::scrub(conn).inspect_err(|e| tracing::error!(error = %e, "rewriting the database"));
     for w in works {
         if let Work::Keep { keep, reply } = w
             && matches!(**keep, Keep::Scrub)
         {
-            reply.set(Ok(matches!(done, Ok(true))));
+            let all = matches!(done, Ok(true));
+            reply.set(std::mem::replace(&mut done, Ok(all)));
         }
     }
 }
@@ -153,7 +154,7 @@ fn answer(group: &mut Group<'_>, works: &mut Vec<Work>, wakes: &broadcast::Sende
 
 /// After a failed group: each change alone, so that one that cannot be made (too big for the disk, beside an archive that cannot be read)
 /// takes no other with it.
-fn one_by_one(group: &mut Group<'_>, cause: Error, works: &mut Vec<Work>, wakes: &broadcast::Sender<Wake>) {
+fn one_by_one(conn: &Connection, group: &mut Group<'_>, cause: Error, works: &mut Vec<Work>, wakes: &broadcast::Sender<Wake>) {
     let retry = works.len() > 1 && matches!(cause, Error::Full { .. } | Error::Midway(_));
     if !retry {
         return fail_all(cause, works.drain(..));
@@ -161,7 +162,12 @@ fn one_by_one(group: &mut Group<'_>, cause: Error, works: &mut Vec<Work>, wakes:
     for mut w in std::mem::take(works) {
         let r = group.begin().and_then(|()| group.apply(&mut w)).and_then(|()| group.commit());
         match r {
-            Ok(()) => answer(group, &mut vec![w], wakes),
+            Ok(()) => {
+                if std::mem::take(&mut group.scrub) {
+                    scrub(conn, std::slice::from_mut(&mut w));
+                }
+                answer(group, &mut vec![w], wakes);
+            }
             Err(e) => {
                 group.roll_back();
                 fail_all(e, std::iter::once(w));

@@ -80,6 +80,24 @@ pub struct TestHost {
     breaches: std::cell::Cell<bool>,
 }
 
+/// Makes a file so long without taking room, or as long as its file system lets one be; gives its length.
+pub fn sparse(path: &Path, bytes: u64) -> u64 {
+    let file = std::fs::File::options().write(true).create(true).truncate(false).open(path).expect("a file");
+    std::iter::successors(Some(bytes), |n| Some(n / 2)).find(|n| file.set_len(*n).is_ok()).expect("a length")
+}
+
+/// A pipe with a name; gives what its writing end is once somebody reads.
+pub fn fifo(path: &Path) -> impl Fn() -> std::fs::File + use<> {
+    use std::os::unix::fs::OpenOptionsExt;
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a pipe");
+    let path = path.to_owned();
+    move || {
+        until("somebody reads", || {
+            std::fs::File::options().write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(&path).ok()
+        })
+    }
+}
+
 impl TestHost {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("bdl").tempdir().expect("a temporary folder");
@@ -138,10 +156,12 @@ impl TestHost {
     /// An executable script below the test's folder.
     pub fn program(&self, name: &str, text: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
-        let path = self.dir.path().join(name);
-        let mut f = std::fs::File::create(&path).expect("a program");
-        f.write_all(text.as_bytes()).expect("written");
-        f.set_permissions(std::fs::Permissions::from_mode(0o755)).expect("executable");
+        let (path, draft) = (self.dir.path().join(name), self.dir.path().join(format!("{name}.draft")));
+        std::fs::write(&draft, text).expect("written");
+        std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        // why copied by a child: what another test's thread starts has our descriptors for a moment, and nothing that is open for
+        // writing can be run.
+        assert!(Command::new("cp").args([&draft, &path]).status().expect("cp").success());
         path
     }
 
