@@ -234,7 +234,7 @@ pub struct RunArgs {
     /// Working directory; default: the present one
     #[arg(short = 'C', long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
-    /// The only folder the agent may change
+    /// Deny calls that would write outside of this folder, as far as their paths and shell commands show
     #[arg(long, value_name = "DIR")]
     pub write_root: Option<PathBuf>,
     /// The agent's program, where it is not on PATH under its usual name

@@ -97,6 +97,7 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
     let driver = agent::driver(&request.agent)?;
     let cwd = folder(&request.cwd)?;
     limits(&request)?;
+    request.write_root = request.write_root.as_deref().map(folder).transpose()?;
     how.can_hold(&request.limits, driver)?;
     let (parent, repository) = (how.parent().map_or_else(|| request.brief.parent(inner), Ok)?, repository::of(&cwd));
     let mut below = inner.may_begin(parent.as_ref(), driver, &cwd, matches!(how, How::Claim(..))).await?.map(Start::keeping_place);

@@ -261,6 +261,38 @@ fn the_bounds_of_a_session_hold_before_any_policy() {
     assert_eq!((s["repository_writable"].as_bool(), lines_of(&host.work().join("inside")).len()), (Some(false), 0));
 }
 
+/// Nothing is configured: the embedded rules ask about every write.
+#[test]
+fn a_write_root_holds_without_any_configured_policy() {
+    let mut host = TestHost::new();
+    let root = host.file("box/keep", "").parent().expect("a folder").to_owned();
+    let outside = host.file("outside", "as it was\n");
+    std::os::unix::fs::symlink(host.home(), root.join("away")).expect("a link");
+    let inside = root.join("made").display().to_string();
+    let write = |path: &str| json!({ "tool": "Write", "input": { "file_path": path, "content": "x\n" } });
+    let model = Model::start(&json!({ "steps": [
+        write(&outside.display().to_string()), bash("echo x > outside"), bash("sh -c 'rm outside'"), bash("mv box/keep keep"),
+        write(&root.join("away/x").display().to_string()), write(&inside), { "text": "done" },
+    ]}));
+    let id = host.run_demo(&model, "go", &["--write-root", "box", "--allow-tool", "Bash", "--allow-tool", "Write"]);
+    let waits = until("the write inside is asked about", || {
+        host.beadle(["--json", "approvals"]).ok().lines().first().and_then(|a| a["id"].as_str().map(str::to_owned))
+    });
+    host.beadle(["approve", &waits]).ok();
+    host.ended(&id);
+    let decided = host.events_of(&id, "tool_decided");
+    let of = |e: &Value, key: &str| e["body"][key].as_str().unwrap_or_default().to_owned();
+    assert_eq!(decided.iter().map(|e| of(e, "effect")).collect::<Vec<_>>(), ["deny", "deny", "deny", "deny", "deny", "allow"]);
+    assert!(decided[..5].iter().all(|e| of(e, "reason").contains("--write-root") && of(e, "by") == "host"), "{decided:#?}");
+    assert_eq!((lines_of(&outside), host.home().join("x").exists()), (vec!["as it was".to_owned()], false));
+    assert_eq!(lines_of(std::path::Path::new(&inside)), ["x"]);
+    let root = root.canonicalize().expect("a path").display().to_string();
+    let s = host.show(&id);
+    assert_eq!((s["write_root"].as_str(), &s["allowed_tools"]), (Some(root.as_str()), &json!(["Bash", "Write"])), "{s:#}");
+    let text = host.beadle(["show", &id]).ok().out;
+    assert!(text.lines().any(|l| l.starts_with("write root") && l.ends_with(&root)) && text.contains("Bash, Write"), "{text}");
+}
+
 #[test]
 fn a_thousand_sessions_at_once_have_a_thousand_ids() {
     use beadle::api::client::Client;

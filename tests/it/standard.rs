@@ -170,8 +170,17 @@ fn paths_keeps_a_session_in_its_write_root() {
     host.ended(&id);
     let got = decisions(&host, &id);
     assert_eq!(got.iter().map(|(e, _)| e.as_str()).collect::<Vec<_>>(), ["allow", "deny", "deny", "deny"], "{got:?}");
-    assert_eq!((got[1].1.as_str(), got[3].1.as_str()), ("write", "secrets: .env"));
+    assert_eq!(got[3].1, "secrets: .env");
     assert!(host.work().join("box/a.txt").exists() && !host.work().join("b.txt").exists() && !host.home().join("out.txt").exists());
+    // The host holds a write root by itself; without one the policy holds the session's folder.
+    let reason = host.events_of(&id, "tool_decided")[1]["body"]["reason"].to_string();
+    assert!(reason.contains("--write-root"), "{reason}");
+    let model = Model::start(&json!({ "steps": [bash("echo in > b.txt"), bash(&format!("echo out > {out}")), { "text": "done" }] }));
+    let id = host.run_demo(&model, "go", &[]);
+    host.ended(&id);
+    let got = decisions(&host, &id);
+    assert_eq!((got[0].0.as_str(), got[1].0.as_str(), got[1].1.as_str()), ("allow", "deny", "write"), "{got:?}");
+    assert!(host.work().join("b.txt").exists() && !host.home().join("out.txt").exists());
 }
 
 #[test]
