@@ -37,6 +37,7 @@ pub fn session() -> SessionDoc {
         model: Some("claude-opus-4-8".into()),
         context_window: Some(200_000),
         context_used: Some(6_750),
+        context_percent: Some(3),
         compact_at: None,
         usage: Usage { input: 3600, output: 102, cache_read: 3000, cache_write: 150, ..Usage::default() },
         cost: Some(Money::from(22_987_500)),

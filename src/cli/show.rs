@@ -135,9 +135,9 @@ fn writer(doc: &SessionDoc, now: i64) -> String {
 /// What it did and what that cost.
 fn account(doc: &SessionDoc) -> Vec<(&'static str, String)> {
     let number = |n: u64| if n == 0 { String::new() } else { count(n) };
-    let context = match (doc.context_used, doc.context_window) {
-        (Some(u), Some(w)) => format!("{} of {} tokens", count(u), count(w)),
-        (Some(u), None) => format!("{} tokens", count(u)),
+    let context = match (doc.context_used, doc.context_window, doc.context_percent) {
+        (Some(u), Some(w), Some(p)) => format!("{} of {} tokens ({p} %)", count(u), count(w)),
+        (Some(u), ..) => format!("{} tokens of a window that is not known", count(u)),
         _ => String::new(),
     };
     let cost = super::text::cost(doc.cost.as_ref(), doc.unpriced_count, &doc.unpriced);

@@ -55,7 +55,10 @@ fn the_whole_record_is_shown_as_it_was_said() {
     let model = Model::start(&json!({ "steps": [bash("echo hi"), bash("rm x"), { "text": "done" }] }));
     let secret = format!("sk-ant-{}", "a1".repeat(20));
     let parent =
-        host.beadle(["--json", "run", "--wait", "--name", "parent", "--", "true"]).ok().json()["id"].as_str().expect("an id").to_owned();
+        host.beadle(["--json", "run", "--wait", "--name", "parent", "--", "sh", "-c", "exit 0", "one", "two words"]).ok().json()["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
     let more: Vec<&str> = SAID.iter().copied().chain(["--name", "child", "--parent", "parent"]).collect();
     let id = host.run_demo(&model, &format!("use {secret} well"), &more);
     let s = host.ended(&id);
@@ -86,6 +89,7 @@ fn the_whole_record_is_shown_as_it_was_said() {
         "model",
         "context_window",
         "context_used",
+        "context_percent",
         "usage",
         "cost",
         "unpriced_count",
@@ -114,8 +118,24 @@ fn the_whole_record_is_shown_as_it_was_said() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(text.lines().count() <= 50, "one screen: {text}");
-    assert!(host.beadle(["show", &parent]).ok().out.contains(&id), "a parent names its children");
-    assert_eq!(host.show("parent")["owner"], "Unassigned");
+    let (used, window) = (shown["context_used"].as_u64().expect("tokens"), shown["context_window"].as_u64().expect("tokens"));
+    assert_eq!(shown["context_percent"].as_u64(), Some(used * 100 / window));
+    assert!(text.contains(&format!("tokens ({} %)", used * 100 / window)), "{text}");
+    assert_eq!(shown["permission_mode"], "default", "as the agent says");
+    assert!(text.lines().any(|l| l.starts_with("permissions") && l.ends_with("default")), "{text}");
+    let log = host.show(&id)["folder"].as_str().map(std::path::PathBuf::from).expect("its logs");
+    let mut names = std::fs::read_dir(&log).expect("a folder").flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    assert!(names.any(|n| n.starts_with("out-") && n.ends_with(".seg")), "{}", log.display());
+    assert!(text.lines().any(|l| l.starts_with("log ") && l.ends_with(&log.display().to_string())), "{text}");
+    let (of_parent, document) = (host.beadle(["show", &parent]).ok().out, host.show("parent"));
+    assert!(of_parent.contains(&id), "a parent names its children");
+    assert_eq!(document["owner"], "Unassigned");
+    assert!(document["command"][0].as_str().is_some_and(|c| c.ends_with("sh")), "{document:#}");
+    assert_eq!(
+        document["command"].as_array().map(|c| &c[1..]),
+        Some(&[json!("-c"), json!("exit 0"), json!("one"), json!("two words")][..])
+    );
+    assert!(of_parent.lines().any(|l| l.starts_with("command") && l.ends_with("sh -c exit 0 one two words")), "{of_parent}");
 }
 
 #[test]

@@ -175,7 +175,7 @@ fn every_kind_is_kept_as_it_was_told_and_usage_is_priced() {
         json!({ "kind": "tool_started", "call_id": "t1", "tool": "Bash", "input": { "command": "ls" } }),
         json!({ "kind": "tool_ended", "call_id": "t1", "output": format!("key {secret}"), "duration_ms": 3 }),
         json!({ "kind": "tool_started", "call_id": "t2", "tool": "Write", "input": { "content": large } }),
-        json!({ "kind": "model_responded", "message_id": "m1", "model": "claude-opus-4-8", "usage": usage, "text": "done" }),
+        json!({ "kind": "model_responded", "message_id": "m1", "model": "claude-opus-4-8", "usage": usage, "text": "done", "context_used": 1100 }),
         json!({ "kind": "model_responded", "message_id": "m2", "model": "nobody-knows", "usage": usage }),
         json!({ "kind": "sub_agent_invoked", "agent_type": "explore", "description": "look" }),
         json!({ "kind": "agent_handed_off", "from": "a", "to": "b" }),
@@ -224,6 +224,8 @@ fn every_kind_is_kept_as_it_was_told_and_usage_is_priced() {
     assert!(host.beadle(["ls"]).ok().out.contains("succeeded"));
     let text = host.beadle(["show", &id]).ok().out;
     assert!(text.contains("another program writes this session") && text.contains("shop"), "{text}");
+    assert_eq!((s["context_used"].as_u64(), s.get("context_percent")), (Some(1_100), Some(&Value::Null)), "no writer names a window");
+    assert!(text.contains("1,100 tokens of a window that is not known"), "{text}");
     let timeline = host.beadle(["events", &id, "--timeline"]).ok().out;
     for part in ["try 1: local, small, escalate: too short", "shop.sold", "handed off from a to b", "recalled 3 from n", "Bash"] {
         assert!(timeline.contains(part), "{part}: {timeline}");

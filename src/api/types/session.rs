@@ -147,6 +147,9 @@ pub struct SessionDoc {
     pub context_window: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_used: Option<u64>,
+    /// Whole percent of the window that is in use; null where nobody has named the window, or nothing was said yet.
+    #[serde(default)]
+    pub context_percent: Option<u64>,
     /// Percent of the window at which its conversation is compacted; 100 is never, absent as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compact_at: Option<u64>,
@@ -248,6 +251,12 @@ const fn no_tasks(n: &u64) -> bool {
     *n == 0
 }
 
+/// Rounded down, as where a threshold is compared.
+fn percent(used: Option<u64>, window: Option<u64>) -> Option<u64> {
+    let (used, window) = (used?, window.filter(|w| *w > 0)?);
+    Some(used.saturating_mul(100) / window)
+}
+
 impl From<&Session> for SessionDoc {
     fn from(s: &Session) -> Self {
         Self {
@@ -281,6 +290,7 @@ impl From<&Session> for SessionDoc {
             model: s.model.clone(),
             context_window: s.context_window,
             context_used: s.context_used,
+            context_percent: percent(s.context_used, s.context_window),
             compact_at: s.compact_at,
             usage: s.usage,
             cost: s.cost.map(Money::from),
