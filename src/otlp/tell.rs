@@ -179,10 +179,12 @@ impl Teller<'_> {
         span((ids::trace(&self.e.session), id, parent), name, (nanos(from), nanos(self.e.at)), a)
     }
 
-    fn duration(&mut self, operation: &str, model: Option<&str>, s: &Span, error: Option<&str>) {
-        let provider = model.map_or_else(|| self.provider(), names::provider);
+    /// `about`: the model or the tool, by the attribute's name.
+    fn duration(&mut self, operation: &str, about: Option<(&'static str, &str)>, s: &Span, error: Option<&str>) {
+        let model = about.filter(|(of, _)| *of == names::REQUEST_MODEL);
+        let provider = model.map_or_else(|| self.provider(), |(_, m)| names::provider(m));
         let mut of = vec![(names::OPERATION, operation), (names::PROVIDER, provider)];
-        of.extend(model.map(|m| (names::REQUEST_MODEL, m)));
+        of.extend(about);
         of.extend(error.map(|e| (names::ERROR_TYPE, e)));
         #[allow(clippy::cast_precision_loss)] // why: a duration for a graph.
         let seconds = (s.end_time_unix_nano - s.start_time_unix_nano) as f64 / 1e9;
@@ -309,7 +311,7 @@ impl Teller<'_> {
         let mut s = self.own(format!("{} {}", names::CHAT, m.model), parent, begun, a);
         s.kind = SpanKind::Client.into();
         if is_call {
-            self.duration(names::CHAT, Some(&m.model), &s, None);
+            self.duration(names::CHAT, Some((names::REQUEST_MODEL, m.model.as_str())), &s, None);
         }
         self.out.spans.push(s);
         let u = m.usage;

@@ -105,7 +105,7 @@ fn assert_counted(host: &TestHost, otlp: &Otlp, ids: &[String]) -> Numbers {
         ("beadle.session.ends", "outcome=succeeded", ids.len() as f64),
         ("beadle.attempt.ends", "", count(host, ids, "attempt_ended", |_| true) as f64),
     ];
-    let responses = count(host, ids, "model_responded", |_| true);
+    let (responses, results) = (count(host, ids, "model_responded", |_| true), count(host, ids, "tool_ended", |_| true));
     let tokens: u64 = ids.iter().map(|id| host.show(id)["usage"]["output"].as_u64().expect("tokens")).sum();
     until("the sums are pushed", || {
         let last = otlp.pushes().pop()?;
@@ -113,8 +113,10 @@ fn assert_counted(host: &TestHost, otlp: &Otlp, ids: &[String]) -> Numbers {
         #[allow(clippy::cast_precision_loss)]
         let counted = last.total("gen_ai.client.token.usage", "gen_ai.token.type=output");
         let chats = last.total("gen_ai.client.operation.duration", "gen_ai.operation.name=chat").0;
+        let tools = |holds| last.total("gen_ai.client.operation.duration", holds).0;
+        let timed = [tools("gen_ai.tool.name=Bash"), tools("gen_ai.operation.name=execute_tool")] == [results; 2];
         #[allow(clippy::cast_precision_loss)]
-        let is_right = counted == (responses, tokens as f64) && chats == responses;
+        let is_right = counted == (responses, tokens as f64) && chats == responses && timed;
         (is_whole && is_right).then_some(last)
     })
 }

@@ -144,7 +144,7 @@ impl Teller<'_> {
             failed(&mut s, kind, "");
         }
         if matches!(ended, Ended::With(_)) {
-            self.duration(names::EXECUTE_TOOL, None, &s, error);
+            self.duration(names::EXECUTE_TOOL, Some((names::TOOL_NAME, call.tool.as_str())), &s, error);
         }
         self.out.spans.push(s);
     }
