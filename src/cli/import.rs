@@ -101,10 +101,10 @@ pub async fn import(cx: &mut Context, args: ImportArgs) -> Outcome {
     let mut from = BufReader::with_capacity(256 << 10, source);
     import.all(&mut from, &name).await?;
     if import.format == ImportFormat::Auto {
-        let why = "no line tells whose they are; give --format hyperguild, shannon, claude, codex or beadle";
+        let why = "no line tells whose they are; give --format hyperguild, shannon, claude, codex, gemini, opencode or beadle";
         return Err(UsageError(format!("{}: {why}", args.file.display())).into());
     }
-    let is_transcript = matches!(import.format, ImportFormat::Claude | ImportFormat::Codex | ImportFormat::Beadle);
+    let is_transcript = !matches!(import.format, ImportFormat::Hyperguild | ImportFormat::Shannon);
     import.finish(args.end || (is_transcript && !args.open)).await?;
     report(cx, &import)
 }
@@ -228,6 +228,8 @@ impl Import {
             ImportFormat::Shannon => "shannon",
             ImportFormat::Claude => "claude",
             ImportFormat::Codex => "codex",
+            ImportFormat::Gemini => "gemini",
+            ImportFormat::Opencode => "opencode",
             ImportFormat::Beadle => "beadle",
         }
     }

@@ -117,19 +117,28 @@ fn an_audit_log_is_an_attempt_with_its_header_and_files_of_one_session_add_up() 
 #[test]
 fn transcripts_of_agents_go_to_the_ledger_as_live_sessions_do() {
     let host = TestHost::new();
-    for (format, name, text, usage) in [
-        ("claude", "c.jsonl", include_str!("../golden/usage/claude-code-2.1.197.transcript.jsonl"), (2400, 68, 2000, 100)),
-        ("codex", "x.jsonl", include_str!("../golden/usage/codex-0.169.0.rollout.jsonl"), (2400, 68, 2000, 0)),
+    // Recorded without reasoning: that is put in. Gemini counts it beside its output, the others within.
+    let text = |text: &str, key: &str, n: u64| text.replace(&format!("\"{key}\": 0"), &format!("\"{key}\": {n}"));
+    let claude = include_str!("../golden/usage/claude-code-2.1.197.transcript.jsonl").to_owned();
+    let codex = text(include_str!("../golden/usage/codex-0.169.0.rollout.jsonl"), "reasoning_output_tokens", 7);
+    let gemini = text(include_str!("../golden/usage/gemini-cli-0.61.0.transcript.jsonl"), "thoughts", 5);
+    let opencode = text(include_str!("../golden/usage/opencode-1.18.33.run.jsonl"), "reasoning", 3);
+    for (format, text, usage, reasoning) in [
+        ("claude", claude, (2400, 68, 2000, 100), None),
+        ("codex", codex, (2400, 68, 2000, 0), Some(14)),
+        ("gemini", gemini, (2400, 78, 2000, 0), Some(10)),
+        ("opencode", opencode, (2400, 68, 2000, 0), Some(6)),
     ] {
-        let file = host.file(name, text).display().to_string();
+        let file = host.file(&format!("{format}.jsonl"), &text).display().to_string();
         let said = import(&host, &[&file, "--target", "t"]).ok();
         assert_eq!(said.lines()[0]["format"], format, "it tells itself");
         let id = id_of(&said);
         let s = host.ended(&id);
         let n = |key: &str| s["usage"][key].as_u64().unwrap_or(0);
         assert_eq!((n("input"), n("output"), n("cache_read"), n("cache_write")), usage, "{format}");
+        assert_eq!(s["usage"]["reasoning"].as_u64(), reasoning, "{format}");
         assert_eq!((s["agent"].as_str(), s["outcome"].as_str()), (Some(format), Some("exited")));
-        assert_eq!(s["cost"].is_null(), format == "codex", "a model without a price has no cost: {s:#}");
+        assert_eq!(s["cost"].is_null(), format != "claude", "a model without a price has no cost: {s:#}");
         assert_eq!(import(&host, &[&file, "--target", "t"]).ok().lines()[0]["written"], 0, "{format}: again nothing");
         assert_eq!(host.show(&id)["usage"], s["usage"]);
         host.assert_accounted(&id);
@@ -163,6 +172,60 @@ fn transcripts_of_agents_go_to_the_ledger_as_live_sessions_do() {
     let said = import(&host, &[&write(&host, "open.jsonl", &grown, ""), "--open"]).ok();
     assert_eq!(kinds(&host, &id)[7..], ["agent_replied"], "{said:?}");
     host.assert_accounted(&id);
+}
+
+#[test]
+fn messages_that_gemini_tells_again_and_the_stream_of_opencode_are_told_once() {
+    let host = TestHost::new();
+    let said = |more: Value| {
+        let mut line = json!({ "id": "m1", "timestamp": "2026-11-21T01:48:01.907Z", "type": "gemini", "content": "I will.", "model": "g",
+            "tokens": { "input": 10, "output": 4, "cached": 0, "thoughts": 0, "tool": 0, "total": 14 } });
+        line.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        line
+    };
+    let call = json!({ "id": "t1", "name": "run_shell_command", "args": { "command": "ls" }, "status": "success" });
+    let result = json!([{ "functionResponse": { "id": "t1", "name": "run_shell_command", "response": { "output": "a b" } } }]);
+    let gemini = [
+        json!({ "sessionId": "g-1", "projectHash": "h", "startTime": "2026-11-21T01:48:01.841Z", "kind": "main" }),
+        json!({ "$set": { "messages": [] } }),
+        json!({ "id": "u1", "type": "user", "content": [{ "text": "write hi" }] }),
+        said(json!({})),
+        said(json!({ "toolCalls": [call] })),
+        said(json!({ "toolCalls": [call, { "id": "t2", "name": "read_file", "args": {} }] })),
+        json!({ "id": "u2", "type": "user", "content": result }),
+        json!({ "id": "m2", "type": "gemini", "content": "Done.", "tokens": { "input": 1, "output": 1, "total": 2 } }),
+    ];
+    let file = write(&host, "gemini.jsonl", &gemini, "");
+    let id = id_of(&import(&host, &[&file, "--open"]).ok());
+    let want = [
+        "session_created",
+        "attempt_started",
+        "prompt_submitted",
+        "model_responded",
+        "agent_replied",
+        "tool_reported",
+        "tool_reported",
+        "tool_ended",
+        "model_responded",
+        "agent_replied",
+    ];
+    assert_eq!(kinds(&host, &id), want);
+    let ended = &host.events_of(&id, "tool_ended")[0]["body"];
+    assert_eq!((ended["call_id"].as_str(), ended["output"]["text"].as_str()), (Some("t1"), Some("a b")));
+    assert_eq!((host.show(&id)["name"].as_str(), host.show(&id)["usage"]["output"].as_u64()), (Some("g-1"), Some(5)));
+    let part = |kind: &str, part: Value| json!({ "type": kind, "timestamp": 1_795_225_921_197_u64, "sessionID": "ses_1", "part": part });
+    let state = json!({ "status": "error", "input": { "command": "ls" }, "error": "no shell" });
+    let opencode = [
+        part("step_start", json!({ "id": "p0" })),
+        part("text", json!({ "id": "p1", "text": "I will." })),
+        part("tool_use", json!({ "id": "p2", "callID": "c1", "tool": "bash", "state": state })),
+        part("step_finish", json!({ "id": "p3", "tokens": { "total": 9, "input": 5, "output": 4 }, "cost": 0.1 })),
+    ];
+    let id = id_of(&import(&host, &[&write(&host, "opencode.jsonl", &opencode, ""), "--open"]).ok());
+    assert_eq!(kinds(&host, &id)[2..], ["agent_replied", "tool_reported", "tool_ended", "model_responded"]);
+    let ended = &host.events_of(&id, "tool_ended")[0];
+    assert_eq!((ended["body"]["is_error"].as_bool(), ended["body"]["output"]["text"].as_str()), (Some(true), Some("no shell")));
+    assert_eq!((ended["at"].as_str(), host.show(&id)["unpriced"][0].as_str()), (Some("2026-11-21T01:52:01.197Z"), Some("unknown")));
 }
 
 #[test]

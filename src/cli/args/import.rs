@@ -14,7 +14,7 @@ pub struct ImportArgs {
     /// What the sessions worked on, where the lines do not tell
     #[arg(long, value_name = "TEXT")]
     pub target: Option<String>,
-    /// End each session when its lines are in; a transcript of Claude or Codex is always ended, but for --open
+    /// End each session when its lines are in; an agent's own record is always ended, but for --open
     #[arg(long, conflicts_with = "open")]
     pub end: bool,
     /// Leave each session open: its file may grow and be imported again
@@ -33,6 +33,10 @@ pub enum ImportFormat {
     Claude,
     /// A Codex rollout
     Codex,
+    /// A Gemini CLI transcript
+    Gemini,
+    /// What `opencode run --format json` prints
+    Opencode,
     /// What `beadle export` prints
     Beadle,
 }

@@ -1,11 +1,10 @@
-//! Transcripts of agent CLIs as writes: Claude Code's and Codex' own records. Usage is counted by the readers of `agent::usage`, each
-//! message once, so that it goes to the ledger as what a live session's would.
+//! Transcripts of agent CLIs as writes: the own records of Claude Code, Codex and Gemini CLI, and the stream of OpenCode. Usage is counted by
+//! the readers of `agent::usage`, each message once, so that it goes to the ledger as what a live session's would.
 
 use serde_json::{Value, json};
 
 use super::read::{Found, Reader, custom, folder, number, object, text, time, word};
 use crate::agent::usage::{Tally, reports};
-use crate::cli::args::import::ImportFormat;
 use crate::model::Nanousd;
 use crate::model::written::{Compacted, Response, SubAgent, Text, ToolEnd, ToolStart, Write, Written};
 
@@ -15,8 +14,7 @@ pub struct Counted(Tally);
 
 impl Reader {
     /// Model responses that a line adds, with the words that go with them.
-    fn responses(&mut self, format: ImportFormat, n: u64, v: &Value) -> Vec<Written> {
-        let agent = if format == ImportFormat::Codex { "codex" } else { "claude" };
+    fn responses(&mut self, agent: &str, n: u64, v: &Value) -> Vec<Written> {
         let sub_agent = v.get("isSidechain").and_then(Value::as_bool).unwrap_or(false);
         let mut out = Vec::new();
         for report in reports(agent, v, n) {
@@ -42,7 +40,7 @@ pub fn claude(r: &mut Reader, n: u64, v: &Value) -> Result<Found, String> {
     let cwd = folder(v);
     let session = word(v, &["sessionId"]).or_else(|| r.session.clone());
     r.session.clone_from(&session);
-    let mut what = r.responses(ImportFormat::Claude, n, v);
+    let mut what = r.responses("claude", n, v);
     let kind = word(v, &["type"]).ok_or("it has no type")?;
     let content = v.get("message").and_then(|m| m.get("content"));
     let blocks = content.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -151,11 +149,77 @@ pub fn codex(r: &mut Reader, n: u64, v: &Value) -> Result<Found, String> {
         }
         _ => {}
     }
-    what.extend(r.responses(ImportFormat::Codex, n, v));
+    what.extend(r.responses("codex", n, v));
     found.session.clone_from(&r.session);
     found.target.clone_from(&r.target);
     found.writes = timed(at, what);
     Ok(found)
+}
+
+/// One line of a Gemini CLI transcript.
+pub fn gemini(r: &mut Reader, n: u64, v: &Value) -> Result<Found, String> {
+    r.session = word(v, &["sessionId"]).or_else(|| r.session.take());
+    let mut what = r.responses("gemini", n, v);
+    let list = |key: &str| v.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    match v.get("type").and_then(Value::as_str) {
+        Some("gemini") => {
+            let id = word(v, &["id"]).ok_or("it has no id")?;
+            let told = r.message.take().filter(|(message, _)| *message == id).map(|(_, calls)| calls);
+            if told.is_none() {
+                what.extend(words(v.get("content")).filter(|t| !t.is_empty()).map(|text| Written::AgentReplied(Text { text })));
+            }
+            for call in list("toolCalls").iter().skip(told.unwrap_or(0)) {
+                let Some((call_id, tool)) = word(call, &["id"]).zip(word(call, &["name"])) else { continue };
+                let input = call.get("args").cloned().unwrap_or(Value::Null);
+                what.push(Written::ToolStarted(ToolStart { call_id, tool, input, parent_call_id: None }));
+            }
+            r.message = Some((id, list("toolCalls").len().max(told.unwrap_or(0))));
+        }
+        Some("user") => {
+            let results = list("content").iter().filter_map(|b| b.get("functionResponse"));
+            for result in results {
+                let Some(call_id) = word(result, &["id"]) else { continue };
+                let response = result.get("response").unwrap_or(&Value::Null);
+                let is_error = response.get("error").is_some();
+                what.push(Written::ToolEnded(ToolEnd {
+                    call_id,
+                    is_error,
+                    output: text(response, &["output", "error"]),
+                    duration_ms: None,
+                }));
+            }
+            what.extend(words(v.get("content")).filter(|t| !t.is_empty()).map(|text| Written::PromptSubmitted(Text { text })));
+        }
+        // Its header, and changes of its own bookkeeping (`$set`).
+        _ => {}
+    }
+    let session = r.session.clone();
+    Ok(Found { session, agent: Some("gemini".to_owned()), writes: timed(time(v.get("timestamp")), what), ..Found::default() })
+}
+
+/// One line of OpenCode's stream. It does not name the model.
+pub fn opencode(r: &mut Reader, n: u64, v: &Value) -> Result<Found, String> {
+    let kind = word(v, &["type"]).ok_or("it has no type")?;
+    r.session = word(v, &["sessionID"]).or_else(|| r.session.take());
+    let mut what = r.responses("opencode", n, v);
+    let part = v.get("part").unwrap_or(&Value::Null);
+    match kind.as_str() {
+        "text" => what.extend(text(part, &["text"]).filter(|t| !t.is_empty()).map(|text| Written::AgentReplied(Text { text }))),
+        "tool_use" => {
+            if let Some((call_id, tool)) = word(part, &["callID"]).zip(word(part, &["tool"])) {
+                let state = part.get("state").unwrap_or(&Value::Null);
+                let input = state.get("input").cloned().unwrap_or(Value::Null);
+                let is_error = state.get("status").and_then(Value::as_str) == Some("error");
+                let output = text(state, &["output", "error"]);
+                what.push(Written::ToolStarted(ToolStart { call_id: call_id.clone(), tool, input, parent_call_id: None }));
+                what.push(Written::ToolEnded(ToolEnd { call_id, is_error, output, duration_ms: None }));
+            }
+        }
+        "error" => what.push(custom("opencode", "error", &object(&[("error", v.get("error").cloned())]))?),
+        _ => {}
+    }
+    let session = r.session.clone();
+    Ok(Found { session, agent: Some("opencode".to_owned()), writes: timed(time(v.get("timestamp")), what), ..Found::default() })
 }
 
 fn timed(at: Option<String>, what: Vec<Written>) -> Vec<Write> {

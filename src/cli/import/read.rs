@@ -34,6 +34,8 @@ pub struct Reader {
     pub target: Option<String>,
     pub model: Option<String>,
     pub tally: agents::Counted,
+    /// Gemini tells a message again when its tools end: the newest one, and how many of its calls were told.
+    pub message: Option<(String, usize)>,
     /// Shannon's tools have no id: the newest that began, and whether it runs.
     tools: u64,
     open_tool: Option<String>,
@@ -52,6 +54,12 @@ pub fn guess(v: &Value) -> Option<ImportFormat> {
     if has(&["data"]) && ["agent_start", "tool_start", "tool_end", "llm_response", "agent_end"].contains(&kind) {
         return Some(ImportFormat::Shannon);
     }
+    if has(&["sessionId", "projectHash"]) || (kind == "gemini" && has(&["tokens"])) {
+        return Some(ImportFormat::Gemini);
+    }
+    if has(&["sessionID", "part"]) {
+        return Some(ImportFormat::Opencode);
+    }
     if v.get("sessionId").is_some() && !kind.is_empty() {
         return Some(ImportFormat::Claude);
     }
@@ -69,6 +77,8 @@ impl Reader {
             ImportFormat::Shannon => self.shannon(v),
             ImportFormat::Claude => agents::claude(self, n, v),
             ImportFormat::Codex => agents::codex(self, n, v),
+            ImportFormat::Gemini => agents::gemini(self, n, v),
+            ImportFormat::Opencode => agents::opencode(self, n, v),
             ImportFormat::Beadle => beadle(v),
             ImportFormat::Auto => Err("nothing tells whose line it is; give --format".to_owned()),
         }
@@ -313,6 +323,9 @@ mod tests {
             (json!({ "type": "agent_start", "timestamp": "t", "data": {} }), Some(ImportFormat::Shannon)),
             (json!({ "type": "user", "sessionId": "s", "message": {} }), Some(ImportFormat::Claude)),
             (json!({ "timestamp": "t", "type": "session_meta", "payload": {} }), Some(ImportFormat::Codex)),
+            (json!({ "sessionId": "s", "projectHash": "h", "kind": "main" }), Some(ImportFormat::Gemini)),
+            (json!({ "id": "m", "type": "gemini", "tokens": {} }), Some(ImportFormat::Gemini)),
+            (json!({ "type": "text", "sessionID": "s", "part": {} }), Some(ImportFormat::Opencode)),
             (json!({ "session": "s", "seq": 1, "kind": "note", "body": {} }), Some(ImportFormat::Beadle)),
             (json!({ "hello": 1 }), None),
         ] {
@@ -323,7 +336,8 @@ mod tests {
     #[test]
     fn hostile_lines_give_errors_or_writes_that_can_be_kept() {
         let long = "x".repeat(1_000);
-        for format in [ImportFormat::Hyperguild, ImportFormat::Shannon, ImportFormat::Claude, ImportFormat::Codex, ImportFormat::Beadle] {
+        use clap::ValueEnum as _;
+        for format in ImportFormat::value_variants().iter().copied() {
             let mut r = Reader::default();
             for v in [
                 json!(null),
@@ -333,6 +347,8 @@ mod tests {
                 json!({ "type": "tool_start", "data": { "toolName": "a\nb" }, "payload": { "type": "function_call" }, "message": { "content": [1, null] } }),
                 json!({ "type": "assistant", "sessionId": "s", "message": { "id": long, "model": long, "usage": { "input_tokens": -5 }, "content": 7 } }),
                 json!({ "type": "response_item", "payload": { "type": "message", "role": "assistant", "content": {} } }),
+                json!({ "type": "gemini", "id": long, "content": long, "tokens": { "input": -5 }, "toolCalls": [1, { "id": "a\nb", "name": long }] }),
+                json!({ "type": "tool_use", "sessionID": long, "part": { "callID": "c", "tool": long, "state": { "status": 5, "output": {} } } }),
             ] {
                 if let Ok(found) = r.line(format, 1, &v) {
                     for w in found.writes {
