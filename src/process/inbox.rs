@@ -3,7 +3,8 @@
 //! Invariants:
 //! - the same offset gives the same line, before and after a restart: the cursor is the end offset of the last line handled;
 //! - a line is given once its newline is on disk, or by [`Inbox::rest`] when the agent has ended;
-//! - memory is bounded by one line ([`MAX_LINE`]) plus one read, and is given back between lines.
+//! - memory is bounded by one line ([`MAX_LINE`]) plus one read, and is given back between lines;
+//! - who says how much is written ([`Inbox::heard`]) gets all of it or an error: what is gone from the disk is not waited for.
 //!
 //! Called by the session loop. Reads are of small local files and block shortly.
 
@@ -47,6 +48,8 @@ pub struct Inbox {
     /// The open segment and its first offset.
     segment: Option<(File, u64)>,
     skipped: u64,
+    /// So much is written, as the shim says; 0 where nobody says.
+    written: u64,
     /// After a gap: what comes up to the next newline is the tail of a lost line.
     resync: bool,
 }
@@ -54,7 +57,22 @@ pub struct Inbox {
 impl Inbox {
     /// A reader whose first line starts at `offset` (0, or the `end_offset` of a line).
     pub fn open(run_dir: &Path, offset: u64) -> Self {
-        Self { run_dir: run_dir.to_owned(), offset, buf: Vec::new(), pos: 0, searched: 0, segment: None, skipped: 0, resync: false }
+        Self {
+            run_dir: run_dir.to_owned(),
+            offset,
+            buf: Vec::new(),
+            pos: 0,
+            searched: 0,
+            segment: None,
+            skipped: 0,
+            written: 0,
+            resync: false,
+        }
+    }
+
+    /// The shim says that it has written up to here.
+    pub fn heard(&mut self, written: u64) {
+        self.written = self.written.max(written);
     }
 
     /// The cursor: where the next line starts.
@@ -84,7 +102,8 @@ impl Inbox {
                 return Err(Error::LineTooLong { offset: self.offset });
             }
             if !self.fill()? {
-                return Ok(None);
+                let read = self.offset + self.buf.len() as u64;
+                return if read < self.written { Err(self.gone(read, self.written)) } else { Ok(None) };
             }
         }
     }
@@ -92,6 +111,10 @@ impl Inbox {
     /// What is left without a newline, once the agent has ended and [`Inbox::next_line`] gave `None`.
     pub fn rest(&mut self) -> Option<Line> {
         (self.pos < self.buf.len()).then(|| self.cut(self.buf.len(), 0))
+    }
+
+    fn gone(&self, from: u64, to: u64) -> Error {
+        Error::OutputGone { from, to, run_dir: self.run_dir.clone() }
     }
 
     fn cut(&mut self, end: usize, newline: usize) -> Line {
@@ -159,6 +182,7 @@ impl Inbox {
         let holder = all.iter().rev().find(|s| s.start <= at && (at < s.start + s.len || Some(s.start) == all.last().map(|l| l.start)));
         let start = match (holder, all.iter().find(|s| s.start > at)) {
             (Some(s), _) => s.start,
+            (None, Some(oldest)) if self.written > 0 => return Err(self.gone(at, oldest.start)),
             (None, Some(oldest)) => {
                 // Everything up to its start is lost, with what was read of the line before.
                 self.skipped += oldest.start - self.offset;

@@ -81,6 +81,8 @@ pub enum Error {
     InputTooLong(usize),
     #[error("the line at offset {offset} of the agent's output is over the cap of {MAX_LINE} bytes; the attempt must end")]
     LineTooLong { offset: u64 },
+    #[error("bytes {from} to {to} of the agent's output are gone from {run_dir:?} before they were read; the attempt must end")]
+    OutputGone { from: u64, to: u64, run_dir: PathBuf },
     #[error("a peer cannot be identified: {0}; it is given no role")]
     Peer(&'static str),
     #[error("no person can be asked there: {0}; run the command in a terminal of your own, outside of every session")]
@@ -109,6 +111,7 @@ impl Error {
             Self::InputTooLong(_) => "BDL-PROCESS-013",
             Self::LineTooLong { .. } => "BDL-PROCESS-014",
             Self::Peer(_) => "BDL-PROCESS-015",
+            Self::OutputGone { .. } => "BDL-PROCESS-016",
             Self::Terminal(_) => "BDL-PROCESS-020",
         }
     }

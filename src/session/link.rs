@@ -70,6 +70,7 @@ impl Runner {
                 }
                 self.shim = handle;
                 self.shim_events = events;
+                self.inbox.heard(status.out_bytes);
                 self.align().await;
                 Relinked::Linked
             }

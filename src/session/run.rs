@@ -194,6 +194,7 @@ impl Runner {
         }
         self.align().await;
         self.catch_up(self.inbox.offset());
+        self.inbox.heard(self.shim.first_status().out_bytes);
         self.close_at = self.close_at.or(self.live.parking.confirmed().then(Instant::now));
         loop {
             self.hold_limits().await;
@@ -231,7 +232,7 @@ impl Runner {
                 }
                 () = gone(self.external.as_ref()) => return self.finish_external(None).await,
                 got = self.shim_events.recv(), if self.external.is_none() && !away => match got {
-                    Some(ShimEvent::Written { .. }) => {}
+                    Some(ShimEvent::Written { out, .. }) => self.inbox.heard(out),
                     Some(ShimEvent::Refused { no, last }) => tracing::warn!(session = %self.id, no, last, "a frame was refused"),
                     Some(ShimEvent::Blocked(errno)) => tracing::warn!(session = %self.id, errno, "the agent's output cannot be written; it waits"),
                     Some(ShimEvent::Taken(no)) => self.taken(no),

@@ -200,3 +200,54 @@ fn what_descends_from_a_silent_shim_has_its_sessions_role_and_can_be_killed() {
     assert_eq!(s["outcome"], "killed", "{s:#}");
     until("nothing of it is left", || (marked(&id).is_empty() && !alive(shim)).then_some(()));
 }
+
+/// A machine that gave a dead shim's number to somebody else while no daemon ran.
+#[test]
+fn a_number_that_somebody_else_has_by_now_is_no_shim_and_nobody_is_killed_for_it() {
+    let host = host();
+    let id = host.beadle(["--json", "run", "--detach", "--", "sleep", "1000"]).ok().json()["id"].as_str().expect("an id").to_owned();
+    let (shim, agent) = (shim_of(&host, &id), host.show(&id)["pid"].as_u64().expect("a pid"));
+    host.kill_daemon();
+    kill(shim);
+    until("its agent has gone with it", || marked(&id).is_empty().then_some(()));
+    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().expect("a stranger");
+    let lock = host.data().join("s").join(&id).join("lock");
+    let text = std::fs::read_to_string(&lock).expect("a lock file");
+    assert!(text.contains(&shim.to_string()) && text.contains(&agent.to_string()), "{text}");
+    let number = stranger.id().to_string();
+    std::fs::write(&lock, text.replace(&agent.to_string(), &number).replace(&shim.to_string(), &number)).expect("written");
+    host.daemon();
+    let s = host.ended(&id);
+    assert_eq!(s["outcome"], "lost", "{s:#}");
+    assert!(stranger.try_wait().expect("asked").is_none() && alive(stranger.id()), "the stranger was killed");
+    stranger.kill().expect("killed");
+    stranger.wait().expect("reaped");
+    host.beadle(["verify"]).ok();
+}
+
+/// What the agent says is read by the daemon that has the file open; the next one finds it gone, and says so: nothing waits for ever.
+#[test]
+fn a_deleted_log_is_read_on_by_who_has_it_open_and_ends_the_session_at_the_next_daemon() {
+    let mut host = host();
+    host.config(&rules(&["Bash(until:*)", "Bash(test:*)", "Bash(sleep:*)", "Bash(echo even:*)", "Edit(./**)"], &[], &[]));
+    let wait = |name: &str| bash(&format!("until test -e {name}; do sleep 0.02; done"));
+    for (name, outcome) in [("read", "succeeded"), ("gone", "failed")] {
+        let model = Model::start(&json!({ "steps": [wait(name), bash(&format!("echo even {name} >> out.txt")), { "text": "done" }] }));
+        let id = host.run_demo(&model, "go", &[]);
+        until("its first call runs", || (!host.events_of(&id, "tool_started").is_empty()).then_some(()));
+        std::fs::remove_file(host.data().join("s").join(&id).join("out-00000000000000000000.seg")).expect("the log");
+        if name == "gone" {
+            host.kill_daemon();
+            host.daemon();
+        }
+        host.file(name, "");
+        let s = host.ended(&id);
+        assert_eq!(s["outcome"], outcome, "{s:#}");
+        let why = s["end_reason"].as_str().unwrap_or_default();
+        assert_eq!(why.contains("are gone from"), name == "gone", "{why}");
+        until("nothing is left", || marked(&id).is_empty().then_some(()));
+        host.assert_accounted(&id);
+    }
+    assert_eq!(lines_of(&host.work().join("out.txt")), ["even read"], "nothing ran that was not decided");
+    host.beadle(["verify"]).ok();
+}
