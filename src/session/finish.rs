@@ -205,8 +205,19 @@ pub(super) fn attempt_ended(outcome: Outcome, record: &ExitRecord, reason: Optio
         user_ms: Some(record.user_us / 1000),
         system_ms: Some(record.system_us / 1000),
         max_rss_kb: Some(record.max_rss_kb),
+        error: (outcome == Outcome::Failed && reason.is_none()).then(|| how(outcome, record)),
         reason,
         ..AttemptEnded::with(outcome)
+    }
+}
+
+/// An end in words, where nothing else tells it.
+pub(super) fn how(outcome: Outcome, record: &ExitRecord) -> String {
+    match (outcome, record.code, record.signal) {
+        (Outcome::Failed, Some(0), _) => "the agent said that it failed".to_owned(),
+        (Outcome::Failed, Some(code), _) => format!("the agent ended with exit code {code}"),
+        (Outcome::Failed, None, Some(signal)) => format!("the agent was ended by signal {signal}"),
+        _ => format!("it ended as {}", outcome.as_str()),
     }
 }
 

@@ -231,7 +231,7 @@ impl Runner {
         let mut spread = [0u8; 8];
         self.inner.entropy.fill(&mut spread);
         let (number, now) = (self.session.attempt, self.inner.clock.wall_ms());
-        let why = end.reason.clone().unwrap_or_else(|| format!("it ended as {}", end.outcome.as_str()));
+        let why = end.reason.clone().unwrap_or_else(|| finish::how(end.outcome, record));
         let verdict = self.live.moments.verdict.as_ref();
         let next = self.live.ladder.after(number, end.outcome, verdict, &why, now, u64::from_le_bytes(spread));
         let Some(next) = next.filter(|_| self.ends_by_itself() && !self.is_usurped && !self.is_breached_late()) else {

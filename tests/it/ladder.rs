@@ -30,6 +30,7 @@ fn an_attempt_is_shown_with_what_it_took_and_has_its_own_log() {
     let a = &doc["items"][0];
     assert_eq!((doc["items"].as_array().map(Vec::len), a["number"].as_u64(), a["agent"].as_str()), (Some(1), Some(1), Some("generic")));
     assert_eq!((a["outcome"].as_str(), a["exit_code"].as_i64(), a["success"].as_bool()), (Some("failed"), Some(3), Some(false)));
+    assert_eq!(a["error"], "the agent ended with exit code 3");
     assert_eq!(
         (a["phase"].as_str(), a["warm"].as_bool(), a["is_final"].as_bool(), a["cost"].is_null()),
         (Some("build"), Some(false), Some(true), true)
@@ -95,6 +96,8 @@ fn a_failed_attempt_is_tried_again_in_the_same_session() {
     assert_eq!((field(&doc, "outcome"), field(&doc, "why")), (vec!["failed", "failed", "exited"], vec!["-", "retry", "retry"]));
     let finals: Vec<_> = doc["items"].as_array().into_iter().flatten().map(|a| a["is_final"].as_bool()).collect();
     assert_eq!(finals, [Some(false), Some(false), Some(true)]);
+    let errors = field(&doc, "error");
+    assert_eq!(errors, ["the agent ended with exit code 1", "the agent ended with exit code 1", "-"]);
     for n in 1..=3 {
         let log = host.beadle(["logs", "--attempt", &n.to_string(), &id]).ok().out;
         assert_eq!(log, format!("try {n}\n"), "a log for each");
