@@ -335,6 +335,51 @@ fn without_configuration_the_threshold_is_four_fifths_of_the_window() {
 }
 
 #[test]
+fn a_fork_and_a_resume_go_on_from_the_compacted_conversation_and_a_fork_from_the_one_before() {
+    let Some((mut host, program)) = host("a_fork_and_a_resume_go_on_from_the_compacted_conversation_and_a_fork_from_the_one_before") else {
+        return;
+    };
+    let done = |t: &str| json!({ "text": t });
+    let model = Model::start(&json!({ "steps": [
+        bash("seq 10001 10400"), bash("seq 20001 20400"), done("first turn done"), bash("seq 30001 30400"), done("second turn done"),
+        done("third turn done"), done("forked"), done("forked before"), done("taken up"),
+    ]}));
+    let id = two_turns(&mut host, &program, &model);
+    host.beadle(["--json", "compact", &id, "--config", r#"{"keep":1}"#, "--target", "1"]).ok();
+    host.beadle(["--json", "send", &id, "the third prompt"]).ok();
+    turn_ends(&host, &id, 3);
+    let whole = newest(&model);
+    let ends: Vec<String> = host.events_of(&id, "turn_ended").iter().map(|e| e["seq"].to_string()).collect();
+    let goes_on = |args: &[&str]| {
+        let said = host.beadle([&["--json"][..], args, &["--detach"]].concat()).ok().json();
+        let new = said["id"].as_str().expect("an id").to_owned();
+        let s = host.ended(&new);
+        assert_eq!((s["outcome"].as_str(), s["origin"]["given"].as_str()), (Some("succeeded"), Some("conversation")), "{s:#}");
+        let messages = newest(&model);
+        no_dangling(&messages);
+        (json!(messages).to_string(), messages)
+    };
+    // Behind the compaction: what the agent was asked with then, word for word.
+    let (text, messages) = goes_on(&["fork", &id, "another way", "--at", &ends[2]]);
+    let calls = |m: &[Value]| [blocks(m, "tool_use", "id"), blocks(m, "tool_result", "content")].concat().join("\n");
+    assert_eq!(calls(&messages), calls(&whole));
+    assert!(text.contains("result of Bash left out") && !text.contains("10200"), "{text}");
+    assert!(["third turn done", "another way"].iter().all(|t| text.contains(t)), "{text}");
+    // Before it: what there was.
+    let (text, _) = goes_on(&["fork", &id, "yet another way", "--at", &ends[0]]);
+    assert!(
+        text.contains("10200") && text.contains("20200") && !text.contains("left out") && !text.contains("the second prompt"),
+        "{text}"
+    );
+    host.beadle(["stop", &id]).ok();
+    host.ended(&id);
+    let (text, messages) = goes_on(&["resume", &id, "go on"]);
+    assert_eq!(calls(&messages), calls(&whole));
+    assert!(["third turn done", "go on", "result of Bash left out"].iter().all(|t| text.contains(t)) && !text.contains("10200"), "{text}");
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}
+
+#[test]
 fn who_starts_a_session_says_where_its_threshold_lies() {
     let Some((mut host, program)) = host("who_starts_a_session_says_where_its_threshold_lies") else { return };
     for bad in ["0", "100%", "much"] {

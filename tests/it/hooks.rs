@@ -187,9 +187,15 @@ fn a_session_is_put_on_record_and_judged() {
     assert_eq!((s["pid"].as_u64(), s["last_text"].as_str()), (Some(u64::from(agent.child.id())), Some("All done.")));
     assert_eq!(s["model"], "m-1", "{s:#}");
     assert_eq!(s["breach_count"], 0);
-    agent.hook(&payload(&host, "c1", "SessionEnd", json!({ "reason": "other" })));
+    // `/clear`: the conversation ends, and another one begins in the same process.
+    agent.hook(&payload(&host, "c1", "SessionEnd", json!({ "reason": "clear" })));
+    agent.hook(&payload(&host, "c2", "SessionStart", json!({ "source": "clear", "model": "m-1" })));
     let s = host.ended(&id);
-    assert_eq!(s["outcome"], "exited", "{s:#}");
+    assert_eq!((s["outcome"].as_str(), s["end_reason"].as_str()), (Some("exited"), Some("the agent said that it ended: clear")), "{s:#}");
+    let after = sessions(&host).into_iter().find(|s| s["id"] != id.as_str()).expect("the new conversation's session");
+    assert_eq!((after["agent_session_id"].as_str(), &after["pid"]), (Some("c2"), &json!(agent.child.id())), "{after:#}");
+    let noted = host.events_of(after["id"].as_str().expect("an id"), "note");
+    assert_eq!(noted[0]["body"]["text"], "the agent goes on: clear", "{noted:#?}");
     let effects: Vec<Value> = host.events_of(&id, "tool_decided").iter().map(|e| e["body"]["effect"].clone()).collect();
     assert_eq!(effects, ["allow", "deny", "allow", "ask"]);
     let ended: Vec<Value> = host.events_of(&id, "tool_ended").iter().map(|e| e["body"]["call"].clone()).collect();

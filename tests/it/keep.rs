@@ -440,11 +440,23 @@ fn the_agents_own_record_is_kept_though_the_vendor_deletes_it() {
 fn logs_follow_over_segments_and_say_what_was_rotated_away() {
     let host = TestHost::new();
     let go = host.work().join("go");
-    // Three segments of 16 MiB and a bit.
-    let script = format!("head -c 36000000 /dev/zero | tr '\\0' a; until test -e {}; do sleep 0.05; done; echo end", go.display());
+    // Three segments of 16 MiB and a bit; who follows from the start is there when each begins.
+    let begin = host.work().join("begin");
+    let until_is = |p: &Path| format!("until test -e {}; do sleep 0.05; done", p.display());
+    let script = format!("echo begin; {}; seq 10000000 | head -c 35999994; {}; echo end", until_is(&begin), until_is(&go));
     let id = host.beadle(["--json", "run", "--detach", "--", "sh", "-c", &script]).ok().json()["id"].as_str().expect("an id").to_owned();
     let dir = host.data().join("s").join(&id);
     let first = dir.join("out-00000000000000000000.seg");
+    let mut early = host.spawn(["logs", "-f", &id]);
+    let mut bytes = early.stdout.take().expect("a pipe");
+    let mut first_line = [0u8; 6];
+    std::io::Read::read_exact(&mut bytes, &mut first_line).expect("it follows");
+    std::fs::write(&begin, "").expect("a file");
+    let early_reader = std::thread::spawn(move || {
+        let mut all = first_line.to_vec();
+        std::io::Read::read_to_end(&mut bytes, &mut all).expect("read");
+        (all, early.wait_with_output().expect("it ends"))
+    });
     let segments = || {
         files_below(&dir).into_iter().filter(|p| p.extension().is_some_and(|e| e == "seg") && p.to_string_lossy().contains("/out-")).count()
     };
@@ -467,6 +479,13 @@ fn logs_follow_over_segments_and_say_what_was_rotated_away() {
     std::fs::write(&go, "").expect("a file");
     let out = reader.join().expect("no panic");
     host.ended(&id);
+    let (followed, of_early) = early_reader.join().expect("no panic");
+    let mut want = b"begin\n".to_vec();
+    let numbers = std::process::Command::new("sh").args(["-c", "seq 10000000 | head -c 35999994"]).output().expect("seq");
+    want.extend_from_slice(&numbers.stdout);
+    want.extend_from_slice(b"end\n");
+    assert!(followed == want, "every byte, once, in order: {} of {}", followed.len(), want.len());
+    assert!(of_early.status.success() && of_early.stderr.is_empty(), "{of_early:?}");
     assert_eq!((out.stdout.len() as u64, out.stdout.ends_with(b"end\n")), (36_000_000 - size + 4, true));
     let err = String::from_utf8_lossy(&out.stderr);
     assert!(err.contains(&format!("the first {size} bytes were rotated away")), "{err}");

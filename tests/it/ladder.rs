@@ -65,6 +65,8 @@ fn what_attempts_cost_is_summed_over_a_tree_by_agent_and_phase() {
     let tree = host.beadle(["--json", "attempts", "--tree", &parent]).ok().json();
     assert_eq!((tree["all"]["attempt_count"].as_u64(), tree["all"]["cost"]["nanousd"].as_u64()), (Some(2), cost));
     assert_eq!(tree["by_agent"]["demo"]["attempt_count"], 1);
+    let model = host.show(&parent)["model"].clone();
+    assert!(model.is_string() && own["items"][0]["model"] == model && own["items"][0]["error"].is_null(), "{own:#}");
     assert_eq!(tree["by_agent"]["generic"]["cost"], Value::Null, "not known is not zero");
     assert_eq!(tree["by_phase"]["plan"]["cost"]["nanousd"].as_u64(), cost);
     assert_eq!(tree["by_session"][&child]["attempt_count"], 1);
@@ -208,6 +210,35 @@ fn the_next_tier_gets_the_verifiers_feedback_in_its_prompt() {
     sound(&host);
 }
 
+/// What a plugin says of an attempt is handed on as what a verifier's command says.
+#[test]
+fn a_policys_feedback_goes_to_the_next_tier_in_its_prompt() {
+    use crate::moments::{configure, policy};
+    let host = TestHost::new();
+    let house = policy(&host, "house", "attempt", "", &json!({ "verdicts": ["escalate: out must be big"] }));
+    configure(&host, "", &[house]);
+    let file = ladder(&host, "unused", "");
+    let text = std::fs::read_to_string(&file).expect("a ladder");
+    std::fs::write(&file, text.split_once('\n').expect("its verifier").1).expect("without it");
+    let id = run(&host, &["--ladder", &file, "make it"]);
+    let s = host.ended(&id);
+    // It never has enough: the last tier is not accepted either.
+    assert_eq!(
+        (s["outcome"].as_str(), s["verdict"]["verdict"].as_str(), s["attempt"].as_u64()),
+        (Some("failed"), Some("escalate"), Some(2)),
+        "{s:#}"
+    );
+    let doc = attempts(&host, &id);
+    assert_eq!((field(&doc, "tier"), field(&doc, "why")), (vec!["small", "big"], vec!["-", "escalate"]));
+    assert_eq!(doc["items"][0]["verdict"]["text"], "out must be big");
+    let read = |name: &str| std::fs::read_to_string(host.work().join(name)).unwrap_or_default();
+    assert_eq!(read("fed"), "out must be big\n");
+    assert!(read("told").starts_with("make it\n") && read("told").contains("out must be big"), "{}", read("told"));
+    let by = &host.events_of(&id, "attempt_verified")[0]["body"];
+    assert!(by["verifier"].is_null() && by["answers"][0]["policy"] == "house", "{by:#}");
+    sound(&host);
+}
+
 #[test]
 fn a_tier_that_fails_or_takes_too_long_hands_over_and_a_missing_one_is_found_before_the_start() {
     let host = TestHost::new();
@@ -216,9 +247,16 @@ fn a_tier_that_fails_or_takes_too_long_hands_over_and_a_missing_one_is_found_bef
         host.file("l.toml", &text).display().to_string()
     };
     let good = "command = [\"sh\", \"-c\", \"true\"]";
-    let path = file("command = [\"sh\", \"-c\", \"echo run >> runs; exit 4\"]\nattempts = 2", good);
+    let path = file("kind = \"sub-agent\"\ncommand = [\"sh\", \"-c\", \"echo run >> runs; exit 4\"]\nattempts = 2", good);
     let id = run(&host, &["--ladder", &path]);
-    assert_eq!(host.ended(&id)["outcome"], "exited");
+    let s = host.ended(&id);
+    assert_eq!(s["outcome"], "exited");
+    let planned = &host.events_of(&id, "attempts_planned")[0]["body"]["tiers"];
+    for tiers in [planned, &s["planned"]["tiers"]] {
+        assert_eq!((tiers[0]["kind"].as_str(), tiers[1]["kind"].as_str()), (Some("sub-agent"), None), "{tiers:#}");
+    }
+    let bad = host.beadle(["run", "--ladder", &file("kind = \"elsewhere\"\ncommand = [\"true\"]", good)]);
+    assert!(bad.code == 2 && bad.err.contains("local, sub-agent and managed"), "{bad:?}");
     assert_eq!((runs(&host), field(&attempts(&host, &id), "tier")), (2, vec!["a", "a", "b"]));
     let path = file("command = [\"sleep\", \"600\"]\ntime_ms = 200", good);
     let id = run(&host, &["--ladder", &path]);

@@ -98,6 +98,19 @@ fn owners_take_turns_and_priority_goes_first() {
 }
 
 #[test]
+fn a_lane_with_priority_goes_before_sessions_with_a_higher_one_of_their_own() {
+    let host = TestHost::new();
+    host.config("[queue]\nconcurrency = 1\n[queue.low]\n[queue.high]\npriority = 3\n");
+    host.beadle(["queue", "pause"]).ok();
+    let one = |name: &str, lane: &str, own: &str| queue(&host, name, &[lane, "--priority", own], &format!("echo {name} >> order"));
+    let ids =
+        [one("l1", "--queue=low", "0"), one("l2", "--queue=low", "9"), one("h1", "--queue=high", "0"), one("h2", "--queue=high", "1")];
+    host.beadle(["queue", "start"]).ok();
+    ids.iter().for_each(|id| assert_eq!(host.ended(id)["outcome"], "exited"));
+    assert_eq!(lines_of(&host.work().join("order")), ["h2", "h1", "l2", "l1"]);
+}
+
+#[test]
 fn limits_of_labels_lanes_and_the_host_hold() {
     let host = host();
     let ids: Vec<String> = [("x1", "repo=x"), ("x2", "repo=x"), ("y1", "repo=y"), ("z1", "repo=z")]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Model, TestHost, alive, bash, marked, rules, until};
+use crate::support::{Model, TestHost, alive, bash, lines_of, marked, rules, until};
 
 #[test]
 fn any_command_runs_as_a_session_that_says_it_is_not_mediated() {
@@ -187,4 +187,19 @@ fn a_hundred_megabytes_in_one_line_end_the_attempt_and_nothing_else() {
     let model = Model::start(&json!({ "steps": [bash("true"), { "text": "fine" }] }));
     let id = host.run_demo(&model, "go", &[]);
     assert_eq!(host.ended(&id)["outcome"], "succeeded");
+}
+
+#[test]
+fn a_prompt_alone_is_for_the_claude_on_path() {
+    let mut host = TestHost::new();
+    let bin = host.home().join("bin");
+    std::fs::create_dir_all(&bin).expect("a folder");
+    host.program("user/bin/claude", "#!/bin/sh\nhead -c 1 > /dev/null\necho \"$0\" > ran\n");
+    host.set("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default()));
+    let said = host.beadle(["--json", "run", "--detach", "do it"]).ok().json();
+    assert_eq!((said["agent"].as_str(), said["mediation"].as_str()), (Some("claude"), Some("gate")), "{said:#}");
+    let id = said["id"].as_str().expect("an id");
+    host.ended(id);
+    assert_eq!(lines_of(&host.work().join("ran")), [bin.join("claude").display().to_string()]);
+    assert_eq!(host.events_of(id, "prompt_submitted")[0]["body"]["prompt"]["text"], "do it");
 }

@@ -128,7 +128,7 @@ fn attempts_are_one_after_the_other_and_nothing_is_written_between() {
     session(&host, &failed);
     assert_eq!(refused(&host, &e(r#"{"text":"between"}"#)), "BDL-WRITE-001");
     assert_eq!(refused(&host, &["attempt-start", "k", "--number", "5"]), "BDL-WRITE-003");
-    session(&host, &["attempt-start", "k", "--number", "2", "--agent", "recon", "-p", "another prompt"]);
+    session(&host, &["attempt-start", "k", "--number", "2", "--agent", "exploit", "-p", "another prompt"]);
     let commit = "0123456789abcdef0123456789abcdef01234567";
     session(
         &host,
@@ -156,6 +156,26 @@ fn attempts_are_one_after_the_other_and_nothing_is_written_between() {
     assert_eq!((events[5]["body"]["commit"].as_str(), events[5]["body"]["attempt"].as_u64()), (Some(commit), Some(2)));
     assert_eq!(s["agent_cost"]["nanousd"], 5_000_000, "what the attempts are told to have cost, all of them");
     assert_eq!((s["prompt"]["bytes"].as_u64(), s["outcome"].as_str()), (Some(long.len() as u64), Some("succeeded")));
+    // By the names that its writer gave: sums, and taking back.
+    let doc = host.beadle(["--json", "attempts", "k"]).ok().json();
+    let cost = |of: &Value| (of["attempt_count"].as_u64(), of["cost"]["nanousd"].as_u64());
+    assert_eq!(cost(&doc["by_agent"]["recon"]), (Some(1), Some(2_000_000)), "{doc:#}");
+    assert_eq!(cost(&doc["by_agent"]["exploit"]), (Some(1), Some(3_000_000)));
+    assert_eq!(
+        (cost(&doc["by_phase"]["scan"]), doc["by_agent"]["recon"]["duration_ms"].as_u64()),
+        ((Some(1), Some(2_000_000)), Some(1500))
+    );
+    let last = |of: &Value| (of["final_duration_ms"].as_u64(), of["duration_ms"].as_u64());
+    assert_eq!(
+        (last(&doc["by_agent"]["recon"]).0, last(&doc["all"]).0),
+        (Some(0), last(&doc["by_agent"]["exploit"]).1),
+        "the last one's apart"
+    );
+    let back = host.beadle(["--json", "rollback", "k", "--agent", "recon"]).ok().json();
+    assert_eq!(back["marked_count"], 1, "{back:#}");
+    assert_eq!(host.show("k")["rolled_back"], json!([1]), "the other agent's stays");
+    let none = host.beadle(["rollback", "k", "--agent", "external"]);
+    assert!(none.code == 2 && none.err.contains("selects no attempt"), "{none:?}");
 }
 
 #[test]
