@@ -113,7 +113,8 @@ fn each_kind_reaches_the_models_request_labelled_and_on_record() {
 fn caps_hold_for_each_and_for_all_and_secrets_are_masked() {
     let mut host = TestHost::new();
     let key = format!("sk-ant-{}", "a1".repeat(20));
-    let some = command("some", &format!("echo key {key}; seq 1 100000 | head -c 4000"), "max_bytes = 100");
+    host.file("key.txt", &key);
+    let some = command("some", "echo key $(cat key.txt); seq 1 100000 | head -c 4000", "max_bytes = 100");
     let much: String = (0..3).map(|n| command(&format!("z{n}"), "seq 1 200000 | head -c 60000", "max_bytes = 60000")).collect();
     let over = command("over", "yes | head -c 3000000", "");
     configure(&host, &[some, much, over].concat());
@@ -378,7 +379,7 @@ fn providers_come_and_go_between_prompts_and_survive_a_daemon() {
     let queued = host.beadle(["--json", "run", "--agent", "demo", "--queue", "--in", "600s", "go"]).ok().json();
     let id = queued["id"].as_str().expect("an id").to_owned();
     let said = host.beadle(["context", "add", &id, "named"]);
-    assert!(said.code == 1 && said.err.contains("waits for its turn"), "{said:?}");
+    assert!(said.code != 0 && said.err.contains("waits for its turn"), "{said:?}");
     host.beadle(["kill", &id]).ok();
     assert_eq!(host.beadle(["run", "--agent", "demo", "--detach", "--context", "nobody", "go"]).code, 2);
     let said = host.beadle(["run", "--context", "named", "--", "true"]);
