@@ -193,7 +193,8 @@ fn what_cannot_take_over_changes_nothing() {
 fn an_executable_that_hangs_is_ended_and_taken_back() {
     let host = TestHost::new();
     let pid = host.daemon();
-    let said = upgrade(&host, &faulty(&host, "echo $$ > \"$BEADLE_HOME/hung\"; exec sleep 1000"));
+    let to = faulty(&host, "echo $$ > \"$BEADLE_HOME/hung\"; exec sleep 1000");
+    let said = host.beadle(["--json", "host", "upgrade", "--within", "5s", "--to", to.to_str().expect("text")]);
     assert!(said.code == 1 && said.json()["rolled_back"].is_string(), "{said:?}");
     assert_ne!(host.daemon(), pid);
     let hung: u32 = lines_of(&host.beadle_home().join("hung"))[0].parse().expect("a pid");

@@ -95,7 +95,7 @@ fn the_store_of_before_comes_back_with_the_executable_of_before() {
     assert!(failed.exists() && why.contains(&failed.display().to_string()), "{why}");
     is_whole(&host);
     // One that hangs is ended first, once its time is up.
-    let said = upgrade(&host, &next(&host, &sound(&host, 2), "{db}", "exec sleep 1000"), &["--force", "--within", "1s"]);
+    let said = upgrade(&host, &next(&host, &sound(&host, 2), "{db}", "exec sleep 1000"), &["--force", "--within", "5s"]);
     assert!(said.code == 1 && said.json()["rolled_back"].as_str().is_some_and(|w| w.contains("of before again")), "{said:?}");
     assert_eq!(version(&host), now);
     is_whole(&host);
