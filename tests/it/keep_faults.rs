@@ -141,7 +141,7 @@ fn a_removal_waits_for_a_backup_that_still_needs_its_archive() {
     let gate = host.home().join("gate");
     std::fs::create_dir(&gate).expect("a folder");
     host.beadle(["host", "stop"]).ok();
-    let _daemon = host.daemon_with("BEADLE_FAILPOINT", &format!("backup_begun=wait:{}", gate.display()));
+    let mut daemon = host.daemon_with("BEADLE_FAILPOINT", &format!("backup_begun=wait:{}", gate.display()));
     let backup = host.home().join("backup");
     let made = host.spawn(["host", "backup", text(&backup)]);
     until("the backup stands still", || gate.join("reached").exists().then_some(()));
@@ -158,6 +158,8 @@ fn a_removal_waits_for_a_backup_that_still_needs_its_archive() {
     other.beadle(["host", "restore", text(&backup)]).ok();
     is_whole(&other);
     assert_eq!(other.beadle(["show", &b]).code, 0);
+    host.beadle(["host", "stop"]).ok();
+    daemon.wait().expect("it has ended");
 }
 
 #[test]

@@ -274,7 +274,7 @@ fn an_erasure_that_fails_leaves_a_live_session_at_work() {
     let go = host.home().join("on");
     let wait = bash(&format!("until test -e {}; do sleep 0.05; done", go.display()));
     let model = Model::start(&json!({ "steps": [bash("echo one"), wait, bash("echo two"), { "text": "done" }] }));
-    let _daemon = host.daemon_with("BEADLE_FAILPOINT", &format!("redaction_staged=wait:{}", gate.display()));
+    let mut daemon = host.daemon_with("BEADLE_FAILPOINT", &format!("redaction_staged=wait:{}", gate.display()));
     let id = host.run_demo(&model, "go", &[]);
     until("the second call runs", || (host.events_of(&id, "tool_started").len() == 2).then_some(()));
     let seq = host.events_of(&id, "tool_ended")[0]["seq"].as_u64().expect("a number").to_string();
@@ -301,6 +301,8 @@ fn an_erasure_that_fails_leaves_a_live_session_at_work() {
     assert!(notes.iter().any(|n| n["body"]["text"].as_str().is_some_and(|t| t.contains("secret_redacted event was refused"))), "{notes:?}");
     host.beadle(["redact", &id, &seq]).ok();
     is_whole(&host);
+    host.beadle(["host", "stop"]).ok();
+    daemon.wait().expect("it has ended");
 }
 
 #[test]

@@ -19,8 +19,6 @@ use crate::support::{Model, TestHost, alive, bash, lines_of, marked, rules, runt
 pub const CALLS: usize = 7;
 /// The calls that policy allows.
 pub const ALLOWED: [u64; 4] = [0, 2, 4, 6];
-/// A rule that changes nothing but puts the configuration into force.
-const NEVER: &str = "Bash(never this:*)";
 /// How long it is watched that nothing happens.
 pub const WATCH: Duration = Duration::from_millis(100);
 
@@ -141,9 +139,6 @@ fn compiled(into: &TestHost) {
             config(&host, way);
             host.beadle(["run", "--detach", "--", "true"]).ok();
         }
-        // The rules as they are with the one that `plugin_way` adds.
-        host.beadle(["rule", "add", "deny", NEVER]).ok();
-        host.beadle(["run", "--detach", "--", "true"]).ok();
         host.beadle(["host", "stop"]).ok();
         Mutex::new(host)
     };
@@ -254,7 +249,7 @@ impl Rig {
     /// Gives the policy another way to behave and puts it into force; returns the command that does so, which the held session keeps.
     pub fn plugin_way(&self, way: &str) -> Child {
         config(&self.host, Some(way));
-        let c = self.host.command(["--json", "rule", "add", "deny", NEVER]).stdout(Stdio::piped()).spawn();
+        let c = self.host.command(["--json", "host", "reload", "--accept-changes"]).stdout(Stdio::piped()).spawn();
         c.expect("the binary starts")
     }
 
