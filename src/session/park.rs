@@ -365,6 +365,8 @@ impl Runner {
     /// An attempt began: its output, frames and ids begin again.
     pub(super) fn begin_again(&mut self) {
         self.inbox = Inbox::open(&self.inner.run_dir(&self.id, self.session.attempt), 0);
+        // why: what a shim that was taken over has said already it does not tell again.
+        self.inbox.heard(self.shim.first_status().out_bytes);
         self.live.begin_attempt(self.session.last_seq);
         (self.pending.taken, self.linger) = (None, None);
         self.live.parking.arm(Instant::now());
