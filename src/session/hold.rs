@@ -37,7 +37,14 @@ impl Manager {
         if let Some(live) = self.inner.live().get_mut(id) {
             live.stopping = true;
         }
-        self.command(id, |reply| Command::Stop { grace, kill, by, reply }).await?
+        let done = self.command(id, |reply| Command::Stop { grace, kill, by, reply }).await?;
+        // why: nothing of it was done, and the session goes on when its shim answers again.
+        if matches!(done, Err(Error::Silent(_)))
+            && let Some(live) = self.inner.live().get_mut(id)
+        {
+            live.stopping = false;
+        }
+        done
     }
 
     /// Deletes an ended session's rows and files; the host chain keeps that it was there.

@@ -146,7 +146,7 @@ fn a_shim_that_is_silent_over_a_restart_of_the_daemon_is_not_lost() {
     let mut host = TestHost::new();
     host.config(&rules(&["Edit(./**)"], &["Bash(echo:*)"], &[]));
     let model = Model::start(&json!({ "steps": [bash("echo one >> out.txt"), bash("echo two >> out.txt"), { "text": "done" }] }));
-    let id = host.run_demo(&model, "go", &[]);
+    let id = host.run_demo(&model, "go", &["--keep"]);
     until("a question waits", || (host.show(&id)["waiting_count"] == 1).then_some(()));
     let question = |n: usize| {
         until("a question is asked", || host.events_of(&id, "approval_requested").get(n).map(|e| format!("{id}:{}", e["body"]["call"])))
@@ -170,8 +170,13 @@ fn a_shim_that_is_silent_over_a_restart_of_the_daemon_is_not_lost() {
     until("the answer is taken", || (host.beadle(["approve", &first]).code == 0).then_some(()));
     let second = question(1);
     host.beadle(["approve", &second]).ok();
-    let s = host.ended(&id);
-    assert_eq!(s["outcome"], "succeeded", "{s:#}");
+    let turn = |n: usize| until("a turn has ended", || (host.events_of(&id, "turn_ended").len() == n).then_some(()));
+    turn(1);
+    // The stop that was refused is none: it takes prompts.
+    host.beadle(["--json", "send", &id, "more"]).ok();
+    turn(2);
+    host.beadle(["stop", &id]).ok();
+    assert_eq!(host.ended(&id)["outcome"], "stopped");
     assert_eq!(lines_of(&host.work().join("out.txt")), ["one", "two"], "each call ran once");
     assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
 }
