@@ -70,6 +70,8 @@ fn live(count: usize) -> Result<()> {
     let took = sorted(took.into_iter());
     println!("  `beadle ls`, the whole process: {:.1} ms p50, {:.1} ms p99   goal <= 20", at(&took, 0.5), at(&took, 0.99));
 
+    adopted(&host, pid, count)?;
+    let pid = daemon(&host)?;
     std::fs::File::create(&go)?;
     let mut times = Vec::new();
     for (_, out) in &askers {
@@ -78,7 +80,7 @@ fn live(count: usize) -> Result<()> {
         }
     }
     for (_, out) in &askers {
-        // why not the first: all begin at once.
+        // why not the first: all begin within one pause.
         times.extend(Asked::read(out)?.answers.into_iter().skip(3).map(|(_, ns)| ns as f64 / 1e6));
     }
     let times = sorted(times.into_iter());
@@ -90,8 +92,6 @@ fn live(count: usize) -> Result<()> {
         times.len()
     );
     println!("  daemon then {} MB, {} descriptors, {} threads", Process::of(pid)?.rss_kb / 1024, after.descriptors, after.threads);
-    adopted(&host, pid, count)?;
-    each(&ids, |id| host.run(&["-q", "kill", id]))?;
     Ok(())
 }
 

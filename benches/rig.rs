@@ -42,6 +42,8 @@ fn asker(count: usize, out: &Path, pause: Duration, go: Option<&Path>) -> Result
     while go.is_some_and(|go| !go.exists()) {
         std::thread::sleep(Duration::from_millis(500));
     }
+    // why: agents do not ask in step.
+    std::thread::sleep(pause.mul_f64(f64::from(std::process::id() % 97) / 97.0));
     let begin = monotonic();
     for n in 0..count {
         let input = json!({"command": "git status --short && cargo test --workspace", "description": "x".repeat(380)});
