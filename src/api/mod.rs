@@ -119,6 +119,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/sinks/{name}/retry", post(sinks::retry))
         .route("/v1/sinks/{name}/skip", post(sinks::skip))
         .route("/v1/ledger", get(ledger::ledger))
+        .route("/v1/ledger/tools", get(ledger::tools))
         .route("/v1/stats", get(numbers::stats))
         .route("/metrics", get(numbers::metrics))
         .route("/v1/hooks", get(hooks::list).post(hooks::set))

@@ -89,6 +89,7 @@
 //! | `POST /v1/sinks/{name}/retry` | [`SinkRetryRequest`] | [`SinkRetryDoc`] |
 //! | `POST /v1/sinks/{name}/skip` | [`SinkSkipRequest`] | [`SinkSkipDoc`] |
 //! | `GET /v1/ledger` | [`LedgerQuery`] | [`LedgerDoc`]: model calls, grouped |
+//! | `GET /v1/ledger/tools` | [`ToolsQuery`] | [`ToolsDoc`]: tool calls, by tool |
 //! | `GET /v1/stats` | [`StatsQuery`] | [`StatsDoc`] |
 //! | `GET /metrics` | | numbers in the text form of Prometheus (OpenMetrics) |
 //! | `GET /v1/operator` | | [`OperatorDoc`] |

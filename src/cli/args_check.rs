@@ -72,11 +72,17 @@ pub fn status(text: &str) -> Result<Status, String> {
     all.into_iter().find(|s| s.as_str() == text).ok_or_else(|| format!("expected one of {}", names()))
 }
 
-/// What model calls are grouped by.
+/// What tool calls are grouped by, beside the [`dimension`]s of model calls.
+pub const TOOL: &str = "tool";
+
+/// What model calls are grouped by, or [`TOOL`].
 pub fn dimension(text: &str) -> Result<String, String> {
+    if text == TOOL {
+        return Ok(text.to_owned());
+    }
     crate::model::ledger::Dimension::parse(text)
         .map(|d| d.name())
-        .ok_or_else(|| format!("expected {}", crate::model::ledger::Dimension::NAMES))
+        .ok_or_else(|| format!("expected {TOOL}, {}", crate::model::ledger::Dimension::NAMES))
 }
 
 /// An outcome word.

@@ -1,19 +1,23 @@
-//! `beadle stats`: totals over sessions, and model calls grouped by one dimension.
+//! `beadle stats`: totals over sessions, model calls grouped by one dimension, and tool calls by tool.
 
 use std::collections::BTreeMap;
 
 use super::args::StatsArgs;
+use super::args_check::TOOL;
 use super::exit::Exit;
 use super::text::{brief, cost, cost_cell, count, micros, reconciled, safe, short};
 use super::timeline::tokens;
 use super::{Context, Outcome};
-use crate::api::types::{LedgerDoc, LedgerQuery, LedgerRow, LedgerSumDoc, StatsDoc, StatsQuery, Sums};
+use crate::api::types::{LedgerDoc, LedgerQuery, LedgerRow, LedgerSumDoc, StatsDoc, StatsQuery, Sums, ToolRow, ToolsDoc, ToolsQuery};
 
 /// Width of the first column, so that a row fits 100 columns.
 const KEY_WIDTH: usize = 24;
 
 pub async fn stats(cx: &mut Context, args: StatsArgs) -> Outcome {
     let label = args.label.as_ref().map(|(k, v)| format!("{k}={v}"));
+    if args.by.as_deref() == Some(TOOL) {
+        return by_tool(cx, args, label).await;
+    }
     if args.by.is_some() || args.session.is_some() {
         return grouped(cx, args, label).await;
     }
@@ -81,6 +85,73 @@ async fn grouped(cx: &mut Context, args: StatsArgs, label: Option<String>) -> Ou
         cx.printer.note(&format!("{} more rows are added up under (others)", count(doc.left_out_count)))?;
     }
     Ok(Exit::Done)
+}
+
+/// Tool calls by tool.
+async fn by_tool(cx: &mut Context, args: StatsArgs, label: Option<String>) -> Outcome {
+    let wanted = ToolsQuery { since: args.since, until: args.until, session: args.session, agent: args.agent, label };
+    let doc = cx.client()?.tools(&wanted).await?;
+    if cx.printer.json() {
+        cx.printer.document(&doc)?;
+        return Ok(Exit::Done);
+    }
+    if cx.printer.quiet() {
+        for r in &doc.rows {
+            cx.printer.line(&safe(&r.key))?;
+        }
+        return Ok(Exit::Done);
+    }
+    cx.printer.fields(&tool_head(&doc))?;
+    if doc.rows.is_empty() {
+        cx.printer.note("no tool call")?;
+        return Ok(Exit::Done);
+    }
+    cx.printer.line("")?;
+    let rows: Vec<_> = doc.rows.iter().map(tool_cells).collect();
+    cx.printer.table(&TOOL_TITLES, &rows)?;
+    if doc.left_out_count > 0 {
+        cx.printer.note(&format!("{} more tools are added up under (others)", count(doc.left_out_count)))?;
+    }
+    Ok(Exit::Done)
+}
+
+const TOOL_TITLES: [&str; 9] = ["TOOL", "CALLS", "ALLOWED", "DENIED", "ASKED", "FAILED", "TIME", "MEDIAN", "P95"];
+
+fn tool_head(doc: &ToolsDoc) -> Vec<(&'static str, String)> {
+    let s = &doc.all;
+    let some = |t: &Option<String>| t.as_deref().map(safe).unwrap_or_default();
+    let left_out = match doc.unreadable_count {
+        0 => String::new(),
+        n => format!("{} whose log cannot be read; see `beadle verify`", count(n)),
+    };
+    let calls = format!(
+        "{}: {} allowed, {} denied; {} asked about; {} ended, {} failed",
+        count(s.call_count),
+        count(s.allowed_count),
+        count(s.denied_count),
+        count(s.asked_count),
+        count(s.ended_count),
+        count(s.failed_count)
+    );
+    let older = if doc.truncated { " (the newest; there are too many events to read, so narrow it with --since or --session)" } else { "" };
+    vec![
+        ("session", some(&doc.session)),
+        ("since", some(&doc.since)),
+        ("until", some(&doc.until)),
+        ("sessions", format!("{}{older}", count(s.session_count))),
+        ("left out", left_out),
+        ("tool calls", calls),
+        ("time", micros(s.duration_ms.saturating_mul(1000))),
+    ]
+}
+
+fn tool_cells(r: &ToolRow) -> Vec<String> {
+    let s = &r.sum;
+    let mut out = vec![brief(&r.key, KEY_WIDTH - 1)];
+    out.extend([s.call_count, s.allowed_count, s.denied_count, s.asked_count, s.failed_count].map(short));
+    let ms = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |ms| micros(ms.saturating_mul(1000)));
+    out.extend([s.median_ms.map(|_| s.duration_ms), s.median_ms, s.p95_ms].map(ms));
+    out
 }
 
 fn head(doc: &LedgerDoc) -> Vec<(&'static str, String)> {
@@ -171,7 +242,7 @@ fn row(name: &str, s: &Sums) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::Money;
+    use crate::api::types::{Money, ToolSumDoc};
     use crate::model::Usage;
 
     #[test]
@@ -212,5 +283,10 @@ mod tests {
         let width: usize = cells.iter().zip(titles).map(|(c, t)| c.chars().count().max(t.len()) + 2).sum();
         assert!(width - 2 <= 100, "{width}: {cells:?}");
         assert_eq!((offset(120), offset(-570)), ("UTC+02:00".to_owned(), "UTC-09:30".to_owned()));
+        let sum = ToolSumDoc { call_count: n, duration_ms: n * 60_000, median_ms: Some(119_999), p95_ms: Some(n), ..ToolSumDoc::default() };
+        let cells = tool_cells(&ToolRow { key: "x\x1b".repeat(200), sum });
+        let width: usize = cells.iter().zip(TOOL_TITLES).map(|(c, t)| c.chars().count().max(t.len()) + 2).sum();
+        assert!(width - 2 <= 100 && !cells[0].contains('\x1b'), "{width}: {cells:?}");
+        assert_eq!(tool_cells(&ToolRow::default())[6..], ["-", "-", "-"]);
     }
 }

@@ -36,6 +36,7 @@ mod session;
 mod sub_agent;
 mod task;
 mod text;
+pub mod tool_ledger;
 pub mod tree;
 mod usage;
 pub mod written;

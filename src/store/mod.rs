@@ -68,7 +68,7 @@ pub use sink::{
 };
 pub use sqlite::{
     ApprovalFilter, Engine, Filter, HOST_SESSION, LedgerQuery, MAX_GENERATIONS, MAX_LABELS, MAX_PAGE, MAX_PAGE_BYTES, MAX_SESSIONS, Page,
-    StoredEvent,
+    StoredEvent, ToolQuery, ToolsFound,
 };
 pub use upgrade::{Rehearsal, rehearse, step_back};
 pub use watch::{WAKE_BACKLOG, Wake};
@@ -388,6 +388,11 @@ impl Store {
     /// Model calls over sessions, grouped.
     pub fn ledger(&self, q: &LedgerQuery) -> Result<crate::model::ledger::Grouped> {
         self.0.pool.ledger(q)
+    }
+
+    /// Tool calls over sessions, by tool.
+    pub fn tools(&self, q: &ToolQuery) -> Result<ToolsFound> {
+        self.0.pool.tools(q)
     }
 
     /// How many sessions there are.

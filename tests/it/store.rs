@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use beadle::model::ledger::{Dimension, LedgerSum};
 use beadle::model::{Actor, Approval, ApprovalId, ApprovalState, Approvals, Event, OsEntropy, Session, SessionId, Status, SystemClock};
 use beadle::store::chain::{Link, commitment};
-use beadle::store::{Appended, ApprovalFilter, Batch, Error, Filter, Frame, Hash, HostEvent, LedgerQuery, Options, Store, Wake, What};
+use beadle::store::{
+    Appended, ApprovalFilter, Batch, Error, Filter, Frame, Hash, HostEvent, LedgerQuery, Options, Store, ToolQuery, Wake, What,
+};
 use proptest::prelude::*;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -151,6 +153,14 @@ fn ledger_is_the_sessions_own(store: &Store, id: &SessionId) -> Result {
         assert_eq!((g.all.usage(), g.all.cost()?), (Some(s.usage), s.cost));
         assert_eq!((g.all.unpriced > 0, &g.all.unpriced_models), (s.unpriced > 0, &s.unpriced_models));
     }
+    // And those of its tool calls: what no call is known of has a row too.
+    let found = store.tools(&ToolQuery { session: Some(id.clone()), ..ToolQuery::default() })?;
+    assert_eq!((found.unreadable, found.truncated), (0, false));
+    let all = found.sums.all();
+    assert_eq!(
+        (all.calls, all.allowed, all.denied, all.asked),
+        if s.calls > 0 { (s.calls, s.allowed, s.denied, s.asked) } else { (0, 0, 0, 0) }
+    );
     Ok(())
 }
 
@@ -183,6 +193,17 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
             ("model_responded", body)
         }),
         Just(("turn_ended", json!({ "is_error": false, "result": "done" }))),
+        (0usize..3).prop_map(|t| ("tool_reported", json!({ "call_id": format!("t{t}"), "tool": format!("tool {t}") }))),
+        (0usize..4, any::<bool>()).prop_map(|(t, e)| {
+            ("tool_ended", json!({ "call_id": format!("t{t}"), "is_error": e, "output": { "text": "", "bytes": 0 } }))
+        }),
+        (1u64..6, 0usize..3).prop_map(|(c, e)| {
+            let effect = ["allow", "ask", "deny"][e];
+            (
+                "tool_decided",
+                json!({ "call": c, "effect": effect, "by": "policy", "reason": "r", "answers": [], "input_hash": "", "latency_us": 1 }),
+            )
+        }),
         Just(("session_stopping", json!({ "by": { "role": "host" }, "how": "stop", "grace_ms": 1 }))),
         Just(("session_ended", json!({ "outcome": "succeeded" }))),
         Just(("mediation_lowered", json!({ "to": "none", "reason": "r" }))),

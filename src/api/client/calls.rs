@@ -16,8 +16,8 @@ use super::super::types::{
     OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PauseRequest, PluginActRequest, PluginAddRequest, PluginDoc,
     PluginLogDoc, PluginLogsQuery, PluginLookDoc, PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, ReloadDoc, ReloadLookDoc,
     ReloadRequest, RemoveQuery, ResumeRequest, RollbackDoc, RollbackRequest, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest,
-    SessionDetailDoc, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest,
-    WAIT_MAX_MS, WaitQuery, WriteRequest, WroteDoc,
+    SessionDetailDoc, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, ToolsDoc, ToolsQuery, TrustDoc, TrustRequest,
+    VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery, WriteRequest, WroteDoc,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -296,6 +296,10 @@ impl Client {
 
     pub async fn ledger(&self, wanted: &LedgerQuery) -> Result<LedgerDoc> {
         self.get(&format!("/v1/ledger{}", query(wanted)?)).await
+    }
+
+    pub async fn tools(&self, wanted: &ToolsQuery) -> Result<ToolsDoc> {
+        self.get(&format!("/v1/ledger/tools{}", query(wanted)?)).await
     }
 
     pub async fn trusted(&self) -> Result<Page<TrustDoc>> {

@@ -1,4 +1,4 @@
-//! Model calls, grouped: tokens and cost by model, agent, label, day, attempt, session.
+//! Model calls, grouped: tokens and cost by model, agent, label, day, attempt, session; and tool calls by tool.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Money;
 use crate::model::ledger::{Group, LedgerSum, Overflow};
+use crate::model::tool_ledger::ToolSum;
 use crate::model::{Reconciliation, Usage};
 
 /// Which model calls, and how they are grouped.
@@ -104,4 +105,90 @@ pub struct LedgerDoc {
     pub rows: Vec<LedgerRow>,
     /// Rows added up under `(others)`.
     pub left_out_count: u64,
+}
+
+/// Which tool calls.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolsQuery {
+    /// RFC 3339: calls asked for at or after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// RFC 3339: calls asked for before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Id, a unique beginning of one, or a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// `key=value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// What tool calls came to. The times are of calls that ended, from the start to the result; null where none did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ToolSumDoc {
+    pub session_count: u64,
+    /// Asked for, or told of by another program.
+    pub call_count: u64,
+    pub allowed_count: u64,
+    pub denied_count: u64,
+    /// Questions to a person.
+    pub asked_count: u64,
+    /// Results of calls that were not denied.
+    pub ended_count: u64,
+    /// Those that were errors.
+    pub failed_count: u64,
+    pub duration_ms: u64,
+    pub median_ms: Option<u64>,
+    pub p95_ms: Option<u64>,
+}
+
+impl ToolSumDoc {
+    pub fn of(mut sum: ToolSum) -> Self {
+        Self {
+            session_count: sum.sessions,
+            call_count: sum.calls,
+            allowed_count: sum.allowed,
+            denied_count: sum.denied,
+            asked_count: sum.asked,
+            ended_count: sum.ended,
+            failed_count: sum.failed,
+            duration_ms: sum.duration_ms(),
+            median_ms: sum.percentile_ms(50),
+            p95_ms: sum.percentile_ms(95),
+        }
+    }
+}
+
+/// One tool.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ToolRow {
+    /// As the agent names it, at most 100 characters; `(unknown)` of calls that are too long ago in their session.
+    pub key: String,
+    #[serde(flatten)]
+    pub sum: ToolSumDoc,
+}
+
+/// The answer: all of it, and a row a tool, most calls first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ToolsDoc {
+    pub by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    #[serde(flatten)]
+    pub all: ToolSumDoc,
+    pub rows: Vec<ToolRow>,
+    /// Rows added up under `(others)`.
+    pub left_out_count: u64,
+    /// Sessions that are left out, because their log cannot be read: an archive is away, or it is damaged.
+    pub unreadable_count: u64,
+    /// More than two million events: older sessions are left out.
+    pub truncated: bool,
 }
