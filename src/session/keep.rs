@@ -120,7 +120,7 @@ impl Manager {
         for a in self.inner.store.archives(id)?.into_iter().rev() {
             let event = ArchiveRestored { first: a.first, last: a.last, by: by.clone() };
             let (store, archive) = (self.inner.store.clone(), a.clone());
-            blocking(move || store.restore_archive(archive)).await?;
+            blocking(move || store.restore_archive(&archive, &mut || failpoint::hit("archive_piece"))).await?;
             failpoint::hit("archive_restored");
             self.note_on(id, vec![event.clone().into()]).await?;
             if a.is_ours() {
@@ -142,6 +142,7 @@ impl Manager {
         let (mut done, mut refused) = (Erased::default(), None);
         let (store, of, how) = (self.inner.store.clone(), id.clone(), what.clone());
         let found = blocking(move || {
+            store.forget_pieces(Some(of.as_str()))?;
             store.check_archives(&of)?;
             match (seq, &how) {
                 (Some(seq), _) => Ok(vec![seq]),

@@ -278,6 +278,18 @@ impl Archive {
         Ok(true)
     }
 
+    /// All of its events, each only where it is what the log has behind `prev`, the hash of the event before the first.
+    pub fn walk_proven(&self, prev: Hash, each: &mut dyn FnMut(&RawEvent<'_>) -> Result<()>) -> Result<()> {
+        let (mut next, mut head) = (self.first, prev);
+        self.walk(self.first, &mut |raw| {
+            let hash = raw.computed(&self.session, &head).filter(|h| h.0 == raw.hash && raw.seq == next);
+            head = hash.ok_or_else(|| self.error(false, format!("event {next} in it is not what its hash says")))?;
+            next += 1;
+            each(raw).map(|()| true)
+        })?;
+        if next == self.last + 1 && head == self.head { Ok(()) } else { Err(self.error(false, "its last event is not the one that the log has")) }
+    }
+
     fn frame(&self, file: &File, place: &Place) -> Result<Vec<u8>> {
         let broken = |e: io::Error| self.error(false, e.to_string());
         let (packed, plain) = (place.2, place.3);

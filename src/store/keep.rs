@@ -18,10 +18,14 @@ use super::erase::{Erase, MARK, cut, erased, forms};
 use super::error::{Error, Result};
 use super::folder::{fail, sync_parent};
 use super::queue::Work;
-use super::sqlite::{self, Keep, Named};
+use super::sqlite::{self, Keep, Named, Whole};
 
 /// The folder of archives in the data folder.
 pub const ARCHIVES: &str = "archives";
+
+/// Most events, and bytes of them, that come back out of an archive at once.
+const PIECE_EVENTS: usize = 1_000;
+const PIECE_BYTES: usize = 1 << 20;
 
 /// An erasure that is prepared: nothing is erased yet.
 pub struct Redaction {
@@ -102,14 +106,54 @@ impl Store {
         }
     }
 
-    /// Puts the events of an archive back, the newest archive of its session first. The file stays. Blocks. Errors, besides: no room for
-    /// them.
-    pub fn restore_archive(&self, a: Archive) -> Result<()> {
+    /// Puts the events of an archive back, the newest archive of its session first. The file stays. They come a few at a time, `each` is
+    /// called behind them, and the archive is read until all are there: others' changes are made in between, and whatever fails leaves the
+    /// log as it was. Blocks. Errors, besides: no room for them.
+    pub fn restore_archive(&self, a: &Archive, each: &mut dyn FnMut()) -> Result<()> {
         // why twice: in the database, and before that in its log.
         super::folder::room(&self.0.dir, a.plain_bytes().saturating_mul(2), "to put the events back")?;
-        // why here too: everybody waits for the writer, and a disk that is away may take for ever.
+        self.forget_pieces(Some(&a.session))?;
+        let done = self.put_back(a, each).and_then(|()| self.keep(Keep::Restored(a.clone())).wait());
+        if done.is_err()
+            && let Err(e) = self.forget_pieces(Some(&a.session))
+        {
+            tracing::warn!(session = a.session, error = %e, "events that came back in vain stay until a later start");
+        }
+        done.map(drop)
+    }
+
+    fn put_back(&self, a: &Archive, each: &mut dyn FnMut()) -> Result<()> {
+        // why first: of a file with other bytes nothing comes back.
         a.check()?;
-        self.keep(Keep::Restore(a)).wait().map(drop)
+        let (no, _) = self.0.pool.place(&a.session.parse().map_err(|_| Error::NotFound { given: a.session.clone() })?)?;
+        let before = self.0.pool.with(|c| sqlite::archives_of(c, no, a.first.saturating_sub(1)))?;
+        let prev = before.iter().find(|b| b.last + 1 == a.first).map_or(Hash::ZERO, |b| b.head);
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        let mut send = |events: Vec<Whole>| -> Result<()> {
+            self.keep(Keep::Piece { session: a.session.clone(), events }).wait()?;
+            each();
+            Ok(())
+        };
+        a.walk_proven(prev, &mut |raw| {
+            let e = Whole::of(raw);
+            bytes += e.bytes();
+            events.push(e);
+            if events.len() >= PIECE_EVENTS || bytes >= PIECE_BYTES {
+                bytes = 0;
+                send(std::mem::take(&mut events))?;
+            }
+            Ok(())
+        })?;
+        if events.is_empty() { Ok(()) } else { send(events) }
+    }
+
+    /// Deletes, a few at a time, events that came back out of an archive which is needed still. Nobody reads them there, but words that are
+    /// to be erased may stand in them.
+    pub fn forget_pieces(&self, only: Option<&str>) -> Result<()> {
+        while let Some(session) = self.0.pool.with(|c| sqlite::with_pieces(c, only))? {
+            self.keep(Keep::Unpiece { session }).wait()?;
+        }
+        Ok(())
     }
 
     /// Events of a session that hold a text, payloads included; at most `limit`.
@@ -267,9 +311,10 @@ impl Store {
         self.keep(Keep::Scrub)
     }
 
-    /// Ends what erasures of earlier runs left to be done: their payloads, and what was theirs in the database's files. Gives payloads
-    /// that still have to wait. Blocks, long.
+    /// Ends what erasures and restores of earlier runs left to be done: their payloads, what was theirs in the database's files, events that
+    /// came back in vain. Gives payloads that still have to wait. Blocks, long.
     pub fn finish_erasures(&self) -> Result<Vec<Undeleted>> {
+        self.forget_pieces(None)?;
         let (_, left) = self.drop_erased()?;
         if self.0.pool.with(sqlite::scrub_is_due)? {
             self.scrub().wait()?;

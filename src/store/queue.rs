@@ -69,6 +69,7 @@ impl Work {
             },
             Self::Keep { keep, .. } => match &**keep {
                 Keep::Redaction { body, .. } => 500 + body.len(),
+                Keep::Piece { events, .. } => 500 + events.iter().map(super::sqlite::Whole::bytes).sum::<usize>(),
                 _ => 500,
             },
         }

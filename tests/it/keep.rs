@@ -222,18 +222,27 @@ fn a_crash_at_each_step_of_an_archive_leaves_the_log_whole() {
         host.beadle(["archive", &id, "--below", "3"]);
         is_whole(&host);
     }
-    let mut host = TestHost::new();
-    let (id, last) = ended(&mut host);
-    let events = host.events(&id);
-    host.beadle(["archive", &id]).ok();
-    host.beadle(["host", "stop"]).ok();
-    let mut daemon = host.daemon_with("BEADLE_FAILPOINT", "archive_restored");
-    assert_ne!(host.beadle(["archive", "restore", &id]).code, 0);
-    until("the daemon is dead", || (!alive(daemon.id())).then_some(()));
-    let _ = daemon.wait();
-    assert_eq!(host.events(&id)[..events.len()], events[..]);
-    assert_eq!((rows(&host, &id), files_below(&host.data().join("archives"))), (last + 1, vec![]));
-    is_whole(&host);
+    for (place, restored) in [("archive_piece", false), ("archive_restored", true)] {
+        let mut host = TestHost::new();
+        let (id, last) = ended(&mut host);
+        let events = host.events(&id);
+        host.beadle(["archive", &id]).ok();
+        host.beadle(["host", "stop"]).ok();
+        let mut daemon = host.daemon_with("BEADLE_FAILPOINT", place);
+        assert_ne!(host.beadle(["archive", "restore", &id]).code, 0, "{place}");
+        until("the daemon is dead", || (!alive(daemon.id())).then_some(()));
+        let _ = daemon.wait();
+        assert_eq!(rows(&host, &id), last + 1, "{place}: some came back, or all");
+        assert_eq!(host.events(&id)[..events.len()], events[..], "{place}");
+        is_whole(&host);
+        if !restored {
+            until("what came back in vain is gone", || (rows(&host, &id) == 1).then_some(()));
+            host.beadle(["archive", "restore", &id]).ok();
+        }
+        assert_eq!(host.events(&id)[..events.len()], events[..], "{place}");
+        assert_eq!(files_below(&host.data().join("archives")), Vec::<PathBuf>::new(), "{place}");
+        is_whole(&host);
+    }
 }
 
 #[test]

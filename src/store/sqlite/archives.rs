@@ -1,7 +1,7 @@
 //! Rows of archives and redactions: staged first, put in force in the transaction of the event that tells of them.
 //!
 //! Invariants: a staged row changes nothing for anybody; with its event the archived rows go, or the erased body is gone, in one
-//! transaction; what nobody put in force is thrown away at the next start. Called by the writer (`group`), `rows` (which reads on into
+//! transaction; what nobody put in force is thrown away at the next start, events that came back in vain soon after. Called by the writer (`group`), `rows` (which reads on into
 //! archives), `verify` and `keep`.
 
 use std::collections::HashMap;
@@ -32,12 +32,49 @@ pub enum Keep {
     Archive(Archive),
     /// A body is to be erased: what takes its place, and the archive anew where it lies in one.
     Redaction { session: String, seq: u64, body: Vec<u8>, archive: Option<Archive> },
-    /// Events come back out of an archive, which is then not needed.
-    Restore(Archive),
+    /// Some events of an archive come back. Until all of them have, they are still read out of it, and these by nobody.
+    Piece { session: String, events: Vec<Whole> },
+    /// All have come back: the archive is not needed any more.
+    Restored(Archive),
+    /// Goes on to delete what came back of archives that are needed still.
+    Unpiece { session: String },
     /// Payloads of erased events that are gone, or that another event names by now: nothing is to be deleted any more.
     Dropped(Vec<Hash>),
     /// Nothing of what was erased shall be left in the database's files.
     Scrub,
+}
+
+/// One event with all its columns.
+pub struct Whole {
+    row: i64,
+    seq: u64,
+    at: i64,
+    attempt: i64,
+    kind: String,
+    hash: Vec<u8>,
+    salt: Vec<u8>,
+    body: Vec<u8>,
+    commitment: Option<Vec<u8>>,
+}
+
+impl Whole {
+    pub fn of(raw: &RawEvent<'_>) -> Self {
+        Self {
+            row: raw.row,
+            seq: raw.seq,
+            at: raw.at,
+            attempt: raw.attempt,
+            kind: String::from_utf8_lossy(raw.kind).into_owned(),
+            hash: raw.hash.to_vec(),
+            salt: raw.salt.to_vec(),
+            body: raw.body.to_vec(),
+            commitment: (!raw.commitment.is_empty()).then(|| raw.commitment.to_vec()),
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        200 + self.body.len()
+    }
 }
 
 /// Where a file is: the folder of the database, unless it is absolute.
@@ -128,26 +165,64 @@ pub(super) fn change(conn: &Connection, keep: &Keep) -> Result<()> {
             const SQL: &str = "INSERT OR REPLACE INTO redactions (session_no, seq, body, archive) VALUES (?1, ?2, ?3, ?4)";
             conn.execute(SQL, params![no, int(*seq), body, archive]).doing(ERASING).map(drop)
         }
-        Keep::Restore(a) => restore(conn, a),
+        Keep::Piece { session, events } => piece(conn, session, events),
+        Keep::Restored(a) => restored(conn, a),
+        Keep::Unpiece { session } => unpiece(conn, session),
     }
 }
 
-/// Puts an archive's events back where they were. A row of that number is theirs: numbers are never given twice.
-fn restore(conn: &Connection, a: &Archive) -> Result<()> {
-    const SQL: &str = "INSERT INTO events (id, session_no, seq, at, attempt, kind, hash, salt, body, commitment) \
+/// Puts events back where they were. A row of that number is theirs: numbers are never given twice.
+fn piece(conn: &Connection, session: &str, events: &[Whole]) -> Result<()> {
+    // why ignored: what is there is the same event, of an earlier try.
+    const SQL: &str = "INSERT OR IGNORE INTO events (id, session_no, seq, at, attempt, kind, hash, salt, body, commitment) \
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-    let no = number(conn, &a.session)?;
-    a.check()?;
+    let no = number(conn, session)?;
+    // why noted: should it come to nothing, that is known, and these are deleted again.
+    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('restoring:' || ?1, '')", [session]).doing(KEEPING)?;
     let mut stmt = conn.prepare(SQL).doing(KEEPING)?;
-    let back = a.walk(a.first, &mut |raw| {
-        let kind = String::from_utf8_lossy(raw.kind);
-        let erased = (!raw.commitment.is_empty()).then_some(raw.commitment);
-        let row = params![raw.row, no, int(raw.seq), raw.at, raw.attempt, kind, raw.hash, raw.salt, raw.body, erased];
-        stmt.execute(row).doing(KEEPING)?;
-        Ok(true)
-    });
-    super::order::doomed(back)?;
-    conn.execute("DELETE FROM archives WHERE session_no = ?1 AND first = ?2", (no, int(a.first))).doing(KEEPING).map(drop)
+    for e in events {
+        stmt.execute(params![e.row, no, int(e.seq), e.at, e.attempt, e.kind, e.hash, e.salt, e.body, e.commitment]).doing(KEEPING)?;
+    }
+    Ok(())
+}
+
+fn restored(conn: &Connection, a: &Archive) -> Result<()> {
+    const ALL: &str = "SELECT count(*), (SELECT hash FROM events WHERE session_no = ?1 AND seq = ?3) FROM events \
+                       WHERE session_no = ?1 AND seq BETWEEN ?2 AND ?3";
+    let no = number(conn, &a.session)?;
+    let there = conn.query_row(ALL, (no, int(a.first), int(a.last)), |r| Ok((count(r.get(0)?), r.get::<_, Option<Vec<u8>>>(1)?)));
+    if there.doing(READING)? != (a.last + 1 - a.first, Some(a.head.0.to_vec())) {
+        let detail = format!("not all of events {} to {} came back out of the archive, which stays in force", a.first, a.last);
+        return Err(Error::Damaged { session: a.session.clone(), detail });
+    }
+    const SQL: &str = "DELETE FROM archives WHERE session_no = ?1 AND first = ?2 AND staged = 0";
+    conn.execute(SQL, (no, int(a.first))).doing(KEEPING)?;
+    forget_note(conn, &a.session)
+}
+
+fn forget_note(conn: &Connection, session: &str) -> Result<()> {
+    conn.execute("DELETE FROM meta WHERE key = 'restoring:' || ?1", [session]).doing(KEEPING).map(drop)
+}
+
+/// Events that are deleted at once of what came back for nothing.
+const UNPIECED: usize = 1_000;
+
+fn unpiece(conn: &Connection, session: &str) -> Result<()> {
+    const SQL: &str = "DELETE FROM events WHERE id IN (SELECT e.id FROM archives a JOIN events e ON e.session_no = a.session_no \
+                       AND e.seq BETWEEN a.first AND a.last WHERE a.session_no = ?1 AND a.staged = 0 LIMIT ?2)";
+    let deleted = match number(conn, session) {
+        Ok(no) => conn.execute(SQL, params![no, UNPIECED as i64]).doing(KEEPING)?,
+        // It was removed, and they with it.
+        Err(Error::NotFound { .. }) => 0,
+        Err(e) => return Err(e),
+    };
+    if deleted < UNPIECED { forget_note(conn, session) } else { Ok(()) }
+}
+
+/// A session, or this one, of which events may lie in the database that lie in an archive too: a restore of it came to nothing.
+pub fn with_pieces(conn: &Connection, only: Option<&str>) -> Result<Option<String>> {
+    const SQL: &str = "SELECT substr(key, 11) FROM meta WHERE key LIKE 'restoring:%' AND (?1 IS NULL OR key = 'restoring:' || ?1) LIMIT 1";
+    conn.query_row(SQL, [only], |r| r.get(0)).optional().doing(READING)
 }
 
 /// Puts in force what an event tells of that was just appended. True where projections must be folded anew.

@@ -73,7 +73,7 @@ fn run(acts: Vec<Act>) -> Result {
             },
             Act::Restore => {
                 for a in store.archives(&id)?.into_iter().rev() {
-                    store.restore_archive(a.clone())?;
+                    store.restore_archive(&a, &mut || ())?;
                     store.drop_file(&a.path)?;
                 }
             }
@@ -108,6 +108,55 @@ fn run(acts: Vec<Act>) -> Result {
         assert_eq!(store.tail(&id, i + 1)?[..], all[all.len() - i - 1..]);
     }
     assert_eq!(replay(&store, &id)?, store.session(&id)?);
+    Ok(())
+}
+
+#[test]
+fn events_come_back_in_pieces_between_which_others_write_and_all_or_none() -> Result {
+    let dir = TempDir::new()?;
+    let store = open(dir.path())?;
+    let (id, other): (SessionId, SessionId) = ("kept-1-bbbbb".parse()?, "live-1-ccccc".parse()?);
+    for (id, name) in [(&id, "kept"), (&other, "live")] {
+        store.append(Batch { expected: Some(0), ..batch(id, vec![created(name, "x")?]) }).wait()?;
+    }
+    // Long enough for two frames.
+    for from in 0..5 {
+        let notes = (0..500).map(|n| note(&format!("{} {}", from * 500 + n, "x".repeat(300)))).collect::<Result<_>>()?;
+        store.append(batch(&id, notes)).wait()?;
+    }
+    let file = dir.path().join("mine.jsonl.zst");
+    let archive = |last: u64, file: Option<&Path>| -> Result<beadle::store::Archive> {
+        let a = store.write_archive(&id, last, file)?;
+        store.stage_archive(&a).wait()?;
+        let body = json!({ "first": a.first, "last": a.last, "file": a.file, "digest": a.digest.to_string(), "bytes": a.bytes, "by": { "role": "host" } });
+        store.append(batch(&id, vec![told("session_archived", body)?])).wait()?;
+        Ok(a)
+    };
+    archive(200, None)?;
+    let a = archive(2_400, Some(&file))?;
+    let was = store.events(&id, 1, 10_000)?;
+    let in_database = || -> Result<i64> { Ok(sql(dir.path())?.query_row("SELECT count(*) FROM events WHERE session_no = 1", [], |r| r.get(0))?) };
+    let beside = in_database()?;
+
+    // A file that is changed at its end while it is read: what came back of it goes again.
+    let (bytes, mut pieces) = (std::fs::read(&file)?, 0);
+    let cut = store.restore_archive(&a, &mut || {
+        pieces += 1;
+        std::fs::write(&file, &bytes[..bytes.len() / 2]).expect("written");
+    });
+    assert_eq!((code(cut), in_database()?), ("BDL-STORE-040", beside));
+    std::fs::write(&file, &bytes)?;
+    assert!(pieces >= 1 && store.events(&id, 1, 10_000)? == was);
+
+    // Others write between two pieces, and read the log as it was.
+    let mut written = 0;
+    store.restore_archive(&a, &mut || {
+        written += 1;
+        store.append(batch(&other, vec![note("between").expect("a note")])).wait().expect("written");
+        assert!(store.events(&id, 1, 10_000).expect("events") == was && store.verify(None).expect("a report").is_sound());
+    })?;
+    assert_eq!((written, store.archives(&id)?.len(), in_database()?), (3, 1, beside + 2_200));
+    assert!(store.events(&id, 1, 10_000)? == was && store.verify(None)?.is_sound());
     Ok(())
 }
 
