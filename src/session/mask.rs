@@ -20,28 +20,44 @@ use crate::store::forms;
 /// What stands in a secret's place.
 pub const MARK: &str = "[secret masked]";
 
-/// Values of granted secrets that are known at one time; the oldest are forgotten first.
+/// Granted secrets that are known at one time; the oldest are forgotten first.
 const KNOWN_MAX: usize = 1024;
 
-/// Values of granted secrets, in the forms in which they can stand in a text.
-static KNOWN: RwLock<VecDeque<Zeroizing<String>>> = RwLock::new(VecDeque::new());
+static KNOWN: RwLock<Known> = RwLock::new(Known { values: VecDeque::new(), forms: Vec::new() });
 static ANY: AtomicBool = AtomicBool::new(false);
+
+/// Values of granted secrets.
+struct Known {
+    /// The oldest first.
+    values: VecDeque<Zeroizing<String>>,
+    /// In all forms in which they can stand in a text, the longest first: of a shorter one inside it the rest of the longer would stay.
+    forms: Vec<Zeroizing<String>>,
+}
+
+impl Known {
+    fn add(&mut self, value: &str) {
+        if self.values.iter().any(|v| v.as_str() == value) {
+            return;
+        }
+        self.values.push_back(Zeroizing::new(value.to_owned()));
+        if self.values.len() > KNOWN_MAX {
+            self.values.pop_front();
+            // why all anew: a form may be of two secrets.
+            self.forms = self.values.iter().flat_map(|v| forms(v)).map(Zeroizing::new).collect();
+        } else {
+            self.forms.extend(forms(value).into_iter().map(Zeroizing::new));
+        }
+        self.forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        self.forms.dedup();
+    }
+}
 
 /// From now on this value is masked in everything that is recorded. Values under 8 bytes are not taken.
 pub fn know(value: &str) {
     if value.len() < 8 {
         return;
     }
-    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
-    // The longest first, as they come: of a shorter one inside it the rest of the longer would stay.
-    for form in forms(value).into_iter().map(Zeroizing::new) {
-        if !known.contains(&form) {
-            if known.len() >= KNOWN_MAX {
-                known.pop_front();
-            }
-            known.push_back(form);
-        }
-    }
+    KNOWN.write().unwrap_or_else(PoisonError::into_inner).add(value);
     ANY.store(true, Ordering::Release);
 }
 
@@ -49,7 +65,7 @@ pub fn know(value: &str) {
 fn without_known(s: &str) -> Cow<'_, str> {
     let mut out = Cow::Borrowed(s);
     if ANY.load(Ordering::Acquire) {
-        for k in KNOWN.read().unwrap_or_else(PoisonError::into_inner).iter().filter(|k| k.len() <= s.len()) {
+        for k in KNOWN.read().unwrap_or_else(PoisonError::into_inner).forms.iter().filter(|k| k.len() <= s.len()) {
             if out.contains(k.as_str()) {
                 out = Cow::Owned(out.replace(k.as_str(), MARK));
             }
@@ -224,6 +240,20 @@ mod tests {
         assert_eq!(text(&line.replace('\u{e9}', "\\u00e9")), format!("{{\"k\":\"{MARK}\"}}"));
         let twice = serde_json::json!([line]).to_string();
         assert!(text(&twice).contains(MARK) && !text(&twice).contains("mask-7"));
+    }
+
+    #[test]
+    fn a_secret_inside_another_takes_nothing_of_it_away_and_the_oldest_go_whole() {
+        know("inner-mask-8");
+        know("outer-inner-mask-8-rest");
+        assert_eq!(text("a outer-inner-mask-8-rest b inner-mask-8"), format!("a {MARK} b {MARK}"));
+        let mut known = Known { values: VecDeque::new(), forms: Vec::new() };
+        for n in 0..=KNOWN_MAX {
+            known.add(&format!("secret/{n:08}"));
+        }
+        let holds = |form: &str| known.forms.iter().any(|f| f.as_str() == form);
+        assert!(known.values.len() == KNOWN_MAX && !holds("secret/00000000") && !holds("secret\\/00000000"));
+        assert!(holds("secret/00000001") && holds("secret\\/00000001") && known.forms.is_sorted_by_key(|f| usize::MAX - f.len()));
     }
 
     #[test]

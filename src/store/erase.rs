@@ -51,19 +51,31 @@ fn escaped(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// A text as it may stand in a file: as it is, as within a JSON text, and as within one that stands in another; non-ASCII letters may
-/// be escaped or not. The longest first, since a shorter one may be a part of it.
-pub fn forms(text: &str) -> Vec<String> {
-    let ascii = |s: &str| {
-        let mut units = [0; 2];
-        let escape = |c: char| match c {
-            c if c.is_ascii() => c.to_string(),
-            c => c.encode_utf16(&mut units).iter().map(|u| format!("\\u{u:04x}")).collect(),
-        };
-        s.chars().map(escape).collect::<String>()
+/// The same as any writer of JSON has it: letters beyond ASCII escaped or not, and so the characters that mean something in HTML (Go), or
+/// the slash (PHP).
+fn written(text: &str) -> Vec<String> {
+    let plain = escaped(text);
+    let html = ["<", ">", "&"].into_iter().zip(["\\u003c", "\\u003e", "\\u0026"]).fold(plain.clone(), |s, (c, code)| s.replace(c, code));
+    let mut out = vec![plain.replace('/', "\\/"), html, plain];
+    out.sort();
+    out.dedup();
+    out.iter().map(|s| ascii(s)).chain(out.clone()).collect()
+}
+
+fn ascii(text: &str) -> String {
+    let mut units = [0; 2];
+    let escape = |c: char| match c {
+        c if c.is_ascii() => c.to_string(),
+        c => c.encode_utf16(&mut units).iter().map(|u| format!("\\u{u:04x}")).collect(),
     };
-    let once = [escaped(text), ascii(&escaped(text))];
-    let mut out: Vec<String> = once.iter().map(|s| escaped(s)).chain(once.clone()).chain([text.to_owned()]).collect();
+    text.chars().map(escape).collect()
+}
+
+/// A text as it may stand in a file: as it is, as within a JSON text, and as within one that stands in another, whoever wrote either. The
+/// longest first, since a shorter one may be a part of it.
+pub fn forms(text: &str) -> Vec<String> {
+    let once = written(text);
+    let mut out: Vec<String> = once.iter().flat_map(|s| written(s)).chain(once.clone()).chain([text.to_owned()]).collect();
     out.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     out.dedup();
     out
@@ -251,14 +263,20 @@ mod tests {
     #[test]
     fn a_text_goes_in_whatever_form_it_stands() {
         assert_eq!(forms("hush"), ["hush"]);
-        let text = "zk\"q\n\u{e9}\\";
+        let text = "zk\"q\n\u{e9}</\\";
         let line = json!({ "k": text }).to_string();
-        let ascii = line.replace('\u{e9}', "\\u00e9");
-        for holder in [text.to_owned(), line.clone(), ascii.clone(), json!([line]).to_string(), json!([ascii]).to_string()] {
+        let ascii = |s: &str| s.replace('\u{e9}', "\\u00e9");
+        let go = |s: &str| s.replace('<', "\\u003c");
+        let php = |s: &str| ascii(s).replace('/', "\\/");
+        let lines = [line.clone(), ascii(&line), go(&line), php(&line)];
+        let nested = lines.iter().map(|l| json!([l]).to_string());
+        let outer = nested.clone().flat_map(|l| [ascii(&l), go(&l), php(&l)]);
+        for holder in lines.iter().cloned().chain(nested.clone()).chain(outer).chain([text.to_owned()]) {
             let new = run("note", &json!({ "text": holder }), &Erase::Text(text.into())).unwrap();
             let left = new["text"].as_str().unwrap();
-            assert!(left.contains(MARK) && ["zk", "00e9", "\u{e9}", "\\n"].iter().all(|part| !left.contains(part)), "{left}");
+            assert!(left.contains(MARK) && ["zk", "00e9", "\u{e9}", "\\n"].iter().all(|part| !left.contains(part)), "{holder}: {left}");
         }
+        assert!(forms("a long token, with + and / and <").len() < 20);
     }
 
     #[test]
