@@ -93,9 +93,9 @@ fn finish_restore(data: &Path) -> Result<(), Error> {
     let mut ready = data.as_os_str().to_owned();
     ready.push(RESTORED);
     match (data.symlink_metadata(), Path::new(&ready).is_dir()) {
-        (Err(e), true) if e.kind() == std::io::ErrorKind::NotFound => {
-            fs::rename(&ready, data).map_err(|source| Error::Folder { path: data.to_owned(), source })
-        }
+        (Err(e), true) if e.kind() == std::io::ErrorKind::NotFound => fs::rename(&ready, data)
+            .and_then(|()| data.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all()))
+            .map_err(|source| Error::Folder { path: data.to_owned(), source }),
         _ => Ok(()),
     }
 }

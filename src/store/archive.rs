@@ -287,7 +287,11 @@ impl Archive {
             next += 1;
             each(raw).map(|()| true)
         })?;
-        if next == self.last + 1 && head == self.head { Ok(()) } else { Err(self.error(false, "its last event is not the one that the log has")) }
+        if next == self.last + 1 && head == self.head {
+            Ok(())
+        } else {
+            Err(self.error(false, "its last event is not the one that the log has"))
+        }
     }
 
     fn frame(&self, file: &File, place: &Place) -> Result<Vec<u8>> {

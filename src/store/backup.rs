@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Actor, RESTORED};
 
 use super::error::{Error, Result};
-use super::folder::{self, DATABASE, KEY, REQUESTS, beside, sync_parent};
+use super::folder::{self, DATABASE, KEY, REQUESTS, beside, rename_new, sync_parent};
 use super::host::{BackupRestored, HostEvent};
 use super::sqlite;
 use super::{Options, Report, Store, archive, pack};
@@ -194,10 +194,10 @@ impl Store {
         let made = self.copy_to(&draft).and_then(|manifest| {
             if is_file(to) {
                 pack::pack(&draft, MANIFEST, &manifest.files, &packed).map_err(&fail)?;
-                std::fs::rename(&packed, to).map_err(&fail)?;
+                rename_new(&packed, to).map_err(&fail)?;
                 std::fs::remove_dir_all(&draft).map_err(&fail)?;
             } else {
-                std::fs::rename(&draft, to).map_err(&fail)?;
+                rename_new(&draft, to).map_err(&fail)?;
             }
             sync_parent(to).map_err(&fail)?;
             Ok(manifest)
@@ -403,7 +403,7 @@ fn restore_held(
     });
     let (manifest, report) = made.inspect_err(|_| drop(std::fs::remove_dir_all(&draft)))?;
     let old = beside(data, &format!(".before-{at}"));
-    swap(&draft, data, &old).map_err(failed(&draft))?;
+    swap(&draft, data, &old).inspect_err(|_| drop(std::fs::remove_dir_all(&draft))).map_err(failed(data))?;
     if !used {
         forget_empty(&old);
     }
@@ -419,16 +419,24 @@ fn forget_empty(dir: &Path) {
 }
 
 /// Puts a folder in the place of another one, which is then `aside`. Where the file system exchanges two, it is one step; elsewhere what a
-/// crash in the middle leaves is put in place by the next start (`config::Folders::create`).
+/// crash in the middle leaves is put in place by the next start (`config::Folders::create`). Where it cannot be done (the folder is a disk
+/// of its own) both are as they were.
 fn swap(draft: &Path, data: &Path, aside: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::fs::rename;
     // why first: what stood there has its last name from the moment that it stands there no more.
-    std::fs::rename(draft, aside)?;
+    rename(draft, aside)?;
     if renameat_with(CWD, aside, CWD, data, RenameFlags::EXCHANGE).is_err() {
         let new = beside(data, RESTORED);
-        std::fs::rename(aside, &new)?;
-        std::fs::rename(data, aside)?;
-        std::fs::rename(&new, data)?;
+        rename_new(aside, &new).inspect_err(|_| drop(rename(aside, draft)))?;
+        rename(data, aside).inspect_err(|_| drop(rename(&new, draft)))?;
+        if let Err(e) = rename(&new, data) {
+            // why only then: without the old one in its place the new one is what the next start needs.
+            if rename(aside, data).is_ok() {
+                let _ = rename(&new, draft);
+            }
+            return Err(e);
+        }
     }
     sync_parent(data)
 }

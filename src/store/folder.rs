@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::error::{Error, Result};
+use crate::model::RESTORED;
 
 /// The database's file name in the data folder.
 pub const DATABASE: &str = "beadle.db";
@@ -16,6 +17,8 @@ pub const KEY: &str = "host.key";
 /// Where requests of queued sessions lie in it, and what their names end in.
 pub const REQUESTS: (&str, &str) = ("s", ".queue.json");
 const LOCK: &str = "store.lock";
+/// Ends the name of a file that is being written.
+pub const DRAFT: &str = ".draft";
 /// The folder of payloads.
 pub const BLOBS: &str = "blobs";
 
@@ -70,6 +73,7 @@ impl Folder {
             writeln!(lock, "{}", std::process::id())
         };
         write_pid(&mut lock).map_err(fail(&path, "write the process id"))?;
+        retire(dir);
         Ok(Self { dir: dir.to_owned(), _lock: lock })
     }
 
@@ -125,6 +129,47 @@ pub(super) fn write_synced(tmp: &Path, path: &Path, bytes: &[u8]) -> io::Result<
     f.sync_all()?;
     std::fs::rename(tmp, path)?;
     sync_parent(path)
+}
+
+/// Writes a new file, 0600: after a crash, and for who reads beside, it is there with its content or not at all. Errors: it is there already.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let draft = beside(path, DRAFT);
+    let write = || {
+        let mut f = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        f.write_all(bytes)?;
+        f.sync_all()?;
+        rename_new(&draft, path)
+    };
+    match std::fs::remove_file(&draft) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => write().inspect_err(|_| drop(std::fs::remove_file(&draft)))?,
+    }
+    sync_parent(path)
+}
+
+/// Renames to a name that nobody has. Where the file system cannot do that in one step, it is looked at before.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if to.symlink_metadata().is_ok() => {
+            Err(io::ErrorKind::AlreadyExists.into())
+        }
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(from, to),
+        done => Ok(done?),
+    }
+}
+
+/// What a restore had ready that was cut off before it changed anything: it must not come into the place of a folder that is removed
+/// later. Only who holds the folder may do this, since who restores holds it too.
+fn retire(dir: &Path) {
+    let ready = beside(dir, RESTORED);
+    if !ready.is_dir() {
+        return;
+    }
+    let to = (0..100).map(|n| beside(dir, &format!(".restoring-{n}"))).find(|to| to.symlink_metadata().is_err());
+    if let Err(e) = to.map_or(Ok(()), |to| rename_new(&ready, &to)) {
+        tracing::warn!(path = %ready.display(), error = %e, "what a restore left stays");
+    }
 }
 
 /// A path with something behind its name.

@@ -54,6 +54,7 @@ pub use collect::{Orphan, older};
 pub use erase::{Erase, MARK as ERASED, forms};
 pub use error::{Error, Result};
 pub use export::Export;
+pub use folder::{DRAFT, write_new};
 pub use host::{
     BackupMade, BackupRestored, Collected, ConfigReloaded, ConfirmChanged, HostClosed, HostEntry, HostEvent, HostOpened,
     HostSessionCreated, HostSessionRemoved, MemoryChanged, OperatorKeyRemoved, PluginChanged, ProjectTrusted,

@@ -1,6 +1,6 @@
 //! One file instead of a folder: a tar archive (POSIX ustar) behind zstd, so that `tar --zstd -x` reads it too.
 //!
-//! Invariants: only regular files with short names, which is all that a backup has; unpacking makes nothing outside of its folder, no
+//! Invariants: only regular files with names that fit, which is all that a backup has; unpacking makes nothing outside of its folder, no
 //! more than what was said before, and no file that is there already is written over. Called by `backup`.
 
 use std::collections::HashMap;
@@ -12,12 +12,15 @@ use std::path::{Component, Path};
 use super::backup::Copied;
 
 const BLOCK: usize = 512;
-/// Longest name; a blob's has 71 bytes.
+/// Longest name; a blob's has 71 bytes. Before it, and a slash, there is room for folders.
 const NAME: usize = 100;
+const PREFIX: usize = 155;
 /// Most bytes behind the end: other programs fill up a block of theirs.
 const REST: u64 = 1 << 20;
-/// Largest size that the header has room for.
-const SIZE_MAX: u64 = 0o77_777_777_777;
+/// Largest size that the header has room for in digits. Larger ones stand there as a number, as GNU tar and others have it.
+const DIGITS_MAX: u64 = 0o77_777_777_777;
+/// Says so.
+const IS_NUMBER: u8 = 0x80;
 
 /// Packs the files of a folder, the manifest first. Synced.
 pub fn pack(dir: &Path, manifest: &str, files: &[Copied], to: &Path) -> io::Result<()> {
@@ -40,20 +43,32 @@ pub fn pack(dir: &Path, manifest: &str, files: &[Copied], to: &Path) -> io::Resu
 }
 
 fn header(name: &str, size: u64) -> io::Result<[u8; BLOCK]> {
-    if name.len() > NAME || size > SIZE_MAX {
-        return Err(io::Error::other(format!("{name} of {size} bytes has no place in a tar archive; back up to a folder")));
-    }
+    let no_place = || io::Error::other(format!("the name {name} has no place in a tar archive; back up to a folder"));
+    let (prefix, rest) = if name.len() <= NAME {
+        ("", name)
+    } else {
+        let fits = |at: &usize| *at <= PREFIX && name.len() - at - 1 <= NAME;
+        let slash = name.match_indices('/').map(|(at, _)| at).find(fits).ok_or_else(no_place)?;
+        (&name[..slash], &name[slash + 1..])
+    };
     let mut h = [0; BLOCK];
     let mut put = |at: usize, text: &str| h[at..at + text.len()].copy_from_slice(text.as_bytes());
-    put(0, name);
+    put(0, rest);
     put(100, "0000600\0");
     put(108, "0000000\0");
     put(116, "0000000\0");
-    put(124, &format!("{size:011o}\0"));
+    if size <= DIGITS_MAX {
+        put(124, &format!("{size:011o}\0"));
+    }
     put(136, "00000000000\0");
     put(148, "        ");
     put(156, "0");
     put(257, "ustar\x0000");
+    put(345, prefix);
+    if size > DIGITS_MAX {
+        h[124] = IS_NUMBER;
+        h[128..136].copy_from_slice(&size.to_be_bytes());
+    }
     let sum: u32 = h.iter().map(|b| u32::from(*b)).sum();
     h[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     Ok(h)
@@ -125,11 +140,17 @@ impl Packed {
             return Ok(None);
         }
         let text = |at: std::ops::Range<usize>| String::from_utf8_lossy(h[at].split(|b| *b == 0).next().unwrap_or_default()).into_owned();
-        let name = text(0..NAME);
+        let (prefix, rest) = (text(345..345 + PREFIX), text(0..NAME));
+        let name = if prefix.is_empty() { rest } else { format!("{prefix}/{rest}") };
         if name.is_empty() || !Path::new(&name).components().all(|c| matches!(c, Component::Normal(_))) || h[156] != b'0' {
             return Err(wrong(&name, "not a regular file below the folder"));
         }
-        let size = u64::from_str_radix(text(124..136).trim(), 8).map_err(|_| wrong(&name, "no size"))?;
+        let number: [u8; 8] = h[128..136].try_into().unwrap_or_default();
+        let size = match h[124..128] {
+            [IS_NUMBER, 0, 0, 0] => Some(u64::from_be_bytes(number)),
+            _ => u64::from_str_radix(text(124..136).trim(), 8).ok(),
+        };
+        let size = size.ok_or_else(|| wrong(&name, "no size"))?;
         Ok(Some(Entry { name, size }))
     }
 
@@ -195,6 +216,13 @@ mod tests {
         assert!(unpack(&fresh("f"), &[]).unwrap_err().to_string().contains("follows its end"));
         tar(&[("m", 0)], 4_096);
         unpack(&fresh("g"), &[]).unwrap();
-        assert!(header(&"x".repeat(101), 0).is_err());
+        assert!(header(&"x".repeat(101), 0).is_err() && header(&format!("{}/x", "y".repeat(156)), 0).is_err());
+        // A long name, and a file over 8 GiB.
+        let long = format!("archives/{}", "z".repeat(100));
+        for (name, size) in [(long.as_str(), 3), ("beadle.db", 9 << 30), ("beadle.db", DIGITS_MAX), ("beadle.db", u64::MAX)] {
+            tar(&[(name, size)], 0);
+            let entry = Packed::open(&file).unwrap().next().unwrap().unwrap();
+            assert_eq!((entry.name.as_str(), entry.size), (name, size));
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
 
 use super::blob::Blobs;
 use super::error::{Error, Result};
@@ -145,8 +145,14 @@ pub fn step_back(data: &Path, to: i64) -> Result<Option<PathBuf>> {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        std::fs::hard_link(&path, &failed)?;
-        std::fs::rename(&copy, &path)?;
+        // why not always in one step: not every file system exchanges two files, nor has every one a second name for one.
+        match renameat_with(CWD, &copy, CWD, &path, RenameFlags::EXCHANGE) {
+            Ok(()) => std::fs::rename(&copy, &failed)?,
+            Err(_) => {
+                std::fs::hard_link(&path, &failed)?;
+                std::fs::rename(&copy, &path)?;
+            }
+        }
         sync_parent(&path)
     };
     swap().map_err(|e| refuse(e.to_string()))?;

@@ -48,7 +48,8 @@ pub enum HostVerb {
     Gc(GcArgs),
     /// Copy everything while sessions go on: to a new folder, or a new file whose name ends in .tar.zst
     Backup { to: PathBuf },
-    /// Put a backup in the place of the data folder, while no daemon runs
+    /// Put a backup in the place of the data folder, while no daemon runs. Sessions that waited in the queue when it was made wait
+    /// again, those too that were run since: the next daemon starts them
     Restore(RestoreArgs),
     /// End the daemon; sessions go on and are adopted by the next one
     Stop,

@@ -11,7 +11,7 @@
 //! Called by `queue`.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::model::{Actor, Entropy, SessionId};
 use crate::session::StartRequest;
+use crate::store;
 
 /// Ends of the files' names, after the session's id.
 const SUFFIX: &str = ".queue.json";
@@ -52,13 +53,8 @@ impl Kept {
         if bytes.len() > MAX {
             return Err(failed(format!("would have over {MAX} bytes")));
         }
-        let write = || -> std::io::Result<()> {
-            let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
-        };
-        write().map_err(|e| failed(format!("cannot be written ({e})")))?;
+        // why whole or not at all: a backup may copy it meanwhile.
+        store::write_new(path, &bytes).map_err(|e| failed(format!("cannot be written ({e})")))?;
         Ok(blake3::hash(&bytes).to_hex().to_string())
     }
 
@@ -92,8 +88,17 @@ pub fn forget(run_root: &Path, id: &SessionId) {
 /// Removes files of sessions that are not on record, or that need theirs no more: a host died between two steps.
 pub fn sweep(run_root: &Path, needed: impl Fn(&SessionId) -> bool) {
     let Ok(entries) = std::fs::read_dir(run_root) else { return };
-    let ids: BTreeSet<SessionId> =
-        entries.flatten().filter_map(|e| SessionId::parse(e.file_name().to_str()?.strip_suffix(SUFFIX)?).ok()).collect();
+    let (mut ids, mut drafts) = (BTreeSet::new(), Vec::new());
+    for e in entries.flatten() {
+        let name = e.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.strip_suffix(store::DRAFT).is_some_and(|n| n.ends_with(SUFFIX)) {
+            drafts.push(e.path());
+        } else if let Some(id) = name.strip_suffix(SUFFIX) {
+            ids.extend(SessionId::parse(id));
+        }
+    }
+    drafts.iter().for_each(|path| drop(std::fs::remove_file(path)));
     ids.iter().filter(|id| !needed(id)).for_each(|id| forget(run_root, id));
 }
 
@@ -114,6 +119,10 @@ mod tests {
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(Kept::read(&file, &digest).unwrap(), kept);
         assert!(kept.write(&file).is_err(), "it is written once");
+        let half = dir.path().join("b.queue.json.draft");
+        std::fs::write(&half, "cut off").unwrap();
+        sweep(dir.path(), |_| true);
+        assert!(!half.exists() && file.exists());
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, text.replace("secret", "other!")).unwrap();
         assert!(Kept::read(&file, &digest).unwrap_err().to_string().contains("was changed"));
