@@ -198,9 +198,14 @@ impl Manager {
         self.drop_payloads(&mut done).await;
         self.raw(&session, &what, &mut done).await;
         failpoint::hit("redaction_finished");
-        if !done.events.is_empty() || done.memories > 0 {
+        let untaken = self.inner.store.holds_untaken(id, &what)?;
+        let told = untaken && self.inner.store.session(id)?.status != Status::Ended;
+        if told {
+            done.left.push("what its agent was told and has not taken yet; ask again once the session has ended".to_owned());
+        }
+        if !done.events.is_empty() || done.memories > 0 || (untaken && !told) {
             match self.inner.store.scrub().await {
-                Ok(all) => done.scrubbed = all,
+                Ok(all) => done.scrubbed = all && !told,
                 Err(e) => done.failed.push(format!("the database's files: {e}")),
             }
         }

@@ -305,6 +305,17 @@ impl Store {
         files.filter(|f| is_copy(&f.file_name().to_string_lossy())).map(|f| f.path()).collect()
     }
 
+    /// Whether the agent of a session was told something that it has not taken yet, with such a text in it, or anything at all. A scrub
+    /// deletes it once the session has ended.
+    pub fn holds_untaken(&self, id: &SessionId, what: &Erase) -> Result<bool> {
+        let all = match what {
+            Erase::Whole => Vec::new(),
+            Erase::Text(text) => forms(text),
+        };
+        let holds = |bytes: &[u8]| *what == Erase::Whole || cut(bytes, &all).is_some();
+        self.0.pool.with(|c| sqlite::untaken(c, id.as_str(), &holds))
+    }
+
     /// Rewrites the database, so that nothing erased is left in its files. False where something still read and kept the log. Errors: no
     /// room for it; it stays due.
     pub fn scrub(&self) -> Ticket<bool> {

@@ -275,10 +275,20 @@ fn erase(conn: &Connection, no: i64, seq: u64, body: &[u8], archive: Option<i64>
             conn.execute(SQL, params![no, int(seq), body, commits.0]).doing(ERASING)?;
         }
     }
-    // why: what an ended agent was told is never told again, and may hold the same words.
-    const FRAMES: &str = "DELETE FROM frames WHERE session_no = ?1 AND (SELECT status FROM sessions WHERE no = ?1) = 'ended'";
-    conn.execute(FRAMES, [no]).doing(ERASING)?;
     conn.execute("DELETE FROM redactions WHERE session_no = ?1 AND seq = ?2", (no, int(seq))).doing(ERASING).map(drop)
+}
+
+/// Whether something that the agent of a session was told, and has not taken yet, is what `holds` looks for.
+pub fn untaken(conn: &Connection, session: &str, holds: &dyn Fn(&[u8]) -> bool) -> Result<bool> {
+    const SQL: &str = "SELECT bytes FROM frames WHERE session_no = (SELECT no FROM sessions WHERE id = ?1)";
+    let mut stmt = conn.prepare(SQL).doing(READING)?;
+    let mut rows = stmt.query([session]).doing(READING)?;
+    while let Some(r) = rows.next().doing(READING)? {
+        if holds(r.get_ref(0).and_then(|v| Ok(v.as_blob()?)).doing(READING)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Letters that no sink took hold the event whole.
@@ -300,6 +310,9 @@ fn dead_letters(conn: &Connection, session: &str, seq: u64, body: &[u8]) -> Resu
 /// Rewrites the database's files, so that nothing of what was deleted or changed is left in free pages, and empties the log. Appends
 /// wait meanwhile. False where a reader kept the log from being emptied. Errors: no room for it.
 pub fn scrub(conn: &Connection) -> Result<bool> {
+    // why: what an ended agent was told is never told again, and may hold the same words.
+    const FRAMES: &str = "DELETE FROM frames WHERE session_no IN (SELECT no FROM sessions WHERE status = 'ended')";
+    conn.execute(FRAMES, []).doing(ERASING)?;
     rewrite(conn)?;
     // why no patience: each of these tries would wait for a reader as long as any statement does, and all appends with it.
     conn.busy_timeout(Duration::ZERO).doing(EMPTYING)?;

@@ -40,7 +40,7 @@ pub use approvals::ApprovalFilter;
 pub(super) use approvals::differences;
 pub(super) use archives::{
     Keep, Named, Whole, all as all_archives, erased_blobs, forget_staged, kept as archives_of, names_blob, names_blob_after, names_blobs,
-    scrub_is_due, with_pieces,
+    scrub_is_due, untaken, with_pieces,
 };
 pub(super) use attempts::attempts_differences;
 pub(super) use copy::{archives_in, copy_database, every_text, forget_staged_in, rename_archive, sizes};

@@ -135,7 +135,8 @@ fn events_come_back_in_pieces_between_which_others_write_and_all_or_none() -> Re
     archive(200, None)?;
     let a = archive(2_400, Some(&file))?;
     let was = store.events(&id, 1, 10_000)?;
-    let in_database = || -> Result<i64> { Ok(sql(dir.path())?.query_row("SELECT count(*) FROM events WHERE session_no = 1", [], |r| r.get(0))?) };
+    let in_database =
+        || -> Result<i64> { Ok(sql(dir.path())?.query_row("SELECT count(*) FROM events WHERE session_no = 1", [], |r| r.get(0))?) };
     let beside = in_database()?;
 
     // A file that is changed at its end while it is read: what came back of it goes again.
@@ -157,6 +158,22 @@ fn events_come_back_in_pieces_between_which_others_write_and_all_or_none() -> Re
     })?;
     assert_eq!((written, store.archives(&id)?.len(), in_database()?), (3, 1, beside + 2_200));
     assert!(store.events(&id, 1, 10_000)? == was && store.verify(None)?.is_sound());
+    Ok(())
+}
+
+#[test]
+fn what_a_live_agent_has_not_taken_yet_is_known_and_goes_with_its_session() -> Result {
+    let (_dir, store, a, b) = filled()?;
+    let frames = vec![Frame { no: 1, bytes: b"{\"text\":\"say hush\"}\n".to_vec() }];
+    store.append(Batch { frames, ..batch(&a, vec![]) }).wait()?;
+    let holds = |id: &SessionId, text: &str| store.holds_untaken(id, &Erase::Text(text.to_owned()));
+    assert_eq!((holds(&a, "hush")?, holds(&a, "else")?, holds(&b, "hush")?), (true, false, false));
+    assert_eq!((store.holds_untaken(&a, &Erase::Whole)?, store.holds_untaken(&b, &Erase::Whole)?), (true, false));
+    store.scrub().wait()?;
+    assert!(holds(&a, "hush")?, "its agent is still to be told");
+    store.append(batch(&a, vec![event("session_ended", json!({ "outcome": "succeeded" }))?])).wait()?;
+    store.scrub().wait()?;
+    assert!(!holds(&a, "hush")?);
     Ok(())
 }
 
