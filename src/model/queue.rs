@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -238,6 +239,9 @@ impl Session {
                     let lease = |worker: &String| Lease { number, worker: worker.clone(), timeout_ms: c.lease_ms.unwrap_or(0) };
                     state.lease = c.worker.as_ref().map(lease);
                     state.waited_ms = Some(c.waited_ms);
+                }
+                if c.without_host_tools {
+                    Arc::make_mut(&mut self.record).host_tools = false;
                 }
                 self.become_status(Status::Starting);
             }

@@ -88,7 +88,7 @@ pub struct StartRequest {
     pub plan: Option<AttemptPlan>,
 }
 
-pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Actor, how: How<'_>) -> Result<Session, Error> {
+pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Actor, mut how: How<'_>) -> Result<Session, Error> {
     let elsewhere = how.is_elsewhere();
     if how.needs_room() && inner.live().len() as u64 >= inner.config.live_sessions {
         return Err(Error::TooMany(inner.config.live_sessions));
@@ -188,8 +188,7 @@ pub(super) async fn start(inner: &Arc<Inner>, mut request: StartRequest, by: Act
         return super::queue::enqueue(inner, &id, [vec![first], assembled.events, judged].concat(), request, by, entry).await;
     }
     assembled.events.extend(context::added(&providers, &by));
-    // why both: of a queued session its first event says what it gets.
-    let tools = kept_as.host_tools && how.on_record().is_none_or(|r| r.host_tools);
+    let tools = how.host_tools(kept_as.host_tools);
     let others = std::mem::replace(&mut recipe.host_tools, tools) != tools;
     recipe.results = driver.shows_results() && assembled.chain.takes_part(Moment::JudgeResult);
     let asked = !providers.is_empty() || assembled.chain.takes_part(Moment::JudgePrompt);

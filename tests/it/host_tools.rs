@@ -290,6 +290,27 @@ fn a_call_that_was_not_allowed_is_a_breach_and_does_nothing() {
 }
 
 #[test]
+fn switched_off_while_a_session_waits_they_are_not_given_and_its_record_says_so() {
+    let host = TestHost::new();
+    host.expects_breaches();
+    host.config(&rules(&[], &[], &[]));
+    host.beadle(["queue", "pause", "default"]).ok();
+    let say = r#"mcp m1 beadle '{"jsonrpc":"2.0","id":1,"method":"ping"}'"#;
+    let agent = host.program("agent.sh", &format!("{WORDS}{say}\nuntil [ -e end ]; do sleep 0.02; done\n"));
+    let args = ["--json", "run", "--agent", "claude", "--queue", "--program", agent.to_str().expect("text"), "go"];
+    let id = host.beadle(args).ok().json()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(host.show(&id)["host_tools"], true);
+    host.beadle(["host", "stop"]).ok();
+    host.config(&format!("session.host_tools = \"off\"\n{}", rules(&[], &[], &[])));
+    host.beadle(["queue", "start", "default"]).ok();
+    let s = host.ended(&id);
+    assert_eq!((s["outcome"].as_str(), &s["host_tools"]), (Some("breach"), &Value::Null), "{s:#}");
+    assert_eq!(host.events_of(&id, "mediation_breached")[0]["body"]["detail"], "the host registered no MCP server of its own");
+    assert_eq!(host.events_of(&id, "session_claimed")[0]["body"]["without_host_tools"], true);
+    assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true, "its projections are those of the log");
+}
+
+#[test]
 fn a_breach_tells_no_part_of_a_secret() {
     let host = TestHost::new();
     host.expects_breaches();

@@ -40,6 +40,9 @@ pub struct SessionClaimed {
     pub lease_ms: Option<u64>,
     /// Since it was queued, or came back.
     pub waited_ms: u64,
+    /// It was created with the host's own tools and goes without: they were switched off since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_host_tools: bool,
 }
 
 /// It stands elsewhere in the queue.

@@ -172,7 +172,7 @@ async fn give(inner: &Arc<Inner>, id: &SessionId, worker: &str, by: &Actor) -> R
     let ready = q.not_before.as_ref().map_or(q.since, |n| n.wall_ms.max(q.since));
     let waited_ms = u64::try_from(now.saturating_sub(ready)).unwrap_or(0);
     let (lane, lease_ms) = (q.lane.clone(), Some(timeout_ms));
-    let mut events: Vec<Event> = vec![SessionClaimed { worker: Some(worker.to_owned()), lease_ms, waited_ms }.into()];
+    let mut events: Vec<Event> = vec![SessionClaimed { worker: Some(worker.to_owned()), lease_ms, waited_ms, without_host_tools: false }.into()];
     if session.limits.is_none() && !request.limits.is_empty() {
         events.push(UsageLimitsSet { limits: request.limits }.into());
     }

@@ -214,7 +214,7 @@ async fn start_one(inner: &Arc<Inner>, id: &SessionId) -> Result<(), Error> {
     let now = inner.clock.wall_ms();
     let ready = q.not_before.as_ref().map_or(q.since, |n| n.wall_ms.max(q.since));
     let waited_ms = u64::try_from(now.saturating_sub(ready)).unwrap_or(0);
-    let claim = SessionClaimed { worker: None, lease_ms: None, waited_ms };
+    let claim = SessionClaimed { worker: None, lease_ms: None, waited_ms, without_host_tools: false };
     start::start(inner, kept.request, kept.by, start::How::Claim(&session, claim)).await?;
     if let Some(entry) = inner.queue.board().entries.get_mut(id) {
         entry.stage = Stage::Running;

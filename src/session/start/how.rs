@@ -10,7 +10,7 @@ use super::super::queue::Wish;
 use super::super::{Error, Inner, failpoint};
 use crate::agent::Driver;
 use crate::config::Config;
-use crate::model::{Handler, Mediation, Record, Session, SessionClaimed, SessionId, UsageLimits};
+use crate::model::{Handler, Mediation, Session, SessionClaimed, SessionId, UsageLimits};
 
 pub(in crate::session) enum How<'a> {
     Now,
@@ -21,9 +21,12 @@ pub(in crate::session) enum How<'a> {
 }
 
 impl How<'_> {
-    /// What it was recorded as, where its log is there.
-    pub(super) fn on_record(&self) -> Option<&Record> {
-        if let Self::Claim(session, _) = self { Some(&session.record) } else { None }
+    /// Whether it gets the host's own tools; `now` is what the settings say. Of a queued session its first event says what it gets at most,
+    /// and its claim that it gets less.
+    pub(super) fn host_tools(&mut self, now: bool) -> bool {
+        let Self::Claim(session, claim) = self else { return now };
+        claim.without_host_tools = session.record.host_tools && !now;
+        session.record.host_tools && now
     }
 
     /// Workers may run it where this host cannot look.
