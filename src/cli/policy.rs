@@ -7,6 +7,7 @@
 
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,10 +16,11 @@ use super::args::ExplainArgs;
 use super::exit::{Coded, Exit, UsageError};
 use super::text::safe;
 use super::{Context, Outcome};
+use crate::agent::{self, mcp};
 use crate::config::{Config, Folders};
-use crate::model::{Answer, By, Call, Channel, Clock, Effect, Event, Moment, SystemClock};
+use crate::model::{Answer, By, Call, Channel, Clock, Effect, Event, Moment, Record, SystemClock};
 use crate::plugin::{Host, HostOptions};
-use crate::policy::call::{CallInput, explain as build};
+use crate::policy::call::{Built, CallInput, as_own, explain as build};
 use crate::policy::own::OwnFolders;
 use crate::policy::paths::RealPaths;
 use crate::policy::{Assembled, Chains, Judged, examples};
@@ -59,6 +61,8 @@ struct Given {
     cwd: Option<String>,
     /// Another moment than before the call, with the payload.
     at: Option<(Moment, Value)>,
+    /// What a hook tells: a call of any agent. Others are taken for those of an agent that the host starts.
+    hooked: bool,
 }
 
 /// Where a chain is put together: the folder, and the operator's folders with another configuration where one was given.
@@ -87,7 +91,14 @@ pub async fn explain(cx: &mut Context, args: ExplainArgs) -> Outcome {
     let assembled = chains.assemble(Some(&cwd), &[]).await?;
     let mut worst = Effect::Allow;
     if let Some(command) = &args.command {
-        let given = Given { agent: args.agent.clone(), tool: "Bash".into(), input: json!({ "command": command }), cwd: None, at: None };
+        let given = Given {
+            agent: args.agent.clone(),
+            tool: "Bash".into(),
+            input: json!({ "command": command }),
+            cwd: None,
+            at: None,
+            hooked: false,
+        };
         worst = worst.max(one(cx, &assembled, &own, &cwd, 1, given).await?);
     } else {
         let file: Box<dyn Read> = match &args.file {
@@ -126,6 +137,8 @@ async fn one(cx: &mut Context, assembled: &Assembled, own: &OwnFolders, root: &P
     let root = root.display().to_string();
     let cwd = given.cwd.clone().unwrap_or_else(|| root.clone());
     let home = std::env::var("HOME").ok();
+    let takes = agent::driver(&given.agent).is_ok_and(|d| d.takes_host_tools());
+    let own_tool = takes && !given.hooked && assembled.config.host_tools && mcp::is_own(&given.tool);
     let record = |input: &Value| {
         let input = CallInput {
             agent: &given.agent,
@@ -137,12 +150,14 @@ async fn one(cx: &mut Context, assembled: &Assembled, own: &OwnFolders, root: &P
             call_id: None,
             parent_call_id: None,
             sub_agent: None,
-            channel: Channel::Hook,
+            channel: if own_tool { Channel::Driver } else { Channel::Hook },
         };
-        build(&input, &RealPaths)
+        let built = build(&input, &RealPaths);
+        if own_tool { Built { call: as_own(built.call, &cwd), reason: None } } else { built }
     };
     let built = record(&given.input);
-    let session = examples::session(Path::new(&root)).ok_or_else(|| UsageError("no session stands for this call".into()))?;
+    let mut session = examples::session(Path::new(&root)).ok_or_else(|| UsageError("no session stands for this call".into()))?;
+    session.record = Arc::new(Record { host_tools: own_tool, ..(*session.record).clone() });
     if let Some((moment, payload)) = &given.at {
         let call = (*moment == Moment::JudgeResult).then_some(&built.call);
         let heard = moments::hear(&assembled.chain, &session, *moment, payload, call, line, SystemClock.wall_ms()).await;
@@ -184,18 +199,19 @@ fn read(line: &str, agent: &str) -> Result<Given, String> {
         return Err("`cwd` is not an absolute path".into());
     }
     let at = moments::of(&v);
+    let hooked = v.get("hook_event_name").is_some();
     if let Some(moment) = at.filter(|m| *m != Moment::JudgeResult) {
-        return Ok(Given { agent, tool: String::new(), input: json!({}), cwd, at: Some((moment, v)) });
+        return Ok(Given { agent, tool: String::new(), input: json!({}), cwd, at: Some((moment, v)), hooked });
     }
     if let (Some(command), None) = (text("command"), v.get("tool_name")) {
-        return Ok(Given { agent, tool: "Bash".into(), input: json!({ "command": command }), cwd, at: None });
+        return Ok(Given { agent, tool: "Bash".into(), input: json!({ "command": command }), cwd, at: None, hooked });
     }
     let tool = text("tool_name").or_else(|| text("tool")).ok_or("it names no tool (`tool_name`)")?;
     let input = v.get("tool_input").or_else(|| v.get("input")).cloned().unwrap_or_else(|| json!({}));
     if !input.is_object() {
         return Err("`tool_input` is not an object".into());
     }
-    Ok(Given { agent, tool, input, cwd, at: at.map(|m| (m, v)) })
+    Ok(Given { agent, tool, input, cwd, at: at.map(|m| (m, v)), hooked })
 }
 
 fn of_payload(v: &Value) -> Option<&'static str> {

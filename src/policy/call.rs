@@ -10,8 +10,9 @@
 use serde_json::Value;
 
 use super::paths::{Paths, Resolver, join, normalise};
+use crate::agent::mcp;
 use crate::agent::tools::{self, Shell};
-use crate::model::{Access, Call, Channel, Command, Parse, PathUse, Word};
+use crate::model::{Access, Call, Channel, Command, Parse, PathUse, ToolKind, Word};
 use crate::shell::{self, Dirs, Found};
 
 use call_files::FileWord;
@@ -301,6 +302,24 @@ impl Builder<'_> {
             }
             self.paths.push(path);
         }
+    }
+}
+
+/// A call of one of the host's own tools, by an agent that was given them: its input is no command, path or address, whatever words are in
+/// it. Other calls stay as they are.
+pub fn as_own(call: Call, cwd: &str) -> Call {
+    if !mcp::is_own(&call.tool) {
+        return call;
+    }
+    Call {
+        kind: ToolKind::Think,
+        paths: vec![],
+        urls: vec![],
+        commands: vec![],
+        parse: Parse::Complete,
+        parse_reason: None,
+        cwd: cwd.to_owned(),
+        ..call
     }
 }
 

@@ -26,9 +26,10 @@ use crate::agent::Driver;
 use crate::agent::mcp::{self, Act, Request, ToolCall};
 use crate::config::Config;
 use crate::model::{
-    Actor, AgentHandedOff, Call, Effect, Event, HostToolAnswered, MEMORY_HITS, MemoryAdded, MemoryTier, Note, Parse, ReportGiven, Task,
-    ToolDecided, ToolKind, check_text,
+    Actor, AgentHandedOff, Call, Effect, Event, HostToolAnswered, MEMORY_HITS, MemoryAdded, MemoryTier, Note, ReportGiven, Task,
+    ToolDecided, check_text,
 };
+use crate::policy::call::as_own;
 use crate::store::Frame;
 
 /// Allowed calls that may wait to be served; the oldest is forgotten first, and is then a breach if it comes.
@@ -166,19 +167,7 @@ impl Runner {
 
     /// Their input is no command, path or address, whatever words are in it.
     pub(super) fn as_own(&self, call: Call) -> Call {
-        if !self.has_host_tools() || !mcp::is_own(&call.tool) {
-            return call;
-        }
-        Call {
-            kind: ToolKind::Think,
-            paths: vec![],
-            urls: vec![],
-            commands: vec![],
-            parse: Parse::Complete,
-            parse_reason: None,
-            cwd: self.session.cwd.clone(),
-            ..call
-        }
+        if self.has_host_tools() { as_own(call, &self.session.cwd) } else { call }
     }
 
     /// One message of the agent to a server of the host's.

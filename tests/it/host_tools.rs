@@ -311,6 +311,29 @@ fn switched_off_while_a_session_waits_they_are_not_given_and_its_record_says_so(
 }
 
 #[test]
+fn policies_are_explained_as_a_session_with_the_tools_would_have_them() {
+    let host = TestHost::new();
+    let explain = |config: &str, line: Value| {
+        host.config(config);
+        let file = host.file("calls.jsonl", &format!("{line}\n")).display().to_string();
+        let said = host.beadle(["policy", "explain", &file]);
+        let a = said.lines().into_iter().next().expect("an answer");
+        (said.code, a["effect"].as_str().map(str::to_owned), a["by"].as_str().map(str::to_owned))
+    };
+    let answer = |code, effect: &str, by: &str| (code, Some(effect.to_owned()), Some(by.to_owned()));
+    let call = json!({ "tool_name": "mcp__beadle__note", "tool_input": { "text": "see /etc/shadow; rm -rf /" } });
+    let mut hooked = call.clone();
+    hooked["hook_event_name"] = json!("PreToolUse");
+    let off = format!("session.host_tools = \"off\"\n{}", rules(&[], &[], &[]));
+    assert_eq!(explain(&rules(&[], &[], &[]), call.clone()), answer(0, "allow", "default"));
+    assert_eq!(explain(&rules(&[], &[], &["mcp__beadle__note"]), call.clone()), answer(1, "deny", "policy"));
+    assert_eq!(explain(&off, call), answer(1, "ask", "default"), "nobody has them");
+    assert_eq!(explain(&rules(&[], &[], &[]), hooked), answer(1, "ask", "default"), "a call of any agent");
+    let other = json!({ "tool_name": "mcp__beadle__other", "tool_input": {} });
+    assert_eq!(explain(&rules(&[], &[], &[]), other), answer(1, "ask", "default"));
+}
+
+#[test]
 fn a_breach_tells_no_part_of_a_secret() {
     let host = TestHost::new();
     host.expects_breaches();
