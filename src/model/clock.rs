@@ -59,7 +59,12 @@ impl Steady {
 
     /// Milliseconds until then; 0 when it is over.
     pub fn left_ms(self, clock: &dyn Clock) -> u64 {
-        u64::try_from(self.boot_ms.saturating_sub(boot(clock))).unwrap_or(0)
+        self.left_at(clock.boot_ms())
+    }
+
+    /// The same, as the boot clock says.
+    pub fn left_at(self, boot_ms: u64) -> u64 {
+        u64::try_from(self.boot_ms.saturating_sub(i64::try_from(boot_ms).unwrap_or(i64::MAX))).unwrap_or(0)
     }
 
     /// Milliseconds since then; 0 before it.

@@ -20,7 +20,9 @@ use super::start::{How, StartRequest, attempt_of, prompt_of};
 use super::{Inner, Manager, failpoint, live, mask, start};
 use crate::config::{Lane, QueueConfig};
 use crate::model::queue::{AFTER_MAX, DEFAULT_LANE, Now, Wanted};
-use crate::model::{Actor, Clock, Dependency, Event, Handler, NotBefore, Outcome, Session, SessionEnded, SessionId, SessionQueued, Status};
+use crate::model::{
+    Actor, Clock, Dependency, Event, Handler, NotBefore, Outcome, Session, SessionEnded, SessionId, SessionQueued, Status, Steady,
+};
 use crate::store::{Batch, Filter, MAX_SESSIONS};
 
 mod kept;
@@ -370,11 +372,11 @@ async fn came_back(
         inner.leave_queue(&session);
     } else {
         let mut board = inner.queue.board();
-        // why the old place: it keeps its order among those that wait.
-        let order = board.entries.get(&session.id).map(|e| e.order);
+        // why the old place: it keeps its order among those that wait, and its time.
+        let old = board.entries.get(&session.id).map(|e| (e.order, e.ends_at));
         board.insert(&session);
-        if let (Some(order), Some(entry)) = (order, board.entries.get_mut(&session.id)) {
-            entry.order = order;
+        if let (Some(old), Some(entry)) = (old, board.entries.get_mut(&session.id)) {
+            (entry.order, entry.ends_at) = old;
         }
         drop(board);
         inner.queue.stir();
@@ -409,6 +411,7 @@ pub(super) async fn load(inner: &Arc<Inner>) -> Result<(), super::Error> {
                 // why the whole time: nobody could hear the worker while no daemon ran.
                 entry.stage =
                     Stage::Leased(pick::Held { number: lease.number, timeout_ms: lease.timeout_ms, until: now + lease.timeout_ms });
+                Steady::hold(&mut entry.ends_at, pick::ends_at(session), &*inner.clock);
             }
         }
         match page.next {

@@ -54,6 +54,7 @@ fn a_question_waits_as_long_as_it_may_whatever_the_clock_says() {
 #[test]
 fn limits_of_time_and_pauses_between_attempts_go_by_no_clock_that_is_set() {
     let host = TestHost::new();
+    host.config("[queue.out]\nhandler = \"external\"\nconcurrency = 2\nlease_ms = 3600000\n");
     let (child, clock) = daemon(&host);
     let run =
         |args: &[&str]| host.beadle([&["--json", "run", "--detach"], args].concat()).ok().json()["id"].as_str().expect("an id").to_owned();
@@ -63,10 +64,17 @@ fn limits_of_time_and_pauses_between_attempts_go_by_no_clock_that_is_set() {
     let tree = run(&["--max-time", "1h", "--tree-limits", "--", "sh", "-c", &waits]);
     let again = run(&["--retries", "1", "--backoff", "4000", "--", "sh", "-c", "echo x >> tries; exit 1"]);
     let short = run(&["--max-time", "10s", "--", "sleep", "600"]);
+    let lease = |limit: &str| {
+        let id = host.beadle(["--json", "run", "--queue=out", "--max-time", limit, "--", "true"]).ok().json()["id"].clone();
+        let task = host.beadle(["--json", "queue", "lease", "out", "--wait", "30s"]).ok().json();
+        assert_eq!(task["session"]["id"], id);
+        (id.as_str().expect("an id").to_owned(), task["lease"]["number"].to_string())
+    };
+    let ((held, number), (held_short, _)) = (lease("1h"), lease("10s"));
     until("they are looked at", || (host.show(&short)["status"] == "running" && host.show(&tree)["status"] == "running").then_some(()));
     until("the first try is over", || (!host.events_of(&again, "attempt_scheduled").is_empty()).then_some(()));
     set(&clock, -DAY_MS);
-    for (id, outcome) in [(&short, "budget"), (&again, "failed")] {
+    for (id, outcome) in [(&short, "budget"), (&held_short, "budget"), (&again, "failed")] {
         assert_eq!(host.ended(id)["outcome"], outcome);
     }
     assert_eq!(std::fs::read_to_string(host.work().join("tries")).unwrap_or_default(), "x\nx\n");
@@ -77,6 +85,10 @@ fn limits_of_time_and_pauses_between_attempts_go_by_no_clock_that_is_set() {
     assert_eq!(host.ended(&child_of)["outcome"], "exited");
     host.beadle(["pause", &long]).ok();
     host.beadle(["resume", &long]).ok();
+    let turn = run(&["--queue", "--", "true"]);
+    host.ended(&turn);
+    host.beadle(["queue", "complete", &held, &number]).ok();
+    assert_eq!(host.show(&held)["outcome"], "succeeded");
     std::fs::write(&go, "").expect("written");
     for id in [&long, &tree] {
         let s = host.ended(id);

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - a lease has a number that only grows; what is said under an older one is refused, so one session has one worker at a time;
-//! - its time goes by the boot clock and is not in the log: a daemon that starts gives every lease its whole time anew, since it could not
+//! - its time, and that of its session's limit, goes by the boot clock and is not in the log: a daemon that starts gives every lease its whole time anew, since it could not
 //!   hear its workers before;
 //! - the worker is given the request without values of the environment; what it does, no gate of this host sees, and the session says so.
 //!
@@ -17,7 +17,7 @@ use super::{Error, came_back};
 use crate::model::queue::{LANE_NAME_MAX, Lease};
 use crate::model::{
     Actor, AgentReplied, AttemptEnded, AttemptStarted, Event, Mediation, MediationLowered, Outcome, PromptSubmitted, Session,
-    SessionClaimed, SessionEnded, SessionId, SessionStopping, Status, UsageLimitsSet,
+    SessionClaimed, SessionEnded, SessionId, SessionStopping, Status, Steady, UsageLimitsSet,
 };
 use crate::session::keep::to_the_end;
 use crate::session::start::{StartRequest, prompt_of};
@@ -172,7 +172,8 @@ async fn give(inner: &Arc<Inner>, id: &SessionId, worker: &str, by: &Actor) -> R
     let ready = q.not_before.as_ref().map_or(q.since, |n| n.wall_ms.max(q.since));
     let waited_ms = u64::try_from(now.saturating_sub(ready)).unwrap_or(0);
     let (lane, lease_ms) = (q.lane.clone(), Some(timeout_ms));
-    let mut events: Vec<Event> = vec![SessionClaimed { worker: Some(worker.to_owned()), lease_ms, waited_ms, without_host_tools: false }.into()];
+    let mut events: Vec<Event> =
+        vec![SessionClaimed { worker: Some(worker.to_owned()), lease_ms, waited_ms, without_host_tools: false }.into()];
     if session.limits.is_none() && !request.limits.is_empty() {
         events.push(UsageLimitsSet { limits: request.limits }.into());
     }
@@ -193,7 +194,7 @@ async fn give(inner: &Arc<Inner>, id: &SessionId, worker: &str, by: &Actor) -> R
     let number = done.first_seq;
     if let Some(entry) = inner.queue.board().entries.get_mut(id) {
         entry.stage = Stage::Leased(Held { number, timeout_ms, until: inner.clock.boot_ms() + timeout_ms });
-        entry.ends_at = ends_at(&done.session);
+        Steady::hold(&mut entry.ends_at, ends_at(&done.session), &*inner.clock);
     }
     inner.queue.changed.notify_one();
     inner.queue.numbers().started(&lane, now, waited_ms);
@@ -264,21 +265,23 @@ pub(super) async fn finish(inner: &Arc<Inner>, session: &Session, events: Vec<Ev
 
 /// Takes sessions back whose worker was not heard of in time, and ends those that have passed their limit of time.
 pub(super) async fn expire(inner: &Arc<Inner>) {
-    let (now, wall) = (inner.clock.boot_ms(), inner.clock.wall_ms());
-    let late: Vec<(SessionId, u64)> = {
+    let now = inner.clock.boot_ms();
+    let late: Vec<(SessionId, u64, i64)> = {
         let mut board = inner.queue.board();
         let mut late = vec![];
         for (id, entry) in &mut board.entries {
             if let Stage::Leased(h) = &entry.stage
-                && (h.until <= now || entry.ends_at.is_some_and(|at| at <= wall))
+                && (h.until <= now || entry.ends_at.is_some_and(|at| at.left_at(now) == 0))
             {
-                late.push((id.clone(), h.timeout_ms));
+                // why by its own end: what the clock of the wall says now may have been set since.
+                let wall = entry.ends_at.map_or_else(|| inner.clock.wall_ms(), |at| at.now_ms(&*inner.clock));
+                late.push((id.clone(), h.timeout_ms, wall));
                 entry.stage = Stage::Taken;
             }
         }
         late
     };
-    for (id, timeout_ms) in late {
+    for (id, timeout_ms, wall) in late {
         let taken = async {
             let session = inner.store.session(&id)?;
             if let Some(over) = session.limits.and_then(|l| l.exceeded(&session, 0, wall)) {
@@ -299,7 +302,7 @@ pub(super) async fn expire(inner: &Arc<Inner>) {
             if let Some(entry) = inner.queue.board().entries.get_mut(&id) {
                 // why: it is looked at again; its worker has lost it all the same.
                 entry.stage = Stage::Leased(Held { number: 0, timeout_ms, until: now + 1_000 });
-                entry.ends_at = entry.ends_at.map(|_| wall + 1_000);
+                entry.ends_at = entry.ends_at.map(|_| Steady::of(inner.clock.wall_ms() + 1_000, &*inner.clock));
             }
         }
     }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::{Fair, Lane, QueueConfig};
 use crate::model::queue::Now;
-use crate::model::{Dependency, Handler, NotBefore, Session, SessionId, Status};
+use crate::model::{Dependency, Handler, NotBefore, Session, SessionId, Status, Steady};
 
 /// Who has a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +47,8 @@ pub struct Entry {
     pub after: Vec<Dependency>,
     /// Boot clock: not before then, for a reason that is the host's own.
     pub rest_until: u64,
-    /// Wall clock: a limit of its time is passed then. A worker that has it loses it.
-    pub ends_at: Option<i64>,
+    /// Of one that a worker has or had: a limit of its time is passed then, and the worker loses it.
+    pub ends_at: Option<Steady>,
     pub stage: Stage,
 }
 
@@ -66,7 +66,7 @@ impl Entry {
             not_before: q.not_before.clone(),
             after: q.after.clone(),
             rest_until: 0,
-            ends_at: ends_at(session),
+            ends_at: None,
             stage: if session.status == Status::Queued { Stage::Waiting } else { Stage::Running },
         })
     }
@@ -93,7 +93,7 @@ impl Entry {
     }
 }
 
-/// When its limit of time is passed, once it was started.
+/// When its limit of time is passed, once it was started, by the wall clock.
 pub fn ends_at(session: &Session) -> Option<i64> {
     let (max, from) = session.limits.and_then(|l| l.time_ms).zip(session.started_at)?;
     Some(from.saturating_add(i64::try_from(max).unwrap_or(i64::MAX)).saturating_add(1))
@@ -278,7 +278,7 @@ impl Board {
         let due = |e: &Entry| match &e.stage {
             Stage::Waiting => Some(e.left_ms(now)).filter(|n| *n > 0),
             Stage::Leased(h) => {
-                let ends = e.ends_at.map_or(u64::MAX, |at| u64::try_from(at.saturating_sub(now.wall_ms)).unwrap_or(0));
+                let ends = e.ends_at.map_or(u64::MAX, |at| at.left_at(now.boot_ms));
                 Some(h.until.saturating_sub(now.boot_ms).min(ends))
             }
             Stage::Taken | Stage::Running => None,
