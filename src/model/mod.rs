@@ -84,4 +84,4 @@ pub use session::{
 pub use sub_agent::{SUB_AGENTS_MAX, SubAgent, SubAgents};
 pub use task::{TASK_ID_MAX, TASK_NOTE_MAX, TASK_TITLE_MAX, TASKS_MAX, Task, TaskSource, TaskStatus, Tasks};
 pub use text::{acts_on_terminal, printable, printable_lines};
-pub use usage::{Nanousd, TOKENS_MAX, UNATTRIBUTED, Usage, usd};
+pub use usage::{Nanousd, SIDECHAIN, TOKENS_MAX, UNATTRIBUTED, Usage, usd};

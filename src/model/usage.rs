@@ -10,6 +10,8 @@ pub const TOKENS_MAX: u64 = 1_000_000_000_000;
 
 /// Parent of usage that belongs to no message of the stream: the agent's own totals tell of it, and of nothing else.
 pub const UNATTRIBUTED: &str = "unattributed";
+/// The parent of what sub-agents did whose call is not known: an imported record does not name it.
+pub const SIDECHAIN: &str = "sidechain";
 
 /// `$0.02`: dollars with as many places as they need, two at least.
 pub fn usd(nanousd: Nanousd) -> String {

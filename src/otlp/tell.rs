@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::model::{
     ApprovalResolved, Attempt, AttemptEnded, AttemptVerified, By, CompactionFailed, ContextCompacted, Effect, Event, InvocationRecorded,
-    MediationBreached, ModelResponded, Outcome, Session, SessionEnded, SinkEvent, ToolDecided, UNATTRIBUTED, UsageLimitExceeded,
+    MediationBreached, ModelResponded, Outcome, SIDECHAIN, Session, SessionEnded, SinkEvent, ToolDecided, UNATTRIBUTED, UsageLimitExceeded,
 };
 
 use super::conventions as names;
@@ -37,6 +37,8 @@ pub const KINDS: &[&str] = &[
 ];
 /// Most calls without a result that are told at the end of a session.
 pub const UNFINISHED_MAX: usize = 256;
+/// Most responses of one millisecond that are looked back at.
+const SAME_MS_MAX: u32 = 1_000;
 /// Where a model may have got what it answered to.
 const BEFORE_A_MODEL: &[&str] =
     &["agent_started", "attempt_started", "context_compacted", "prompt_submitted", "session_resumed", "tool_ended"];
@@ -164,9 +166,9 @@ impl Teller<'_> {
         a
     }
 
-    /// Where what happens in an attempt hangs: a sub-agent's below the call that started it.
+    /// Where what happens in an attempt hangs: a sub-agent's below the call that started it, where that is known.
     fn parent(&self, attempt: u32, call: Option<&str>) -> Vec<u8> {
-        match (call, attempt) {
+        match (call.filter(|id| ![UNATTRIBUTED, SIDECHAIN].contains(id)), attempt) {
             (Some(id), _) => ids::call(&self.e.session, attempt, id),
             (None, 0) => ids::session(&self.e.session),
             (None, n) => ids::attempt(&self.e.session, n),
@@ -285,7 +287,10 @@ impl Teller<'_> {
     }
 
     fn responded(&mut self, m: &ModelResponded) -> Result<()> {
-        let again = self.log.counted_at(&self.e.session, &m.message_id)?.is_some_and(|at| at != self.e.at);
+        let again = match self.log.counted_at(&self.e.session, &m.message_id)? {
+            Some(at) if at == self.e.at => self.counted_just_before(&m.message_id)?,
+            counted => counted.is_some(),
+        };
         let is_call = !again && m.model != UNATTRIBUTED;
         let mut begun = self.e.at;
         if is_call {
@@ -337,6 +342,17 @@ impl Teller<'_> {
             None => Point::new(&names::USAGE_UNPRICED, 1.0, &of),
         });
         Ok(())
+    }
+
+    /// Whether an event of the same millisecond counted the message already: an imported record has many of them.
+    fn counted_just_before(&self, message: &str) -> Result<bool> {
+        let (mut again, mut looks) = (false, 0);
+        self.log.back(&self.e.session, (0, self.e.seq), &["model_responded"], &mut |p| {
+            looks += 1;
+            again |= matches!(p.event(), Some(Event::ModelResponded(before)) if before.message_id == message);
+            Ok(!again && p.at >= self.e.at && looks < SAME_MS_MAX)
+        })?;
+        Ok(again)
     }
 
     fn decided(&mut self, d: &ToolDecided) -> Result<()> {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::read::{Found, Reader, custom, folder, number, object, text, time, word};
 use crate::agent::usage::{Tally, reports};
-use crate::model::Nanousd;
 use crate::model::written::{Compacted, Response, SubAgent, Text, ToolEnd, ToolStart, Write, Written};
+use crate::model::{Nanousd, SIDECHAIN};
 
 /// What was counted so far.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Reader {
                 model: model.chars().filter(|c| !c.is_control()).take(100).collect(),
                 usage,
                 // The record does not name the call that started the sub-agent: its own chain stands for it.
-                parent_call_id: sub_agent.then(|| "sidechain".to_owned()),
+                parent_call_id: sub_agent.then(|| SIDECHAIN.to_owned()),
                 ..Response::default()
             }));
         }

@@ -211,6 +211,25 @@ fn a_second_result_and_a_correction_are_not_told_as_further_calls() {
     assert!(
         format!("{:?}", told[1].points).contains("operation.duration") && !format!("{:?}", told[2].points).contains("operation.duration")
     );
+    // Lines of an imported record share their millisecond: the first is the call, and another message is another call.
+    let mut m = memory(&[created(), responded("m", 4), responded("n", 2), responded("m", 2)]);
+    m.events.iter_mut().skip(1).for_each(|e| e.at = 2_000);
+    let told: Vec<Told> = m.events.iter().map(|e| tell(e, &m, false).expect("it tells")).collect();
+    let is_call = |n: usize| format!("{:?}", told[n].points).contains("operation.duration");
+    assert_eq!((is_call(1), is_call(2), is_call(3)), (true, true, false));
+    assert_eq!(attribute(&told[3].spans[0], names::CORRECTION), "true");
+}
+
+#[test]
+fn what_names_no_call_hangs_below_its_attempt() {
+    let parent = |of: &str| {
+        let (kind, mut body) = responded("m", 4);
+        body["parent_call_id"] = json!(of);
+        all(&memory(&[created(), (kind, body)]), false).pop().expect("a span").parent_span_id
+    };
+    let attempt = all(&memory(&[created(), responded("m", 4)]), false).pop().expect("a span").parent_span_id;
+    assert_eq!([parent(crate::model::SIDECHAIN), parent(UNATTRIBUTED)], [attempt.clone(), attempt.clone()]);
+    assert_ne!(parent("t"), attempt);
 }
 
 #[test]
