@@ -2,7 +2,8 @@
 //!
 //! Invariants: memory is bounded (one line of at most [`lines::LINE_BYTES_MAX`], one batch a session, [`SESSIONS_MAX`] sessions); a line that
 //! is torn, too long or none of the format is left out and named, and the others go on; each write has a key made of its line, so the
-//! same file again adds nothing, and a file that has grown adds what is new where its session was left open (`--open`).
+//! same file again adds nothing, and a file that has grown adds what is new where its session was left open (`--open`); where it was ended
+//! the error says so.
 //!
 //! Called by `mod.rs`.
 
@@ -12,12 +13,13 @@ use std::io::{BufRead, BufReader, Read};
 use serde_json::Value;
 
 use super::args::import::{ImportArgs, ImportFormat};
-use super::exit::{Exit, UsageError};
+use super::exit::{Coded, Exit, UsageError};
 use super::printer::Tone;
 use super::text::{brief, count, safe};
 use super::{Context, Outcome};
-use crate::api::client::Client;
+use crate::api::client::{self, Client};
 use crate::api::types::{BriefRequest, OpenRequest, WriteRequest, WroteDoc};
+use crate::model::Status;
 use crate::model::written::{AttemptEnd, AttemptStart, End, Write, Written};
 
 mod agents;
@@ -281,11 +283,32 @@ async fn flush(client: &Client, part: &mut Part) -> anyhow::Result<()> {
         None => (None, Some(part.open.clone())),
     };
     let request = WriteRequest { session, open, writes, ..WriteRequest::default() };
-    let wrote: WroteDoc = client.write(&request).await?;
+    let wrote: WroteDoc = match client.write(&request).await {
+        Ok(wrote) => wrote,
+        Err(e) => return Err(ended_before(client, part, e).await),
+    };
     part.id = Some(wrote.session.id.clone());
     part.known += if wrote.repeated { all } else { 0 };
     part.new += if wrote.repeated { 0 } else { all };
     Ok(())
+}
+
+/// Why a session that an earlier import ended takes no more, in words of imports; other errors as they are.
+async fn ended_before(client: &Client, part: &Part, e: client::Error) -> anyhow::Error {
+    // Another time in the key of the end, or another line.
+    if !matches!(e.code(), "BDL-WRITE-004" | "BDL-WRITE-006") {
+        return e.into();
+    }
+    let name = part.id.as_deref().or(part.open.name.as_deref()).unwrap_or_default();
+    let Ok(session) = client.session(name).await else { return e.into() };
+    if session.status != Status::Ended || !part.open.labels.iter().all(|l| session.labels.get(l.0) == Some(l.1)) {
+        return e.into();
+    }
+    let id = session.id;
+    let message = format!(
+        "session {id} was ended by an earlier import, and there are other lines of it now; none of them is written. Import what still grows with --open each time; for this one, `beadle rm {id}` and import it again"
+    );
+    Coded { exit: Exit::No, code: e.code().to_owned(), message }.into()
 }
 
 fn report(cx: &mut Context, import: &Import) -> Outcome {

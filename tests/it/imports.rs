@@ -172,6 +172,15 @@ fn transcripts_of_agents_go_to_the_ledger_as_live_sessions_do() {
     let said = import(&host, &[&write(&host, "open.jsonl", &grown, ""), "--open"]).ok();
     assert_eq!(kinds(&host, &id)[7..], ["agent_replied"], "{said:?}");
     host.assert_accounted(&id);
+    // Ended by the import, which is the default: what has grown since has no place, and the words say what has.
+    let last = |text: &str| json!({ "type": "assistant", "sessionId": "s", "timestamp": "2026-01-01T00:09:00Z", "message": { "content": [{ "type": "text", "text": text }] } });
+    import(&host, &[&write(&host, "open.jsonl", &[&grown[..], &[last("three")]].concat(), "")]).ok();
+    let before = kinds(&host, &id);
+    let said = import(&host, &[&write(&host, "open.jsonl", &[&grown[..], &[last("three"), last("four")]].concat(), "")]);
+    for words in [format!("session {id} was ended by an earlier import"), "--open".to_owned(), format!("beadle rm {id}")] {
+        assert!(said.code == 1 && said.err.contains(&words) && said.err.contains("BDL-WRITE-00"), "{words}: {said:?}");
+    }
+    assert_eq!(kinds(&host, &id), before);
 }
 
 #[test]
