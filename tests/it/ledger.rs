@@ -147,7 +147,54 @@ fn model_calls_are_grouped_by_every_dimension() {
     assert_eq!(host.beadle(["stats", "--by", "nose"]).code, 2);
     assert_eq!(host.beadle(["rm", &a]).code, 0);
     assert_eq!(n(&stats(&host, &["--by", "model"])["call_count"]), 2, "a removed session takes its calls along");
+    assert_eq!(n(&stats(&host, &["--by", "tool"])["call_count"]), 1);
     assert_eq!(host.beadle(["--json", "verify"]).ok().json()["ok"], true);
+}
+
+#[test]
+fn tool_calls_are_added_up_by_tool_and_agree_with_the_totals() {
+    let mut host = host();
+    host.config(&rules(&[ALLOW, &["Bash(ls:*)"]].concat(), &[], &["Bash(rm:*)"]));
+    let odd = json!({ "tool": "x".repeat(200), "input": {} });
+    let steps = json!([bash("echo a > a"), bash("rm a"), bash("ls none"), odd, { "text": "done" }]);
+    let model = Model::start(&json!({ "steps": steps }));
+    let a = host.run_demo(&model, "go", &["--label", "team=a"]);
+    let asked = until("a call waits", || host.events_of(&a, "approval_requested").first().cloned());
+    host.beadle(["deny", &format!("{a}:{}", asked["body"]["call"])]).ok();
+    host.ended(&a);
+    let model = Model::start(&json!({ "steps": [bash("sleep 0.2"), { "text": "done" }] }));
+    let b = host.run_demo(&model, "go", &[]);
+    host.ended(&b);
+    host.beadle(["run", "--wait", "--", "true"]).ok();
+    let counts = ["call_count", "allowed_count", "denied_count", "asked_count"];
+    let doc = stats(&host, &["--by", "tool"]);
+    let all = stats(&host, &[]);
+    for key in counts {
+        let rows = doc["rows"].as_array().expect("rows").iter().map(|r| n(&r[key])).sum::<u64>();
+        assert_eq!((n(&doc[key]), rows), (n(&all[key]), n(&all[key])), "{key}: {doc:#}");
+    }
+    assert_eq!((doc["by"].as_str(), n(&doc["session_count"]), n(&doc["unreadable_count"])), (Some("tool"), 2, 0), "{doc:#}");
+    let found = keys(&doc);
+    assert!(found.len() == 2 && found[0] == "Bash" && found[1].chars().count() == 100, "{doc:#}");
+    let row = &doc["rows"][0];
+    assert_eq!([n(&row["session_count"]), n(&row["call_count"]), n(&row["denied_count"])], [2, 4, 1], "{row:#}");
+    assert!(n(&row["ended_count"]) == 3 && n(&row["failed_count"]) == 1, "a denied call did not fail: {row:#}");
+    assert!(
+        n(&row["p95_ms"]) >= 200 && n(&row["duration_ms"]) >= n(&row["p95_ms"]) && n(&row["median_ms"]) <= n(&row["p95_ms"]),
+        "{row:#}"
+    );
+    let out = host.beadle(["stats", "--by", "tool"]).ok().out;
+    assert!(out.contains("MEDIAN") && out.lines().all(|l| l.chars().count() <= 100 && !l.contains('\u{1b}')), "{out}");
+    assert_eq!(host.beadle(["-q", "stats", "--by", "tool"]).ok().out.lines().next(), Some("Bash"));
+    for (args, calls) in [
+        (vec!["--session", b.as_str()], 1),
+        (vec!["--label", "team=a"], 4),
+        (vec!["--agent", "generic"], 0),
+        (vec!["--since", "0s"], 0),
+        (vec!["--until", "2020-01-01"], 0),
+    ] {
+        assert_eq!(n(&stats(&host, &[&["--by", "tool"], args.as_slice()].concat())["call_count"]), calls, "{args:?}");
+    }
 }
 
 #[test]
