@@ -44,7 +44,7 @@ pub async fn daemon_of(folders: &Folders, program: &Path, started: &mut Option<C
         return Err(Error::Unreachable { socket: folders.socket(), source });
     }
     folders.create()?;
-    let child = spawn(folders, program).map_err(|e| not_started(folders, Duration::ZERO, &format!(": {e}")))?;
+    let (child, mut from) = spawn(folders, program).map_err(|e| not_started(folders, Duration::ZERO, &format!(": {e}")))?;
     let mut child = started.insert(child);
     let begun = Instant::now();
     let mut ended = None;
@@ -59,17 +59,18 @@ pub async fn daemon_of(folders: &Folders, program: &Path, started: &mut Option<C
             ended = Some((status, Instant::now()));
         }
         if begun.elapsed() >= within {
-            let how = ended.map_or_else(String::new, |(s, _)| format!(": it ended with {s}{}", tail(&folders.log_file())));
+            let how = ended.map_or_else(String::new, |(s, _)| format!(": it ended with {s}{}", tail(&folders.log_file(), from)));
             return Err(not_started(folders, begun.elapsed(), &how));
         }
         // why again: the data folder may have been held by a daemon that was still ending.
         if let Some((status, at)) = ended
             && at.elapsed() >= OTHER_DEADLINE
         {
-            if !recent(&folders.log_file()).contains(IN_USE) {
-                return Err(not_started(folders, begun.elapsed(), &format!(": it ended with {status}{}", tail(&folders.log_file()))));
+            if !recent(&folders.log_file(), from).contains(IN_USE) {
+                return Err(not_started(folders, begun.elapsed(), &format!(": it ended with {status}{}", tail(&folders.log_file(), from))));
             }
-            child = started.insert(spawn(folders, program).map_err(|e| not_started(folders, begun.elapsed(), &format!(": {e}")))?);
+            let next = spawn(folders, program).map_err(|e| not_started(folders, begun.elapsed(), &format!(": {e}")))?;
+            (child, from) = (started.insert(next.0), next.1);
             ended = None;
         }
         tokio::time::sleep(RETRY).await;
@@ -80,11 +81,13 @@ fn not_started(folders: &Folders, waited: Duration, detail: &str) -> Error {
     Error::NotStarted { seconds: waited.as_secs(), detail: detail.to_owned(), log: folders.log_file() }
 }
 
-fn spawn(folders: &Folders, program: &Path) -> std::io::Result<Child> {
+/// Also gives how long the log was before.
+fn spawn(folders: &Folders, program: &Path) -> std::io::Result<(Child, u64)> {
     close_on_exec();
     // What it says before its own log is open, and a panic, land there too.
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(folders.log_file())?;
-    Command::new(program)
+    let before = log.metadata()?.len();
+    let child = Command::new(program)
         .args(["daemon", "--detach"])
         .env_clear()
         .envs(environment(std::env::vars_os()))
@@ -92,7 +95,8 @@ fn spawn(folders: &Folders, program: &Path) -> std::io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
-        .spawn()
+        .spawn()?;
+    Ok((child, before))
 }
 
 fn environment(vars: impl Iterator<Item = (OsString, OsString)>) -> impl Iterator<Item = (OsString, OsString)> {
@@ -114,13 +118,14 @@ fn close_on_exec() {
     }
 }
 
-/// The last words of the log.
-fn recent(log: &Path) -> String {
+/// The last words of the log, of those from this offset on: what stands before them, another process said. All of one that was rotated since.
+fn recent(log: &Path, from: u64) -> String {
     const MAX: u64 = 2048;
     let read = || -> std::io::Result<String> {
         let mut file = fs::File::open(log)?;
         let size = file.metadata()?.len();
-        file.seek(SeekFrom::Start(size.saturating_sub(MAX)))?;
+        let from = if from > size { 0 } else { from };
+        file.seek(SeekFrom::Start(size.saturating_sub(MAX).max(from)))?;
         let mut bytes = Vec::new();
         file.take(MAX).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -129,8 +134,8 @@ fn recent(log: &Path) -> String {
 }
 
 /// The last line of the log, for the error.
-fn tail(log: &Path) -> String {
-    let text = recent(log);
+fn tail(log: &Path, from: u64) -> String {
+    let text = recent(log, from);
     let line = text.lines().rev().find(|l| !l.trim().is_empty());
     line.map_or_else(String::new, |l| format!(", saying: {l}"))
 }
@@ -138,6 +143,18 @@ fn tail(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_earlier_daemon_said_is_no_word_of_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        fs::write(&log, format!("taken [{IN_USE}]\n")).unwrap();
+        let from = log.metadata().unwrap().len();
+        assert_eq!((recent(&log, from), tail(&log, from)), (String::new(), String::new()));
+        fs::write(&log, format!("taken [{IN_USE}]\nnew\n")).unwrap();
+        assert_eq!((recent(&log, from), tail(&log, from)), ("new\n".to_owned(), ", saying: new".to_owned()));
+        assert!(recent(&log, 1 << 20).contains(IN_USE), "the file is another one by now");
+    }
 
     #[test]
     fn the_daemon_gets_a_clean_environment() {
