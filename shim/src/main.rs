@@ -12,6 +12,7 @@ mod agent;
 mod hook;
 mod input;
 mod link;
+mod oom;
 mod record;
 mod segment;
 mod session;

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use crate::agent::{self, Plan};
 use crate::input::Input;
 use crate::link;
+use crate::oom;
 use crate::segment::Segments;
 use crate::stream::Stream;
 use crate::sys::{self, Errno};
@@ -73,6 +74,7 @@ pub fn start(socket: &OwnedFd) -> Result<(Running, Stream, Stream), Failure> {
     let lock = take_lock(&dir).map_err(at(Stage::Lock))?;
     let path = [&spec.run_dir[..], b"/", wire::SOCKET_FILE.as_bytes()].concat();
     let listener = link::listen(&dir, &path).map_err(at(Stage::Socket))?;
+    let own = oom::Own::take();
     // After the socket is made: `/proc/self` of a process that is not dumpable belongs to root.
     sys::prctl(libc::PR_SET_DUMPABLE, 0).map_err(at(Stage::Other))?;
 
@@ -88,7 +90,7 @@ pub fn start(socket: &OwnedFd) -> Result<(Running, Stream, Stream), Failure> {
     }
     let plan = plan(&spec, [agent_in, agent_out, agent_err]).map_err(at(Stage::Spec))?;
     let started_boot_ms = sys::boot_ms();
-    let pid = agent::start(&plan)?;
+    let pid = oom::raised(own.as_ref(), || agent::start(&plan))?;
     drop(plan);
 
     let shim = identity(std::process::id());
