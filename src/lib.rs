@@ -26,6 +26,7 @@
 //! | [`api`] | HTTP over a unix socket |
 //! | [`cli`] | the command line |
 //! | [`daemon`] | puts everything together |
+//! | [`whole`] | a daemon lives whole or dies whole: what a panic ends |
 //! | `wire` | what daemon and shim say to each other; the shim's package shares this file |
 //!
 //! Invariants of the whole: append before act; every queue, body, line and history has a cap; what a plugin or an agent says is
@@ -58,4 +59,5 @@ pub mod shell;
 pub mod sink;
 pub mod store;
 pub mod tls;
+pub mod whole;
 pub mod wire;

@@ -1,10 +1,13 @@
 //! Errors as answers: one mapping from stable codes to status and problem body.
 
 use axum::Json;
+use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::types::Problem;
+use crate::whole::apart_task;
 use crate::{model, process, registry, session, sink, store};
 
 /// What a handler answers instead of a document.
@@ -197,6 +200,14 @@ impl From<sink::Error> for ApiError {
 pub async fn no_route(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
     let path: String = uri.path().chars().take(200).collect();
     ApiError::new(StatusCode::NOT_FOUND, "BDL-API-005", format!("there is no {method} {path}; see the routes in the README"))
+}
+
+/// What agents send ends no more than its own request. A hook that is answered so blocks its call.
+pub async fn apart(request: Request, next: Next) -> Response {
+    let done = apart_task(next.run(request)).await;
+    done.unwrap_or_else(|why| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "BDL-API-042", format!("the host failed on it: {why}")).into_response()
+    })
 }
 
 /// A JSON body or query that could not be read, with its own words.

@@ -145,7 +145,10 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(operator)
         // why apart: hooks are posted by agents, whose role is their session's.
-        .route("/v1/hooks/{agent}", post(hooks::post).layer(DefaultBodyLimit::max(types::HOOK_MAX)))
+        .route(
+            "/v1/hooks/{agent}",
+            post(hooks::post).layer(DefaultBodyLimit::max(types::HOOK_MAX)).layer(middleware::from_fn(error::apart)),
+        )
         .route("/healthz", get(|| async { "ok" }))
         .fallback(error::no_route)
         .layer(DefaultBodyLimit::max(types::REQUEST_MAX))

@@ -3,7 +3,8 @@
 //! Invariants:
 //! - one per data folder: the store's lock is taken before anything is served or started;
 //! - sessions of an earlier daemon are adopted before the first request is answered;
-//! - ending the daemon ends no session.
+//! - ending the daemon ends no session;
+//! - it never goes on with a part of itself lost (`whole`).
 //!
 //! Called by `cli::daemon`.
 
@@ -27,7 +28,7 @@ use crate::policy::own::OwnFolders;
 use crate::session::{Manager, Parts};
 use crate::sink::{self, Sinks};
 use crate::store::{self, Store};
-use crate::{notify, plugin, process, session};
+use crate::{notify, plugin, process, session, whole};
 
 mod check;
 mod file;
@@ -105,6 +106,7 @@ fn plugin_host(folders: &Folders, entropy: &dyn Entropy, logs: Option<KeptLogs>)
 /// Runs until it is told to end. Needs the multi-threaded runtime.
 pub async fn run(folders: Folders) -> Result<(), Error> {
     guard_process();
+    whole::guard();
     folders.create()?;
     let clock: Arc<dyn Clock> = session::clock();
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);

@@ -3,11 +3,14 @@
 //! Invariants: one compilation at a time over the host, given up ones included, so hostile components pile up no threads;
 //! machine code is made by threads of low priority, so that the decisions of other sessions do not wait for it.
 
+use std::error::Error as _;
 use std::sync::{Arc, Condvar, Mutex, Once, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon_core::ThreadPoolBuilder;
+
+use crate::whole::{apart, end, thread_apart};
 
 use super::{call, pool};
 
@@ -34,10 +37,12 @@ impl Compiler {
         LOW.call_once(threads);
         let (done, result) = mpsc::sync_channel(1);
         let run = move || {
-            let out = work();
+            let out = apart(work);
             drop(taken);
-            // Nobody waits any more when the budget is over.
-            let _ = done.send(out);
+            // Nobody waits any more when the budget is over. Who waits for work that panicked sees its sender dropped.
+            if let Ok(out) = out {
+                let _ = done.send(out);
+            }
         };
         thread::Builder::new().name("plugin-compiler".to_owned()).spawn(run).ok()?;
         result.recv_timeout(call::left(until)).ok()
@@ -58,9 +63,19 @@ impl Compiler {
 /// The threads on which the engine compiles functions side by side, those of the whole process: nothing else here uses them.
 /// What a guest runs at load stays on the caller's thread, at full priority, so a busy machine does not make it late.
 fn threads() {
-    let builder = ThreadPoolBuilder::new().thread_name(|n| format!("plugin-compile-{n}")).start_handler(|_| pool::lower(None));
-    // Fails only where they run already.
-    let _ = builder.build_global();
+    let start = |_| {
+        pool::lower(None);
+        // A panic is handed to the thread that compiles.
+        thread_apart();
+    };
+    let builder = ThreadPoolBuilder::new().thread_name(|n| format!("plugin-compile-{n}")).start_handler(start);
+    // Where they run already that is an error without a source. One with a source is a thread that the system refuses, and nobody gets another
+    // try: no plugin could be compiled any more.
+    if let Err(e) = builder.build_global()
+        && let Some(why) = e.source()
+    {
+        end(&format!("no threads for compiling plugins: {why}"));
+    }
 }
 
 impl Drop for Taken {

@@ -16,6 +16,7 @@ use wasmtime::Store;
 
 use crate::model::moment::{PromptAnswer, ResultAnswer, SessionAnswer};
 use crate::model::{Clock, Decision, Delivery, Edit, FailureCause, Grant, Grants, Moment, SystemClock, Verdict};
+use crate::whole::apart;
 
 use super::cache::{CacheOptions, Name};
 use super::call::{self, CallFailure};
@@ -149,7 +150,7 @@ impl Host {
         let program = match self.in_use(&key, &limits, &grants, wanted) {
             Some(p) => p,
             None => {
-                let loaded = self.open(&source, &key)?;
+                let loaded = apart(|| self.open(&source, &key)).unwrap_or_else(|detail| Err(Error::Engine { detail }))?;
                 let wants = loaded.wants.clone();
                 let program = Arc::new(Program {
                     digest: digest.to_hex().to_string(),

@@ -13,13 +13,14 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::whole::apart;
 
 /// Jobs that wait, over all plugins.
 const CAPACITY: usize = 8192;
@@ -213,7 +214,7 @@ impl Shared {
         let place = Place { shared: Arc::clone(self), standing: job.standing, job: number, aside: false };
         PLACE.set(Some(place));
         // Whoever waits for the answer sees its sender dropped; the thread goes on with the next job.
-        let _ = catch_unwind(AssertUnwindSafe(job.work));
+        let _ = apart(job.work);
         let Some(place) = PLACE.take().filter(|p| p.aside) else { return false };
         let mut queue = self.lock();
         place.standing.lock().aside -= 1;

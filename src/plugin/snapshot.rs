@@ -3,7 +3,6 @@
 //! Called by `load`, after the same configuration was accepted in an ordinary instance. What cannot be snapshotted is
 //! no error: the plugin then is configured anew for every call.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,6 +10,8 @@ use std::task::{Context, Poll, Waker};
 use wasmtime::component::{Component, Val};
 use wasmtime::{Engine, Store};
 use wasmtime_wizer::Wizer;
+
+use crate::whole::apart;
 
 use super::engine::Engines;
 use super::limits::{Limits, MAX_MEMORY};
@@ -50,7 +51,7 @@ pub(super) fn take(
         state::linker(s.engine(), c, with_wasi)?.instantiate_async(s, c).await
     });
     // The snapshot maker panics on state that it cannot read out; that is a plugin without a snapshot, not a bug here.
-    match catch_unwind(AssertUnwindSafe(|| finish(run))) {
+    match apart(|| finish(run)) {
         Err(_) => Err("its state cannot be read out".to_owned()),
         Ok(Err(e)) => Err(format!("{:#}", e.root_cause())),
         Ok(Ok((bytes, returned))) => match returned.as_slice() {

@@ -24,7 +24,8 @@
 //! nth visit, the first by default, the daemon
 //! - dies as by `kill -9` when no action is given;
 //! - `wait:<folder>`: makes the file `reached` in the folder and goes on when `go` is there, after [`PATIENCE`] at the latest;
-//! - `slow:<ms>`: takes so long there, at every later visit too.
+//! - `slow:<ms>`: takes so long there, at every later visit too;
+//! - `panic`: panics there.
 //!
 //! And `clock=from:<file>`: the daemon's wall clock is the machine's and so many milliseconds as the file says, as if somebody had set it.
 //!
@@ -49,6 +50,7 @@ enum Action {
     Die,
     Wait(PathBuf),
     Slow(Duration),
+    Panic,
     Clock(PathBuf),
 }
 
@@ -96,6 +98,7 @@ pub fn hit(name: &str) {
     let visit = armed.visits.fetch_add(1, Ordering::SeqCst) + 1;
     match &armed.action {
         Action::Die if visit == armed.at => std::process::abort(),
+        Action::Panic if visit == armed.at => panic!("at the failpoint {name}"),
         Action::Wait(folder) if visit == armed.at => aside(|| {
             // why: a test that has gone away must not hold the daemon for ever.
             let give_up = Instant::now() + PATIENCE;
@@ -118,9 +121,10 @@ fn aside(f: impl FnOnce()) {
 fn parse(text: &str) -> Armed {
     let (place, action) = text.split_once('=').map_or((text, None), |(p, a)| (p, Some(a)));
     let (name, at) = place.split_once(':').map_or((place, 1), |(a, b)| (a, b.parse().unwrap_or(1)));
-    let action = match action.and_then(|a| a.split_once(':')) {
+    let action = match action.map(|a| a.split_once(':').unwrap_or((a, ""))) {
         Some(("wait", folder)) => Action::Wait(folder.into()),
         Some(("from", file)) if name == "clock" => Action::Clock(file.into()),
+        Some(("panic", "")) => Action::Panic,
         Some(("slow", ms)) => ms.parse().map_or(Action::Die, |ms| Action::Slow(Duration::from_millis(ms))),
         _ => Action::Die,
     };
@@ -142,6 +146,7 @@ mod tests {
         assert_eq!(p("ran:2=wait:/a:b=c"), ("ran".into(), 2, Action::Wait("/a:b=c".into())));
         assert_eq!(p("ran=slow:40"), ("ran".into(), 1, Action::Slow(Duration::from_millis(40))));
         assert_eq!(p("clock=from:/a").2, Action::Clock("/a".into()));
+        assert_eq!(p("ran:2=panic"), ("ran".into(), 2, Action::Panic));
         assert_eq!(p("ran=slow:x").2, Action::Die);
         assert_eq!(p("ran=sleep:1").2, Action::Die);
     }

@@ -95,7 +95,7 @@ impl Runner {
                 self.pending.events.push(SessionStopping { by, how: "kill".to_owned(), grace_ms: 0 }.into());
                 self.commit().await;
                 let shim = self.shim.shim();
-                // An error is a thread that could not be had; the next kill tries again.
+                // An error is the runtime's end; the next kill tries again.
                 let _ = tokio::task::spawn_blocking(move || kill_silent(shim)).await;
                 drop(reply.send(self.recorded()));
             }

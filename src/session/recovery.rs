@@ -173,7 +173,7 @@ pub(super) async fn end_rest(inner: &Inner, session: &Session) {
             ladder::end_run(&handle, &mut events).await;
         } else {
             let (shim, marker) = (handle.shim(), session.id.to_string());
-            // An error is a thread that could not be had.
+            // An error is the runtime's end.
             let _ = tokio::task::spawn_blocking(move || (kill_silent(shim), kill_leftovers(&marker))).await;
         }
     }

@@ -27,6 +27,7 @@ use crate::plugin::States;
 use crate::policy::Chain;
 use crate::process::{Inbox, ShimEvent, ShimEvents, ShimHandle, Watch};
 use crate::store::{Batch, Frame};
+use crate::whole::apart;
 
 /// Commands that may wait for one session.
 pub const MAILBOX: usize = 256;
@@ -289,7 +290,7 @@ impl Runner {
         if line.is_empty() {
             return;
         }
-        let outs = self.driver.read(&mut self.read_state, line);
+        let outs = apart(|| self.driver.read(&mut self.read_state, line)).unwrap_or_else(|reason| vec![Output::Unparsed { reason }]);
         for out in self.heard(outs) {
             if let Some(call) = self.live.parking.refuses(&out) {
                 self.refused(call);

@@ -16,6 +16,7 @@ use super::live::{Report, Step};
 use super::run::Runner;
 use super::transcript::{LOOK, LOOK_IDLE, Transcript};
 use crate::model::{Event, Session, TranscriptNamed};
+use crate::whole::apart;
 
 /// The transcript of one session, and when it is looked at next.
 #[derive(Debug)]
@@ -97,7 +98,7 @@ impl Runner {
         if self.external.is_some() {
             let lines = portions.iter().flat_map(|p| &p.lines).map(|(_, line)| line);
             let since = self.session.created_at;
-            let said: Vec<_> = lines.filter_map(|line| self.driver.recorded_usage(line, since)).collect();
+            let said: Vec<_> = lines.filter_map(|line| apart(|| self.driver.recorded_usage(line, since)).ok()?).collect();
             self.witnesses.quiet = if said.is_empty() { self.witnesses.quiet.saturating_add(1) } else { 0 };
             for out in said {
                 let step = self.live.metered(out, self.inner.prices.at(self.inner.clock.wall_ms()));
@@ -109,7 +110,7 @@ impl Runner {
         let mut said = Vec::new();
         for p in portions {
             for (upto, line) in &p.lines {
-                match self.driver.record(line) {
+                match apart(|| self.driver.record(line)).unwrap_or_default() {
                     None => unread += 1,
                     Some(out) => said.extend(out.into_iter().map(|o| (p.source.clone(), *upto, o))),
                 }

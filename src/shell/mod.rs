@@ -36,12 +36,12 @@ mod tests;
 
 pub use dirs::{Dirs, MAX_PLACES};
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use brush_parser::{ParserOptions, SourcePosition, SourceSpan, Token, TokenizerOptions};
 
 use crate::model::{Command, Parse, Redirect};
+use crate::whole::apart;
 
 use lex::{Refused, Tok};
 
@@ -130,7 +130,7 @@ fn tree(src: &str, depth: usize) -> Result<brush_parser::ast::Program, Refused> 
     let options = ParserOptions { enable_extended_globbing: false, ..ParserOptions::default() };
     let tokens: Vec<Token> = ours.iter().map(token).collect();
     // why: the parser has unwraps on numbers; the lexer refuses what is known to reach them, this holds the rest.
-    catch_unwind(AssertUnwindSafe(|| {
+    apart(|| {
         let theirs =
             brush_parser::uncached_tokenize_str(src, &TokenizerOptions { enable_extended_globbing: false, ..TokenizerOptions::default() })
                 .map_err(|_| Refused("a syntax error"))?;
@@ -138,8 +138,8 @@ fn tree(src: &str, depth: usize) -> Result<brush_parser::ast::Program, Refused> 
             return Err(Refused("two readers of the command disagree"));
         }
         brush_parser::parse_tokens(&tokens, &options).map_err(|_| Refused("a syntax error"))
-    }))
-    .unwrap_or(Err(Refused("the parser gave up")))
+    })
+    .unwrap_or_else(|_| Err(Refused("the parser gave up")))
 }
 
 fn token(tok: &Tok) -> Token {

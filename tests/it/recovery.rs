@@ -51,6 +51,23 @@ fn killed_at_each_failpoint() {
     }
 }
 
+/// A daemon without one of its tasks would leave a session that looks alive and never answers.
+#[test]
+fn a_panic_in_any_task_ends_the_daemon_and_the_next_one_goes_on() {
+    use std::os::unix::process::ExitStatusExt;
+    const CALLS: usize = 3;
+    // In the session's own task; in one that it started.
+    for point in ["synced:2", "checkpointed"] {
+        let mut host = host();
+        let model = Model::start(&script(CALLS));
+        let mut daemon = host.daemon_with("BEADLE_FAILPOINT", &format!("{point}=panic"));
+        let id = host.run_demo(&model, "go", &["--verify", "true"]);
+        let how = until("the daemon is gone", || daemon.try_wait().ok().flatten());
+        assert_eq!(how.signal(), Some(6), "{point}: {how}");
+        prove(&host, &id, CALLS, point);
+    }
+}
+
 #[test]
 fn killed_at_random_moments() {
     const CALLS: usize = 6;

@@ -210,7 +210,7 @@ pub(in crate::session) async fn sweep(inner: Arc<Inner>, left: Vec<String>) {
             Err(process::Error::Unreachable { .. }) => {
                 let shim = process::shim_in(&dir).await.unwrap_or_default();
                 let marker = name.clone();
-                // An error is a thread that could not be had.
+                // An error is the runtime's end.
                 let _ = tokio::task::spawn_blocking(move || (process::kill_silent(shim), process::kill_leftovers(&marker))).await;
             }
             Ok(Adopted::Ended(_) | Adopted::Lost { .. }) | Err(_) => {}

@@ -32,6 +32,8 @@ pub mod plugin;
 pub mod policy;
 #[path = "../../../src/shell/mod.rs"]
 pub mod shell;
+#[path = "../../../src/whole.rs"]
+pub mod whole;
 #[path = "../../../src/wire.rs"]
 pub mod wire;
 #[path = "../../attacks/wit.rs"]
