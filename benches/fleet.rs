@@ -1,8 +1,8 @@
 //! Many live sessions on one host: what they cost, how fast they start, how long a decision takes among them, and that all are adopted.
 //! And a soak: sessions come and go for minutes, and memory, descriptors and zombies must stay flat.
 //!
-//! `cargo build --release && cargo bench -p beadle-benches --bench fleet [-- live 1000 | soak 20]`. The agents are this program itself; each
-//! asks a question every two seconds. What one start and one decision take at least is in the benches `spawn` and `host`.
+//! `cargo build --release && cargo bench -p beadle-benches --bench fleet [-- live 1000 10000 | soak 20]`. The agents are this program itself; each
+//! asks a question every two seconds, or after so many milliseconds. What one start and one decision take at least is in the benches `spawn` and `host`.
 #![allow(clippy::print_stdout, reason = "a bench reports on stdout")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,18 +29,19 @@ fn main() -> Result<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).filter(|a| !a.starts_with('-')).collect();
     match words[..] {
         [] => {
-            live(LIVE)?;
+            live(LIVE, PAUSE_MS)?;
             soak(MINUTES)
         }
-        ["live"] => live(LIVE),
-        ["live", n] => live(n.parse()?),
+        ["live"] => live(LIVE, PAUSE_MS),
+        ["live", n] => live(n.parse()?, PAUSE_MS),
+        ["live", n, pause_ms] => live(n.parse()?, pause_ms.parse()?),
         ["soak"] => soak(MINUTES),
         ["soak", minutes] => soak(minutes.parse()?),
-        _ => anyhow::bail!("live [SESSIONS] or soak [MINUTES], not {words:?}"),
+        _ => anyhow::bail!("live [SESSIONS [PAUSE_MS]] or soak [MINUTES], not {words:?}"),
     }
 }
 
-fn live(count: usize) -> Result<()> {
+fn live(count: usize, pause_ms: u64) -> Result<()> {
     let host = Host::new(POLICIES)?;
     host.run(&["--json", "ls"])?;
     let pid = daemon(&host)?;
@@ -48,7 +49,7 @@ fn live(count: usize) -> Result<()> {
     let go = host.dir.path().join("go");
     let mut askers = Vec::new();
     for n in 0..count {
-        askers.push(host.paced(&format!("a{n}"), QUESTIONS, PAUSE_MS, &go)?);
+        askers.push(host.paced(&format!("a{n}"), QUESTIONS, pause_ms, &go)?);
     }
     let begun = Instant::now();
     let ids = each(&askers, |(program, _)| host.start(program))?;
@@ -86,7 +87,7 @@ fn live(count: usize) -> Result<()> {
     let times = sorted(times.into_iter());
     println!(
         "  a decision among them, {} a second asked for: {:.2} ms p50, {:.2} ms p99 of {}   goal p99 <= 5",
-        count as u64 * 1000 / PAUSE_MS,
+        count as u64 * 1000 / pause_ms,
         at(&times, 0.5),
         at(&times, 0.99),
         times.len()

@@ -72,6 +72,8 @@ fn words(said: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
 
     #[test]
@@ -85,20 +87,22 @@ mod tests {
 
     #[test]
     fn a_future_that_stands_apart_does_so_at_each_step() {
-        let rt = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let steps = async |panics: bool| {
-            tokio::task::yield_now().await;
+            let mut begun = false;
+            std::future::poll_fn(|_| if std::mem::replace(&mut begun, true) { Poll::Ready(()) } else { Poll::Pending }).await;
             assert_eq!(APART.get(), 1);
             if panics {
                 std::panic::resume_unwind(Box::new("at the second step"));
             }
             7
         };
-        rt.block_on(async {
-            let outside = async { APART.get() };
-            assert_eq!(tokio::join!(apart_task(steps(false)), outside), (Ok(7), 0));
-            assert_eq!(apart_task(steps(true)).await, Err("at the second step".to_owned()));
-        });
+        let mut cx = Context::from_waker(Waker::noop());
+        for (panics, want) in [(false, Ok(7)), (true, Err("at the second step".to_owned()))] {
+            let mut f = pin!(apart_task(steps(panics)));
+            assert_eq!(f.as_mut().poll(&mut cx), Poll::Pending);
+            assert_eq!(APART.get(), 0, "what runs beside it does not stand apart");
+            assert_eq!(f.as_mut().poll(&mut cx), Poll::Ready(want));
+        }
         assert_eq!(APART.get(), 0);
     }
 }

@@ -36,6 +36,10 @@ impl Driver for Generic {
         })
     }
 
+    fn starts_tool_server(&self) -> bool {
+        true
+    }
+
     fn read(&self, _state: &mut ReadState, _line: &[u8]) -> Vec<Output> {
         vec![Output::Quiet]
     }

@@ -5,7 +5,7 @@
 //! - what comes back of a message is its id alone, and that is short;
 //! - reading says what is asked for, never that it may be done: that is a decision on record (`session::host_tools`).
 //!
-//! Called by `session::host_tools`, and by `cli` for the server's name.
+//! Called by `session::host_tools`, and by `cli` for the server's name and for `beadle mcp`.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -23,9 +23,11 @@ const ID_MAX: usize = 256;
 /// What a notification is answered with where its carrier waits for an answer.
 const NOTED: u64 = 0;
 
+const PARSE_ERROR: i64 = -32_700;
 const INVALID_REQUEST: i64 = -32_600;
 const UNKNOWN_METHOD: i64 = -32_601;
 const INVALID_PARAMS: i64 = -32_602;
+const UNAVAILABLE: i64 = -32_000;
 
 /// The tools' own names.
 pub const TOOLS: [&str; 8] = ["memory_add", "memory_search", "task_add", "task_list", "task_update", "handoff", "note", "report"];
@@ -143,6 +145,16 @@ pub fn initialized(id: &Value, asked: Option<&str>) -> Value {
     let version = VERSIONS.iter().find(|v| Some(**v) == asked).unwrap_or(&VERSIONS[0]);
     let about = json!({"name": SERVER, "version": env!("CARGO_PKG_VERSION")});
     result(id, json!({"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": about}))
+}
+
+/// The answer to anything while the host cannot serve: an error, and why.
+pub fn refused(id: &Value, why: &str) -> Value {
+    error(id, UNAVAILABLE, why)
+}
+
+/// The answer to what is no JSON.
+pub fn unreadable(why: &str) -> Value {
+    error(&Value::Null, PARSE_ERROR, why)
 }
 
 /// The answer to `ping`.

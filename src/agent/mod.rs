@@ -394,6 +394,10 @@ pub trait Driver: Send + Sync {
     fn takes_host_tools(&self) -> bool {
         false
     }
+    /// Whether its program may start a server of the host's own tools (`beadle mcp`), having no channel for them.
+    fn starts_tool_server(&self) -> bool {
+        false
+    }
     /// The frame that answers a message to the host's own tools.
     fn mcp_answer(&self, _request_id: &str, _response: &Value) -> Vec<u8> {
         Vec::new()

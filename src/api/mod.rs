@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - every request has a role before it reaches a handler (`role`): what changes anything, and what shows other sessions, needs `operator`;
-//!   a hook (`hooks`) speaks for the session that its process belongs to, and for no other;
+//!   a hook (`hooks`) and a server of the host's own tools (`host_tools`) speak for the session that their process belongs to, and for no
+//!   other;
 //! - bodies, pages and streams are capped; an error is a problem document with a stable code;
 //! - handlers translate and call `session`; they hold no state.
 //!
@@ -30,6 +31,7 @@ mod events;
 mod follow;
 mod hooks;
 mod host;
+mod host_tools;
 mod keep;
 mod ledger;
 mod memory;
@@ -144,11 +146,12 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), role::operator_only));
     Router::new()
         .merge(operator)
-        // why apart: hooks are posted by agents, whose role is their session's.
+        // why apart: these are for agents, whose role is their session's.
         .route(
             "/v1/hooks/{agent}",
             post(hooks::post).layer(DefaultBodyLimit::max(types::HOOK_MAX)).layer(middleware::from_fn(error::apart)),
         )
+        .route("/v1/host-tools", get(host_tools::show).post(host_tools::call).layer(middleware::from_fn(error::apart)))
         .route("/healthz", get(|| async { "ok" }))
         .fallback(error::no_route)
         .layer(DefaultBodyLimit::max(types::REQUEST_MAX))

@@ -62,6 +62,8 @@
 //! | `GET /v1/approvals/{session}/{call}` | | [`ApprovalDetailDoc`] |
 //! | `POST /v1/approvals/{session}/{call}` | [`ApprovalAnswer`] | [`ApprovalDoc`]; 409 when it was answered before |
 //! | `POST /v1/hooks/{agent}` | what the agent's hook was given | 200 with [`EXIT_HEADER`] and the hook's output, or 202: post it again |
+//! | `GET /v1/host-tools` | | [`HostToolsDoc`], to a process of the session |
+//! | `POST /v1/host-tools` | [`HostToolRequest`] | [`HostToolDoc`], to a process of the session, once it is durable |
 //! | `GET /v1/hooks` | | [`HooksDoc`] |
 //! | `POST /v1/hooks` | [`HookedRequest`] | [`HooksDoc`] |
 //! | `GET /v1/host` | | [`HostDoc`] |
@@ -128,6 +130,7 @@ mod context;
 mod detail;
 mod hook;
 mod host;
+mod host_tool;
 mod keep;
 mod ledger;
 mod list;
@@ -155,6 +158,7 @@ pub use context::*;
 pub use detail::*;
 pub use hook::*;
 pub use host::*;
+pub use host_tool::*;
 pub use keep::*;
 pub use ledger::*;
 pub use list::*;

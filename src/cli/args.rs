@@ -163,6 +163,11 @@ pub enum Verb {
     /// Hooks for sessions that were not started here
     #[command(subcommand)]
     Hook(HookVerb),
+    /// Serve the host's own tools to the agent that starts this, by the Model Context Protocol on standard input and output
+    ///
+    /// For agents that run as a session (`beadle run -- codex ...`) or hold hooks, and have no channel of the host's: name `beadle mcp`
+    /// as a server in the agent's own configuration, under the name `beadle`. Each call is judged by the session's policies and done once.
+    Mcp,
     /// Policies
     #[command(subcommand)]
     Policy(PolicyVerb),

@@ -23,7 +23,7 @@ use crate::model::Status;
 use crate::model::written::{AttemptEnd, AttemptStart, End, Write, Written};
 
 mod agents;
-mod lines;
+pub mod lines;
 mod read;
 
 use lines::{LINE_BYTES_MAX, Line, SENT_BYTES_MAX};

@@ -32,6 +32,7 @@ mod host;
 mod import;
 mod keep;
 mod logs;
+mod mcp;
 mod memory;
 mod model;
 mod operator;
@@ -190,6 +191,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Outcome {
         Verb::Rule(RuleVerb::Add { effect, rule, session }) => rule::add(cx, effect, rule, session).await,
         Verb::Rule(RuleVerb::Revoke { id }) => rule::revoke(cx, &id).await,
         Verb::Rule(RuleVerb::Ls { session }) => rule::ls(cx, session.as_deref()).await,
+        Verb::Mcp => mcp::serve(cx).await,
         Verb::Hook(HookVerb::Install(args)) => hook::install(cx, args).await,
         Verb::Hook(HookVerb::Uninstall(args)) => hook::uninstall(cx, args).await,
         Verb::Hook(HookVerb::Status(args)) => hook::status(cx, args).await,

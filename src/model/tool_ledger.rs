@@ -179,7 +179,12 @@ impl ToolSums {
         let left_out = rest.len() as u64;
         for (_, sum) in rest {
             match rows.iter_mut().find(|(tool, _)| tool == OTHER) {
-                Some((_, other)) => other.merge(sum),
+                // why: they may be the same sessions.
+                Some((_, other)) => {
+                    let sessions = other.sessions.max(sum.sessions);
+                    other.merge(sum);
+                    other.sessions = sessions;
+                }
                 None => rows.push((OTHER.to_owned(), sum)),
             }
         }

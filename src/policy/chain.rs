@@ -169,8 +169,8 @@ impl Chain {
         rebuild: &(dyn Fn(&Value) -> Result<Call, String> + Sync),
     ) -> Judged {
         let mut failures = Vec::new();
-        // why that channel: what a hook tells of is a call of any agent, whose server may have taken the name.
-        let own = session.record.host_tools && call.channel == Channel::Driver && mcp::is_own(&call.tool);
+        // why not those of hooks: they tell of a call of any agent, whose server may have taken the name.
+        let own = session.record.host_tools && call.channel != Channel::Hook && mcp::is_own(&call.tool);
         let round = self.round();
         let answers = self.ask_all(&Subject::new(session, call, at_ms).in_round(round.as_ref()), &mut failures).await;
         let rewrites = rewrites(&answers);

@@ -4,6 +4,7 @@
 //! - the same offset gives the same line, before and after a restart: the cursor is the end offset of the last line handled;
 //! - a line is given once its newline is on disk, or by [`Inbox::rest`] when the agent has ended;
 //! - memory is bounded by one line ([`MAX_LINE`]) plus one read, and is given back between lines;
+//! - the disk is not asked for more than the shim told of where it tells ([`Inbox::is_read_up`]);
 //! - who says how much is written ([`Inbox::heard`]) gets all of it or an error: what is gone from the disk is not waited for.
 //!
 //! Called by the session loop. Reads are of small local files and block shortly.
@@ -48,8 +49,8 @@ pub struct Inbox {
     /// The open segment and its first offset.
     segment: Option<(File, u64)>,
     skipped: u64,
-    /// So much is written, as the shim says; 0 where nobody says.
-    written: u64,
+    /// So much is written, as the shim says; `None` where nobody says.
+    written: Option<u64>,
     /// After a gap: what comes up to the next newline is the tail of a lost line.
     resync: bool,
 }
@@ -65,14 +66,24 @@ impl Inbox {
             searched: 0,
             segment: None,
             skipped: 0,
-            written: 0,
+            written: None,
             resync: false,
         }
     }
 
     /// The shim says that it has written up to here.
     pub fn heard(&mut self, written: u64) {
-        self.written = self.written.max(written);
+        self.written = self.written.max(Some(written));
+    }
+
+    /// Whether everything that the shim told of was read and searched: a look at the disk would show nothing. False where it told nothing.
+    pub fn is_read_up(&self) -> bool {
+        self.searched == self.buf.len() && self.written.is_some_and(|w| self.read() >= w)
+    }
+
+    /// Where what was read ends.
+    fn read(&self) -> u64 {
+        self.offset + (self.buf.len() - self.pos) as u64
     }
 
     /// The cursor: where the next line starts.
@@ -102,8 +113,8 @@ impl Inbox {
                 return Err(Error::LineTooLong { offset: self.offset });
             }
             if !self.fill()? {
-                let read = self.offset + self.buf.len() as u64;
-                return if read < self.written { Err(self.gone(read, self.written)) } else { Ok(None) };
+                let (read, written) = (self.read(), self.written.unwrap_or(0));
+                return if read < written { Err(self.gone(read, written)) } else { Ok(None) };
             }
         }
     }
@@ -140,7 +151,7 @@ impl Inbox {
         self.searched -= self.pos;
         self.pos = 0;
         loop {
-            let at = self.offset + self.buf.len() as u64;
+            let at = self.read();
             let Some((file, start)) = &self.segment else {
                 if self.find(at)? {
                     continue;
@@ -182,7 +193,7 @@ impl Inbox {
         let holder = all.iter().rev().find(|s| s.start <= at && (at < s.start + s.len || Some(s.start) == all.last().map(|l| l.start)));
         let start = match (holder, all.iter().find(|s| s.start > at)) {
             (Some(s), _) => s.start,
-            (None, Some(oldest)) if self.written > 0 => return Err(self.gone(at, oldest.start)),
+            (None, Some(oldest)) if self.written.is_some_and(|w| w > 0) => return Err(self.gone(at, oldest.start)),
             (None, Some(oldest)) => {
                 // Everything up to its start is lost, with what was read of the line before.
                 self.skipped += oldest.start - self.offset;
@@ -203,6 +214,39 @@ impl Inbox {
             // Dropped between the two looks: the next call sees it.
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::file("open", &path)(e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn who_reads_only_what_it_was_told_of_misses_nothing(pieces in prop::collection::vec("[a-c\n]{0,12}", 1..24)) {
+            let dir = tempfile::tempdir().expect("a folder");
+            let mut file = File::create(segment_path(dir.path(), Stream::Out, 0)).expect("a segment");
+            let (mut inbox, mut lines, mut told) = (Inbox::open(dir.path(), 0), Vec::new(), 0);
+            prop_assert!(!inbox.is_read_up(), "nothing was told");
+            for piece in &pieces {
+                file.write_all(piece.as_bytes()).expect("written");
+                told += piece.len() as u64;
+                inbox.heard(told);
+                while !inbox.is_read_up() {
+                    let Some(line) = inbox.next_line().expect("read") else { break };
+                    lines.push(String::from_utf8(line.bytes).expect("text"));
+                }
+                prop_assert!(inbox.is_read_up() && inbox.next_line().expect("read").is_none());
+            }
+            let all = pieces.concat();
+            let whole = all.rfind('\n').map_or("", |end| &all[..end + 1]);
+            prop_assert_eq!(lines, whole.lines().map(str::to_owned).collect::<Vec<_>>());
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::model::{
     Actor, AttemptsPlanned, BranchKind, Event, Excerpt, Origin, PromptContext, Record, Session, SessionCreated, SessionForked, SessionId,
     Status, TranscriptNamed, UNASSIGNED, UsageLimits,
 };
+use crate::whole::apart;
 
 mod replay;
 
@@ -247,8 +248,8 @@ impl Manager {
             tokio::time::sleep(LOOK).await;
         };
         let write = || -> Result<Cut, String> {
-            let cut = driver.cut(&bytes, &upto, new)?;
-            driver.conversation(&cut.bytes)?;
+            let cut = apart(|| driver.cut(&bytes, &upto, new))??;
+            apart(|| driver.conversation(&cut.bytes))??;
             whole::place(&named.root, &session.cwd, new, &cut.bytes)?;
             Ok(cut)
         };
@@ -263,7 +264,7 @@ impl Past {
     pub(super) fn made(&self, new: &str, cwd: &str, driver: &dyn Driver) -> Option<TranscriptNamed> {
         let root = self.named.as_ref()?.root.clone();
         let bytes = tokio::task::block_in_place(|| whole::read(&root, new, cwd)).ok()?.bytes;
-        driver.conversation(&bytes).ok()?;
+        apart(|| driver.conversation(&bytes)).ok()?.ok()?;
         Some(TranscriptNamed { root, conversation: new.to_owned(), written: bytes.len() as u64 })
     }
 

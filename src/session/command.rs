@@ -9,9 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::hook::{Heard, Tell};
+use super::host_tools::Answered;
 use super::live::Report;
 use super::run::{Ending, Runner, told};
 use super::{Error, failpoint, live, mask, moments};
+use crate::agent::mcp::ToolCall;
 use crate::model::account::Seen;
 use crate::model::moment::NewPrompt;
 use crate::model::{Actor, Effect, Event, Note, PauseMode, PromptSubmitted, RuleId, Session, SessionStopping, Witness};
@@ -74,6 +76,11 @@ pub enum Command {
         tell: Box<Tell>,
         reply: oneshot::Sender<Option<Heard>>,
     },
+    /// A call of one of the host's own tools, through a server that the agent started; `None` where it must be decided first.
+    HostTool {
+        call: ToolCall,
+        reply: oneshot::Sender<Result<Option<Answered>, Error>>,
+    },
     /// Events from elsewhere that belong into this log (rules).
     Record {
         events: Vec<Event>,
@@ -116,6 +123,12 @@ impl Runner {
     pub(super) async fn command(&mut self, command: Command) -> Option<String> {
         match command {
             Command::Hook { tell, reply } => return self.hook(*tell, reply).await,
+            // why: who asked was told that the session is busy.
+            Command::HostTool { reply, .. } if reply.is_closed() => {}
+            Command::HostTool { call, reply } => {
+                let answer = self.serve(call).await;
+                let _ = reply.send(answer);
+            }
             // why kept: the agent is being started anew between turns, and takes it then.
             Command::Prompt { text, by, reply } if self.live.parking.turns_over() => self.keep_prompt(text, by, reply),
             Command::Pause { mode, reason, by, reply } => {

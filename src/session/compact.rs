@@ -45,6 +45,7 @@ use crate::model::{
 use crate::plugin::{PlanQuestion, Plugin};
 use crate::process::ExitRecord;
 use crate::store::Frame;
+use crate::whole::apart;
 
 /// Prompts that wait for an agent that is started anew.
 const PROMPTS: usize = 16;
@@ -188,7 +189,8 @@ async fn plan(
     }
     let read = || -> Result<(Whole, Folded), String> {
         let whole = whole::read(root, conversation, &session.cwd)?;
-        let folded = driver.conversation(&whole.bytes).and_then(|pieces| Folded::new(pieces, wanted.unpinned));
+        let folded =
+            apart(|| driver.conversation(&whole.bytes)).and_then(|read| read).and_then(|pieces| Folded::new(pieces, wanted.unpinned));
         let folded = folded.map_err(|why| format!("the record {}: {why}", whole.path))?;
         Ok((whole, folded))
     };
@@ -215,7 +217,7 @@ async fn record_follows(driver: &dyn Driver, session: &Session, live: &Live) {
     let words = live.moments.last_words.trim_end_matches('…');
     let follows = || -> Option<bool> {
         let whole = whole::read(&live.parking.root, &live.parking.conversation, &session.cwd).ok()?;
-        Some(driver.conversation(&whole.bytes).ok()?.last()?.text.starts_with(words))
+        Some(apart(|| driver.conversation(&whole.bytes)).ok()?.ok()?.last()?.text.starts_with(words))
     };
     for _ in 0..RECORD_LOOKS {
         if words.is_empty() || tokio::task::block_in_place(follows) == Some(true) {
@@ -432,9 +434,9 @@ impl Runner {
         let new = start::uuid(&self.inner);
         let write = || -> Result<u64, String> {
             let mut uuid = || start::uuid(&self.inner);
-            let bytes = self.driver.rewritten(&planned.whole.bytes, &planned.checked.rewrite, &new, &mut uuid)?;
+            let bytes = apart(|| self.driver.rewritten(&planned.whole.bytes, &planned.checked.rewrite, &new, &mut uuid))??;
             // why read again: what was written is what the agent will resume from.
-            let told = self.driver.conversation(&bytes)?;
+            let told = apart(|| self.driver.conversation(&bytes))??;
             let texts = |ps: &[crate::model::Piece]| ps.iter().map(|p| (p.entry.kind, p.text.clone())).collect::<Vec<_>>();
             if texts(&told) != texts(&planned.checked.pieces) {
                 return Err("the new record does not read as was planned".to_owned());

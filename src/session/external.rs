@@ -27,8 +27,8 @@ use crate::agent::hook::{Hook, HookAnswer, HookEvent};
 use crate::agent::{self, Driver};
 use crate::model::moment::SessionStart;
 use crate::model::{
-    Actor, AgentStarted, AttemptEnded, AttemptStarted, By, Event, Mediation, Outcome, Session, SessionCreated, SessionEnded, SessionId,
-    Witness,
+    Actor, AgentStarted, AttemptEnded, AttemptStarted, By, Channel, Event, Mediation, Outcome, Session, SessionCreated, SessionEnded,
+    SessionId, Witness,
 };
 use crate::process::{self, ProcessId, ShimHandle, Watch};
 use crate::store::{Filter, MAX_SESSIONS};
@@ -57,12 +57,12 @@ pub(super) async fn hook(inner: &Arc<Inner>, call: HookCall) -> Result<HookOutco
     }
     let hold = call.hold;
     let (id, tell) = match of_started(inner, &call) {
-        Some(id) => (id, Tell { agent: driver.name(), hook, by: call.actor(), can_wait: call.can_wait }),
+        Some(id) => (id, Tell { agent: driver.name(), hook, by: call.actor(), can_wait: call.can_wait, channel: Channel::Hook }),
         None => {
             let process = call.parent()?;
             let by = call.actor();
             let id = session_of(inner, driver, &hook, process, &by).await?;
-            (id, Tell { agent: driver.name(), hook, by, can_wait: call.can_wait })
+            (id, Tell { agent: driver.name(), hook, by, can_wait: call.can_wait, channel: Channel::Hook })
         }
     };
     let (reply, answer) = oneshot::channel();
@@ -153,7 +153,8 @@ async fn create(inner: &Arc<Inner>, driver: &'static dyn Driver, hook: &Hook, pr
     let mut assembled = inner.chains.assemble(Some(&cwd), &rules).await?;
     let argv = process::command_line(process);
     let model = if let HookEvent::Started { model, .. } = &hook.event { model.clone() } else { None };
-    let record = record_of_found(&cwd, &assembled.config.record)?;
+    let mut record = record_of_found(&cwd, &assembled.config.record)?;
+    record.host_tools = assembled.config.host_tools;
     let created = |labels: &BTreeMap<String, String>| -> Event {
         SessionCreated {
             name: driver.name().to_owned(),

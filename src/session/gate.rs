@@ -24,6 +24,7 @@ use crate::model::{
 use crate::policy::paths::RealPaths;
 use crate::policy::{Chain, Failure, Judged, call as calls};
 use crate::store::Frame;
+use crate::whole::apart;
 
 /// Longest subject of a question, in bytes.
 const SUBJECT_MAX: usize = 1024;
@@ -148,7 +149,10 @@ impl Runner {
         if !calls::fits(input) {
             return Err(format!("the tool's input is over the cap of {} bytes", calls::MAX_INPUT));
         }
-        Ok(self.as_own(calls::build(&self.call_input(asked, input), &RealPaths)))
+        // why apart: a call that cannot be read is denied, and ends nothing else.
+        let call = apart(|| calls::build(&self.call_input(asked, input), &RealPaths))
+            .map_err(|why| format!("the host failed on its input: {why}"))?;
+        Ok(self.as_own(call))
     }
 
     pub(super) fn call_input<'a>(&'a self, asked: &'a Asked, input: &'a Value) -> calls::CallInput<'a> {
@@ -206,7 +210,7 @@ impl Runner {
         let effect = if judged.effect == Effect::Allow { Effect::Allow } else { Effect::Deny };
         let reason = or(&judged.reason, if effect == Effect::Allow { "allowed" } else { "denied" });
         let input = judged.updated_input.as_ref().unwrap_or(&call.input);
-        let frame = (answer && !self.live.hooks.has(seq)).then(|| self.live.next_frame());
+        let frame = (answer && call.channel == Channel::Driver && !self.live.hooks.has(seq)).then(|| self.live.next_frame());
         if let Some(no) = frame {
             let told = match effect {
                 Effect::Allow => agent::Answer::Allow { input },

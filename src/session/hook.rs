@@ -9,7 +9,6 @@
 //!
 //! Called by `command` for [`Command::Hook`](super::command::Command).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,19 +22,16 @@ use super::{Error, bounds, failpoint, mask};
 use crate::agent::hook::{Hook, HookAnswer, HookAsked, HookEvent, HookReply};
 use crate::agent::{Asked, Output};
 use crate::config::HooksAsk;
-use crate::model::{
-    Actor, AgentStarted, By, Call, Channel, Effect, Envelope, Event, Mediation, Note, PromptContext, ToolDecided, ToolEnded,
-};
+use crate::model::{Actor, AgentStarted, By, Call, Channel, Effect, Event, Mediation, Note, PromptContext, ToolDecided, ToolEnded};
 use crate::policy::paths::RealPaths;
-use crate::policy::{Judged, call as calls};
+use crate::policy::{Judged, call as policy_call};
 use crate::process::ProcessId;
 
-/// Calls remembered until their result is seen; the oldest that has its answer is forgotten first.
-const OPEN: usize = 4096;
-/// Clients that wait for the same call.
-const CLIENTS: usize = 16;
-/// How long a call waits for a client that no longer asks.
-const GONE: Duration = Duration::from_secs(20);
+mod calls;
+
+pub use calls::GONE;
+pub(super) use calls::HookCalls;
+use calls::digest;
 
 /// One hook call as it reached the host.
 #[derive(Debug)]
@@ -81,6 +77,7 @@ struct Ask {
     cwd: String,
     prompts: bool,
     can_wait: bool,
+    channel: Channel,
 }
 
 /// What a session's task gets.
@@ -90,6 +87,8 @@ pub struct Tell {
     pub hook: Hook,
     pub by: Actor,
     pub can_wait: bool,
+    /// `Hook`, or `Proxy` where a tool of the host's own is asked for.
+    pub channel: Channel,
 }
 
 /// What a hook is answered; `None` in its place where there is nothing to say.
@@ -132,113 +131,20 @@ pub struct Told {
 /// Where a hook waits for its answer.
 pub(super) type Client = oneshot::Sender<Option<Heard>>;
 
-#[derive(Debug)]
-struct Open {
-    digest: [u8; 32],
-    told: Option<Told>,
-    clients: Vec<Client>,
-    asked_at: Instant,
-    by_person: bool,
-}
-
-/// Calls that came through hooks, by the number of their request, until their result is seen.
-#[derive(Debug, Default)]
-pub(super) struct HookCalls {
-    open: BTreeMap<u64, Open>,
-}
-
-impl HookCalls {
-    /// Rebuilds from one event of the log, oldest first.
-    pub(super) fn replay(&mut self, e: &Envelope) {
-        match &e.event {
-            Event::ToolRequested(r) if r.call.channel == Channel::Hook => {
-                // why: a masked record is not the call that the agent asked about; it is judged anew then.
-                if let Some(digest) =
-                    r.call.call_id.as_deref().map(|id| digest(id, &r.call.tool, &r.call.input)).filter(|_| !masked(&e.event))
-                {
-                    self.insert(e.seq, digest, None);
-                }
-            }
-            Event::ApprovalRequested(a) => self.waits(a.call),
-            Event::ToolDecided(d) if masked(&e.event) => self.ended(d.call),
-            Event::ToolDecided(d) => self.told(d.call, d.effect, &d.reason, d.updated_input.as_ref()),
-            Event::ToolEnded(ToolEnded { call: Some(seq), .. }) => drop(self.open.remove(seq)),
-            _ => {}
-        }
-    }
-
-    fn insert(&mut self, seq: u64, digest: [u8; 32], client: Option<Client>) {
-        if self.open.len() >= OPEN
-            && let Some(old) = self.open.iter().find(|(_, o)| o.told.is_some()).map(|(s, _)| *s)
-        {
-            self.open.remove(&old);
-        }
-        self.open
-            .insert(seq, Open { digest, told: None, clients: client.into_iter().collect(), asked_at: Instant::now(), by_person: false });
-    }
-
-    /// Whether this call came through a hook: no frame carries its answer.
-    pub(super) fn has(&self, seq: u64) -> bool {
-        self.open.contains_key(&seq)
-    }
-
-    pub(super) fn told(&mut self, seq: u64, effect: Effect, reason: &str, input: Option<&Value>) {
-        if let Some(o) = self.open.get_mut(&seq) {
-            o.told = Some(Told { effect, reason: reason.to_owned(), input: input.cloned(), by_person: o.by_person });
-        }
-    }
-
-    /// A person is asked about this call.
-    fn waits(&mut self, seq: u64) {
-        if let Some(o) = self.open.get_mut(&seq) {
-            o.by_person = true;
-        }
-    }
-
-    pub(super) fn ended(&mut self, seq: u64) {
-        self.open.remove(&seq);
-    }
-
-    /// Tells every client whose call is decided in what is synced up to `last`.
-    pub(super) fn answer(&mut self, last: u64) {
-        for (_, o) in self.open.range_mut(..=last) {
-            let Some(told) = o.told.as_ref().filter(|_| !o.clients.is_empty()) else { continue };
-            for client in o.clients.drain(..) {
-                // why ignore: a client that has gone away runs nothing.
-                let _ = client.send(Some(Heard::Decided(told.clone())));
-            }
-        }
-    }
-
-    /// Joins a further client with an open call of the same words; gives it back when there is none.
-    fn join(&mut self, digest: &[u8; 32], client: Client) -> Option<Client> {
-        let Some(o) = self.open.values_mut().rev().find(|o| o.digest == *digest) else { return Some(client) };
-        o.asked_at = Instant::now();
-        match &o.told {
-            Some(told) => drop(client.send(Some(Heard::Decided(told.clone())))),
-            None => {
-                o.clients.retain(|c| !c.is_closed());
-                if o.clients.len() >= CLIENTS {
-                    o.clients.remove(0);
-                }
-                o.clients.push(client);
-            }
-        }
-        None
-    }
-
-    /// When the first undecided call has waited long enough for its client.
-    pub(super) fn next_gone(&self) -> Option<Instant> {
-        self.open.values().filter(|o| o.told.is_none()).map(|o| o.asked_at + GONE).min()
-    }
-
-    /// Undecided calls whose clients ask no more.
-    pub(super) fn gone(&self, now: Instant) -> Vec<u64> {
-        self.open.iter().filter(|(_, o)| o.told.is_none() && now >= o.asked_at + GONE).map(|(s, _)| *s).collect()
-    }
-}
-
 impl Told {
+    pub(super) const fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    pub(super) fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// What the agent shall use in place of its own.
+    pub(super) const fn input(&self) -> Option<&Value> {
+        self.input.as_ref()
+    }
+
     fn as_answer(&self) -> HookAnswer<'_> {
         match self.effect {
             Effect::Allow => HookAnswer::Allow { reason: &self.reason, input: self.input.as_ref() },
@@ -248,30 +154,18 @@ impl Told {
     }
 }
 
-fn masked(e: &Event) -> bool {
-    e.body().to_string().contains(mask::MARK)
-}
-
-fn digest(call_id: &str, tool: &str, input: &Value) -> [u8; 32] {
-    let mut h = blake3::Hasher::new();
-    for part in [call_id, tool, &input.to_string()] {
-        h.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
-        h.update(part.as_bytes());
-    }
-    *h.finalize().as_bytes()
-}
-
 impl Runner {
     /// One hook call. `Some` when the agent says with it that the session is over.
     pub(super) async fn hook(&mut self, tell: Tell, reply: Client) -> Option<String> {
-        let gated = self.external.is_none() && self.session.mediation == Mediation::Gate;
+        let proxied = tell.channel == Channel::Proxy;
+        let gated = self.external.is_none() && self.session.mediation == Mediation::Gate && !proxied;
         let gate_decides = gated && self.session.agent_session_id.as_deref() == Some(tell.hook.agent_session_id.as_str());
         if self.is_paused() && matches!(tell.hook.event, HookEvent::Asked(_)) && !gate_decides {
             self.hold_hook(tell, reply);
             return None;
         }
-        let Tell { agent, hook, by, can_wait } = tell;
-        let own = self.external.is_some();
+        let Tell { agent, hook, by, can_wait, channel } = tell;
+        let own = self.external.is_some() || proxied;
         if gate_decides {
             // why: the gate decides each of these calls; a second judgement would be a second call in the log.
             let _ = reply.send(None);
@@ -283,7 +177,7 @@ impl Runner {
         match hook.event {
             HookEvent::Asked(asked) => {
                 let asked = HookAsked { call_id: asked.call_id.map(name), ..asked };
-                let ask = Ask { agent, cwd: hook.cwd, prompts: hook.prompts, can_wait };
+                let ask = Ask { agent, cwd: hook.cwd, prompts: hook.prompts, can_wait, channel };
                 self.hook_question(asked, ask, reply).await;
                 return None;
             }
@@ -377,7 +271,7 @@ impl Runner {
             parent_call_id: None,
             sub_agent: asked.sub_agent,
         };
-        let (call, judged) = self.judge_hook(&asked, ask.agent, &ask.cwd).await;
+        let (call, judged) = self.judge_hook(&asked, &ask).await;
         failpoint::hit("decided");
         if judged.effect != Effect::Ask {
             let seq = self.requested(&asked, &call, judged.failures.clone());
@@ -386,7 +280,9 @@ impl Runner {
             return self.commit().await;
         }
         let reason = if judged.reason.is_empty() { "this call must be asked about" } else { judged.reason.as_str() };
-        let deny = match self.config.hooks_ask {
+        // why: no agent asks its user about a tool of the host's own.
+        let answers = if ask.channel == Channel::Proxy { HooksAsk::Wait } else { self.config.hooks_ask };
+        let deny = match answers {
             HooksAsk::Deny => Some(format!("{reason}; it needs a person's answer, and `hooks.ask` is deny")),
             HooksAsk::Agent if !ask.prompts => {
                 Some(format!("{reason}; it needs a person's answer, and the agent runs in a mode that asks nobody"))
@@ -399,7 +295,7 @@ impl Runner {
             }
             HooksAsk::Agent | HooksAsk::Wait => None,
         };
-        match (deny, self.config.hooks_ask) {
+        match (deny, answers) {
             (Some(reason), _) => {
                 let seq = self.requested(&asked, &call, judged.failures.clone());
                 let judged = Judged { effect: Effect::Deny, by: By::Unattended, reason, ..judged };
@@ -436,28 +332,29 @@ impl Runner {
         self.pending.events.push(decided.into());
     }
 
-    async fn judge_hook(&self, asked: &Asked, agent: &str, cwd: &str) -> (Arc<Call>, Judged) {
+    async fn judge_hook(&self, asked: &Asked, ask: &Ask) -> (Arc<Call>, Judged) {
         let record = |input: &Value| {
-            calls::build(
-                &calls::CallInput {
-                    agent,
+            let call = policy_call::build(
+                &policy_call::CallInput {
+                    agent: ask.agent,
                     tool: &asked.tool,
                     input,
-                    cwd,
+                    cwd: &ask.cwd,
                     home: self.session.home.as_deref(),
                     write_root: self.session.write_root.as_deref(),
                     call_id: asked.call_id.as_deref(),
                     parent_call_id: None,
                     sub_agent: asked.sub_agent.as_deref(),
-                    channel: Channel::Hook,
+                    channel: ask.channel,
                 },
                 &RealPaths,
-            )
+            );
+            if ask.channel == Channel::Proxy { policy_call::as_own(call, &self.session.cwd) } else { call }
         };
         let hooked = |call: &Call| self.inner.own.check(call).or_else(|| self.inner.hooked.check(call));
         let own = |call: &Call| hooked(call).or_else(|| bounds::check(&self.session.record, call));
         let rebuild = |input: &Value| {
-            if !input.is_object() || !calls::fits(input) {
+            if !input.is_object() || !policy_call::fits(input) {
                 return Err("the input is not a JSON object of at most 16 MiB".to_owned());
             }
             let call = record(input);
@@ -495,53 +392,5 @@ impl Runner {
                 self.live.hooks.ended(seq);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn client() -> (Client, oneshot::Receiver<Option<Heard>>) {
-        oneshot::channel()
-    }
-
-    #[test]
-    fn the_same_words_are_one_call_until_its_result() {
-        let mut h = HookCalls::default();
-        let d = digest("t1", "Bash", &json!({"command": "ls"}));
-        assert_ne!(d, digest("t1", "Bash", &json!({"command": "rm"})), "other words under the same id are another call");
-        let (a, mut got_a) = client();
-        h.insert(5, d, Some(a));
-        let (b, mut got_b) = client();
-        assert!(h.join(&d, b).is_none(), "a second client waits for the same answer");
-        h.answer(9);
-        assert!(got_a.try_recv().is_err() && got_b.try_recv().is_err(), "nothing is told before it is decided");
-        h.told(5, Effect::Deny, "no", None);
-        h.answer(4);
-        assert!(got_a.try_recv().is_err(), "nothing is told before it is synced");
-        h.answer(5);
-        let deny = Some(Heard::Decided(Told { effect: Effect::Deny, reason: "no".into(), input: None, by_person: false }));
-        assert_eq!((got_a.try_recv(), got_b.try_recv()), (Ok(deny.clone()), Ok(deny.clone())));
-        let (c, mut got_c) = client();
-        assert!(h.join(&d, c).is_none());
-        assert_eq!(got_c.try_recv(), Ok(deny), "decided is decided");
-        h.ended(5);
-        assert!(h.join(&d, client().0).is_some(), "after its result the same words are a new call");
-    }
-
-    #[test]
-    fn memory_is_bounded_and_waiting_calls_are_kept() {
-        let mut h = HookCalls::default();
-        for seq in 1..=(OPEN as u64 + 10) {
-            h.insert(seq, *blake3::hash(&seq.to_le_bytes()).as_bytes(), None);
-            if seq > 3 {
-                h.told(seq, Effect::Allow, "", None);
-            }
-        }
-        assert!(h.open.len() <= OPEN && [1, 2, 3].iter().all(|s| h.has(*s)), "{}", h.open.len());
-        let now = Instant::now();
-        assert_eq!((h.gone(now), h.gone(now + GONE).len()), (vec![], 3));
     }
 }

@@ -1,7 +1,8 @@
 //! The host's own tools for a session's agent: memory, tasks, handoff, note, report.
 //!
 //! They are a tool server that lives in the host and speaks over the agent's own channel: no process, no port, no token. Only the agent on
-//! that channel can ask, and what it asks for was asked about at the gate before, like any other call.
+//! that channel can ask, and what it asks for was asked about at the gate before, like any other call. An agent without such a channel
+//! starts `beadle mcp` ([`server`]).
 //!
 //! Invariants:
 //! - a call is served only for a call of that tool, id and input that was asked about, allowed, told, and not served yet; any other is
@@ -13,7 +14,7 @@
 //! Called by `run` (messages), `gate` (what a call of them is) and `live` (the fold). That they pass where nobody has an opinion is the
 //! chain's rule (`policy::chain`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
 
@@ -26,11 +27,15 @@ use crate::agent::Driver;
 use crate::agent::mcp::{self, Act, Request, ToolCall};
 use crate::config::Config;
 use crate::model::{
-    Actor, AgentHandedOff, Call, Effect, Event, HostToolAnswered, MEMORY_HITS, MemoryAdded, MemoryTier, Note, ReportGiven, Task,
+    Actor, AgentHandedOff, Call, Channel, Effect, Event, HostToolAnswered, MEMORY_HITS, MemoryAdded, MemoryTier, Note, ReportGiven, Task,
     ToolDecided, check_text,
 };
 use crate::policy::call::as_own;
 use crate::store::Frame;
+
+mod server;
+
+pub use server::Answered;
 
 /// Allowed calls that may wait to be served; the oldest is forgotten first, and is then a breach if it comes.
 const OPEN: usize = 1_024;
@@ -48,7 +53,10 @@ const NAME_MAX: usize = 200;
 /// Whether a session's agent is given them.
 pub(super) fn are_given(config: &Config, wanted: Option<bool>, unsafe_args: &[String], drivers: &[&dyn Driver]) -> bool {
     // why not with those: a loosened channel may not ask.
-    config.host_tools && wanted != Some(false) && unsafe_args.is_empty() && drivers.iter().any(|d| d.takes_host_tools())
+    config.host_tools
+        && wanted != Some(false)
+        && unsafe_args.is_empty()
+        && drivers.iter().any(|d| d.takes_host_tools() || d.starts_tool_server())
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +67,7 @@ struct Open {
     input: String,
     /// The agent was told: of a call that was held, its gate asks once more.
     told: bool,
+    channel: Channel,
 }
 
 /// Calls of these tools that were allowed and are not served yet, as a fold over the session's events.
@@ -69,6 +78,8 @@ pub(super) struct Allowed {
     added: (u32, u64),
     /// Bytes of the entry that was added last, by whomever, while the log is read.
     last: u64,
+    /// What was served through a server that the agent started, the newest last: whoever asks again gets the same answer.
+    served: VecDeque<server::Served>,
 }
 
 impl Allowed {
@@ -86,6 +97,7 @@ impl Allowed {
                 if h.tool == "memory_add" && !h.is_error {
                     self.added(self.last);
                 }
+                self.replay_served(h);
                 self.over(h.call);
             }
             // Of the agent's own the answer stands right behind it.
@@ -101,7 +113,13 @@ impl Allowed {
         if self.open.len() >= OPEN {
             self.open.pop_first();
         }
-        let open = Open { call_id: call.call_id.clone(), tool: call.tool.clone(), input: d.input_hash.clone(), told: d.frame.is_some() };
+        let open = Open {
+            call_id: call.call_id.clone(),
+            tool: call.tool.clone(),
+            input: d.input_hash.clone(),
+            told: d.frame.is_some(),
+            channel: call.channel,
+        };
         self.open.insert(d.call, open);
     }
 
@@ -162,10 +180,9 @@ impl Done {
 impl Runner {
     /// Whether its agent was given them.
     pub(super) fn has_host_tools(&self) -> bool {
-        self.session.record.host_tools && self.driver.takes_host_tools()
+        self.session.record.host_tools && self.driver.takes_host_tools() && self.external.is_none()
     }
 
-    /// Their input is no command, path or address, whatever words are in it.
     pub(super) fn as_own(&self, call: Call) -> Call {
         if self.has_host_tools() { as_own(call, &self.session.cwd) } else { call }
     }
@@ -217,7 +234,7 @@ impl Runner {
         let frame = self.live.next_frame();
         self.pending.events.extend(done.events);
         self.pending.blobs.extend(done.blob);
-        self.pending.events.push(HostToolAnswered { call: seq, tool: call.name, is_error, frame }.into());
+        self.pending.events.push(HostToolAnswered { call: seq, tool: call.name, is_error, frame, id: None }.into());
         let answer = mcp::called(id, &done.text, is_error);
         self.pending.frames.push(Frame { no: frame, bytes: self.driver.mcp_answer(request_id, &answer) });
     }
@@ -441,7 +458,7 @@ mod tests {
             let tags = tags.iter().map(|t| (*t).to_owned()).collect();
             Event::from(MemoryAdded { id: "m".into(), tier: MemoryTier::Working, namespace: "/w".into(), text: text.into(), tags })
         };
-        let answered = |tool: &str, is_error| Event::from(HostToolAnswered { call: 1, tool: tool.into(), is_error, frame: 1 });
+        let answered = |tool: &str, is_error| Event::from(HostToolAnswered { call: 1, tool: tool.into(), is_error, frame: 1, id: None });
         let mut a = Allowed::default();
         for e in [
             entry("a person's", &[]),

@@ -203,7 +203,9 @@ impl Manager {
         if told {
             done.left.push("what its agent was told and has not taken yet; ask again once the session has ended".to_owned());
         }
-        if !done.events.is_empty() || done.memories > 0 || (untaken && !told) {
+        // why also where nothing was found: what an agent took since lies in pages that the database has given up.
+        let asked_again = seq.is_none() && matches!(what, Erase::Text(_)) && self.inner.store.session(id)?.status == Status::Ended;
+        if !done.events.is_empty() || done.memories > 0 || asked_again {
             match self.inner.store.scrub().await {
                 Ok(all) => done.scrubbed = all && !told,
                 Err(e) => done.failed.push(format!("the database's files: {e}")),

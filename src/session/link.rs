@@ -88,6 +88,7 @@ impl Runner {
             Command::Pause { reply, .. } | Command::Continue { reply, .. } => drop(reply.send(Err(silent()))),
             Command::Compact { reply, .. } => drop(reply.send(Err(silent()))),
             Command::Resolve(_, reply) => drop(reply.send(Err(silent()))),
+            Command::HostTool { reply, .. } => drop(reply.send(Err(Error::Busy))),
             // why dropped: a hook without an answer blocks its call.
             Command::Hook { reply, .. } => drop(reply),
             Command::Stop { kill: true, by, reply, .. } => {

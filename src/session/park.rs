@@ -35,6 +35,7 @@ use crate::model::{By, Effect, Event, Note, Outcome, SessionEnded, SessionPaused
 use crate::policy::Judged;
 use crate::process::{self, ExitRecord, Inbox, MAX_CHUNK, Stream, read_log};
 use crate::store::Frame;
+use crate::whole::apart;
 
 pub mod stage;
 
@@ -225,7 +226,7 @@ impl Runner {
         let dir = self.inner.run_dir(&self.id, self.session.attempt);
         let Some(said) = tokio::task::block_in_place(|| output(&dir, upto)) else { return };
         for line in said.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
-            for out in self.driver.read(&mut self.read_state, line) {
+            for out in apart(|| self.driver.read(&mut self.read_state, line)).unwrap_or_default() {
                 self.live.parking.said(&out);
             }
         }

@@ -31,10 +31,6 @@ use crate::whole::apart;
 
 /// Commands that may wait for one session.
 pub const MAILBOX: usize = 256;
-/// Lines read before an append at the latest.
-const LINES_PER_APPEND: usize = 512;
-/// Events of one append at the latest.
-const EVENTS_PER_APPEND: usize = 256;
 /// How long calls wait for a terminal that has gone away to come back.
 pub(super) const REATTACH: Duration = Duration::from_secs(10);
 /// How long a one-shot session waits after a turn for a prompt that was sent meanwhile to begin its own.
@@ -210,7 +206,7 @@ impl Runner {
             let away = self.live.parking.away();
             let still = away || self.is_paused();
             if self.driver.speaks() && self.external.is_none() && !still {
-                self.drain().await;
+                self.drain_told().await;
             }
             if self.driver.speaks() && !still {
                 self.consult().await;
@@ -233,7 +229,10 @@ impl Runner {
                 }
                 () = gone(self.external.as_ref()) => return self.finish_external(None).await,
                 got = self.shim_events.recv(), if self.external.is_none() && !away => match got {
-                    Some(ShimEvent::Written { out, .. }) => self.inbox.heard(out),
+                    Some(ShimEvent::Written { out, .. }) => {
+                        self.inbox.heard(out);
+                        self.witnesses.stirred();
+                    }
                     Some(ShimEvent::Refused { no, last }) => tracing::warn!(session = %self.id, no, last, "a frame was refused"),
                     Some(ShimEvent::Blocked(errno)) => tracing::warn!(session = %self.id, errno, "the agent's output cannot be written; it waits"),
                     Some(ShimEvent::Taken(no)) => self.taken(no),
@@ -260,33 +259,7 @@ impl Runner {
         }
     }
 
-    /// Reads every whole line there is, appending in bounded portions.
-    pub(super) async fn drain(&mut self) {
-        let mut lines = 0;
-        while !self.unreadable && self.ending != Some(Ending::Breach) && !self.is_paused() {
-            match self.inbox.next_line() {
-                Ok(Some(line)) => {
-                    self.line(&line.bytes).await;
-                    self.pending.cursor = Some(line.end_offset);
-                }
-                Ok(None) => return,
-                Err(e) => {
-                    tracing::error!(session = %self.id, code = e.code(), error = %e, "the agent's output cannot be read on");
-                    self.unreadable = true;
-                    self.fault(e.to_string()).await;
-                    return;
-                }
-            }
-            lines += 1;
-            let full = self.pending.events.len() >= EVENTS_PER_APPEND || lines >= LINES_PER_APPEND;
-            if full || !self.pending.frames.is_empty() {
-                self.commit().await;
-                lines = 0;
-            }
-        }
-    }
-
-    async fn line(&mut self, line: &[u8]) {
+    pub(super) async fn line(&mut self, line: &[u8]) {
         if line.is_empty() {
             return;
         }

@@ -115,6 +115,11 @@ impl Transcript {
         }
     }
 
+    /// Whether there is one, or it may still come: agents write theirs when they begin.
+    pub fn is_there(&self) -> bool {
+        self.folder.is_some() || self.looks < SEARCH_EVERY
+    }
+
     /// What was written since the last look. What is missing or unreadable gives nothing.
     pub fn look(&mut self) -> Vec<Portion> {
         self.more = false;

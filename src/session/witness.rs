@@ -1,7 +1,8 @@
 //! Other witnesses of a session than its own stream: the agent's transcript, and reports of its hooks.
 //!
 //! Invariants:
-//! - a breach that a witness shows is recorded and acted on like any other, within `transcript::LOOK` and one append;
+//! - a breach that a witness shows is recorded and acted on like any other, within `transcript::LOOK` and one append while the agent says
+//!   anything, within `transcript::LOOK_IDLE` while it is silent;
 //! - what a witness adds without a breach waits for the next event, so it costs a call no append of its own;
 //! - of a session that the host did not start the transcript is the meter only: its calls are seen by hooks, and those from before the
 //!   hooks were there are nobody's.
@@ -25,11 +26,13 @@ pub struct Witnesses {
     next: Instant,
     /// Looks since anything was new.
     quiet: u32,
+    /// Looks since the agent said or recorded anything.
+    still: u32,
 }
 
 impl Witnesses {
     pub fn new(named: Option<&TranscriptNamed>, session: &Session) -> Self {
-        Self { transcript: named.map(|n| Transcript::new(n, &session.cwd)), next: Instant::now() + LOOK, quiet: 0 }
+        Self { transcript: named.map(|n| Transcript::new(n, &session.cwd)), next: Instant::now() + LOOK, quiet: 0, still: 0 }
     }
 
     /// An earlier daemon read a transcript up to here.
@@ -53,6 +56,22 @@ impl Witnesses {
     pub fn soon(&mut self) {
         self.next = Instant::now();
     }
+
+    /// The agent said something.
+    pub fn stirred(&mut self) {
+        self.still = 0;
+        self.next = self.next.min(Instant::now() + LOOK);
+    }
+
+    /// How long until the next look; `busy`: the agent is at work.
+    fn wait(&self, busy: bool) -> Duration {
+        match &self.transcript {
+            Some(t) if t.more => Duration::ZERO,
+            // why: a thousand silent agents that are looked after five times a second leave no time for those that ask.
+            Some(t) if busy && t.is_there() && self.still < STILL => LOOK,
+            _ => LOOK_IDLE,
+        }
+    }
 }
 
 impl Runner {
@@ -61,15 +80,9 @@ impl Runner {
         if self.witnesses.due().is_some_and(|t| t <= Instant::now()) {
             self.look().await;
             let busy = self.live.prompts > self.live.turns || self.witnesses.quiet < 3;
-            let more = self.witnesses.transcript.as_ref().is_some_and(|t| t.more);
-            let wait = if more {
-                Duration::ZERO
-            } else if busy {
-                LOOK
-            } else {
-                LOOK_IDLE
-            };
-            self.witnesses.next = Instant::now() + wait;
+            let fresh = self.witnesses.quiet == 0;
+            self.witnesses.still = if fresh { 0 } else { self.witnesses.still.saturating_add(1) };
+            self.witnesses.next = Instant::now() + self.witnesses.wait(busy);
         }
     }
 
@@ -146,5 +159,7 @@ impl Runner {
     }
 }
 
+/// Looks in vain after which an agent counts as silent.
+const STILL: u32 = 3;
 /// Looks at the end, each of a few MiB: what an agent leaves behind is read up to 1 GiB.
 const LAST_LOOKS: usize = 256;

@@ -139,7 +139,7 @@ fn tree(src: &str, depth: usize) -> Result<brush_parser::ast::Program, Refused> 
         }
         brush_parser::parse_tokens(&tokens, &options).map_err(|_| Refused("a syntax error"))
     })
-    .unwrap_or_else(|_| Err(Refused("the parser gave up")))
+    .unwrap_or(Err(Refused("the parser gave up")))
 }
 
 fn token(tok: &Tok) -> Token {

@@ -360,6 +360,11 @@ fn copy_folder(from: &Path, to: &Path, name: &str, files: &mut Vec<Copied>) -> i
 /// Errors: a daemon holds the folder; it is not empty and `replace` was not said; agents run; the backup is not whole, or its log does
 /// not verify. Then nothing has changed. Blocks.
 pub fn restore(from: &Path, data: &Path, replace: bool, by: &Actor, at: i64, running: &dyn Fn() -> Vec<String>) -> Result<Restored> {
+    let ready = beside(data, RESTORED);
+    if data.symlink_metadata().is_err() && ready.is_dir() {
+        // why: an earlier restore was cut off between its two steps, and that is the whole store.
+        std::fs::rename(&ready, data).map_err(folder::fail(data, "put the store in its place"))?;
+    }
     let fresh = !data.exists();
     // why also where there is none yet: a daemon that begins in it meanwhile would write into what is moved aside, or deleted.
     let held = folder::Folder::open(data)?;

@@ -5,6 +5,7 @@
 //! Called by `session::keep`; blocks.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -26,6 +27,9 @@ pub const ARCHIVES: &str = "archives";
 /// Most events, and bytes of them, that come back out of an archive at once.
 const PIECE_EVENTS: usize = 1_000;
 const PIECE_BYTES: usize = 1 << 20;
+/// How often, and after which pause, a change of a long act is sent again while too many others wait.
+const BUSY_TRIES: u32 = 600;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// An erasure that is prepared: nothing is erased yet.
 pub struct Redaction {
@@ -130,7 +134,7 @@ impl Store {
         let prev = before.iter().find(|b| b.last + 1 == a.first).map_or(Hash::ZERO, |b| b.head);
         let (mut events, mut bytes) = (Vec::new(), 0);
         let mut send = |events: Vec<Whole>| -> Result<()> {
-            self.keep(Keep::Piece { session: a.session.clone(), events }).wait()?;
+            self.keep_when_there_is_room(&|| Keep::Piece { session: a.session.clone(), events: events.clone() })?;
             each();
             Ok(())
         };
@@ -151,9 +155,20 @@ impl Store {
     /// to be erased may stand in them.
     pub fn forget_pieces(&self, only: Option<&str>) -> Result<()> {
         while let Some(session) = self.0.pool.with(|c| sqlite::with_pieces(c, only))? {
-            self.keep(Keep::Unpiece { session }).wait()?;
+            self.keep_when_there_is_room(&|| Keep::Unpiece { session: session.clone() })?;
         }
         Ok(())
+    }
+
+    /// Sends a change of a long act again while too many others wait. Blocks.
+    fn keep_when_there_is_room(&self, change: &dyn Fn() -> Keep) -> Result<()> {
+        for _ in 0..BUSY_TRIES {
+            match self.keep(change()).wait() {
+                Err(Error::Busy { .. }) => std::thread::sleep(BUSY_PAUSE),
+                done => return done.map(drop),
+            }
+        }
+        self.keep(change()).wait().map(drop)
     }
 
     /// Events of a session that hold a text, payloads included; at most `limit`.
@@ -325,12 +340,13 @@ impl Store {
     /// Ends what erasures and restores of earlier runs left to be done: their payloads, what was theirs in the database's files, events that
     /// came back in vain. Gives payloads that still have to wait. Blocks, long.
     pub fn finish_erasures(&self) -> Result<Vec<Undeleted>> {
-        self.forget_pieces(None)?;
+        // why looked at last: the rest does not wait for it.
+        let forgotten = self.forget_pieces(None);
         let (_, left) = self.drop_erased()?;
         if self.0.pool.with(sqlite::scrub_is_due)? {
             self.scrub().wait()?;
         }
-        Ok(left)
+        forgotten.map(|()| left)
     }
 }
 

@@ -393,7 +393,7 @@ impl Store {
 
     /// Tool calls over sessions, by tool.
     pub fn tools(&self, q: &ToolQuery) -> Result<ToolsFound> {
-        self.0.pool.tools(q)
+        sqlite::tools(&sqlite::open_reader(&self.0.database)?, q)
     }
 
     /// How many sessions there are.

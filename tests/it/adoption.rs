@@ -80,7 +80,7 @@ impl Fleet {
         let models = [Model::start(&script(CALLS[2])), Model::start(&script(ASKED))];
         let run = |n: usize| {
             std::fs::create_dir_all(folder(&host, n)).expect("a folder");
-            let (url, restart) = (models[usize::from(n % ASKS == 0)].url(), RESTARTS[n % RESTARTS.len()]);
+            let (url, restart) = (models[usize::from(n.is_multiple_of(ASKS))].url(), RESTARTS[n % RESTARTS.len()]);
             let beadle = env!("CARGO_BIN_EXE_beadle");
             format!("(cd s{n} && ANTHROPIC_BASE_URL={url} exec {beadle} --json run --agent demo --detach {restart} go > id.json) &\n")
         };

@@ -36,6 +36,7 @@ mod keep_more;
 mod ladder;
 mod ledger;
 mod logout;
+mod mcp;
 mod memory;
 mod moments;
 mod notify;

@@ -61,6 +61,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli/confirm", &["model", "config", "api", "operator"]),
     ("cli/operator", &["model", "config", "api", "operator"]),
     ("cli/hook", &["model", "config", "api", "agent"]),
+    ("cli/mcp", &["model", "config", "api", "agent"]),
     // why `process`: a daemon that was stopped has let go of its folder only when its process has ended.
     ("cli/host", &["model", "config", "api", "process"]),
     // why `agent`: its readers count what a transcript says was used.

@@ -17,6 +17,8 @@ mod model;
 mod policy;
 #[path = "../../../src/shell/mod.rs"]
 mod shell;
+#[path = "../../../src/whole.rs"]
+mod whole;
 #[path = "../../../tests/attacks/wit.rs"]
 mod wit;
 

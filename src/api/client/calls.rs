@@ -12,12 +12,12 @@ use hyper::{Response, header::HeaderMap};
 use super::super::types::{
     AccountDoc, AccountQuery, ApprovalAnswer, ApprovalDetailDoc, ApprovalDoc, ApprovalsQuery, AttemptsDoc, AttemptsQuery, AttestationDoc,
     AttestationRequest, AttestationsQuery, CheckpointDoc, CheckpointRequest, CompactDoc, CompactRequestDoc, ComponentDoc, ENDED_HEADER,
-    EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc, KeptLogsQuery, KeptProgramDoc, LedgerDoc, LedgerQuery, LogsQuery, NEXT_HEADER,
-    OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PauseRequest, PluginActRequest, PluginAddRequest, PluginDoc,
-    PluginLogDoc, PluginLogsQuery, PluginLookDoc, PluginLookRequest, ProcessDoc, ProgramDoc, ProgramQuery, ReloadDoc, ReloadLookDoc,
-    ReloadRequest, RemoveQuery, ResumeRequest, RollbackDoc, RollbackRequest, RuleDoc, RuleRequest, RulesQuery, RunRequest, SendRequest,
-    SessionDetailDoc, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, ToolsDoc, ToolsQuery, TrustDoc, TrustRequest,
-    VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery, WriteRequest, WroteDoc,
+    EventDoc, EventsQuery, HookedRequest, HooksDoc, HostDoc, HostToolDoc, HostToolRequest, HostToolsDoc, KeptLogsQuery, KeptProgramDoc,
+    LedgerDoc, LedgerQuery, LogsQuery, NEXT_HEADER, OFFSET_HEADER, OperatorDoc, OperatorKeyDoc, OperatorKeyRequest, Page, PauseRequest,
+    PluginActRequest, PluginAddRequest, PluginDoc, PluginLogDoc, PluginLogsQuery, PluginLookDoc, PluginLookRequest, ProcessDoc, ProgramDoc,
+    ProgramQuery, ReloadDoc, ReloadLookDoc, ReloadRequest, RemoveQuery, ResumeRequest, RollbackDoc, RollbackRequest, RuleDoc, RuleRequest,
+    RulesQuery, RunRequest, SendRequest, SessionDetailDoc, SessionDoc, SessionsQuery, StatsDoc, StatsQuery, StopRequest, ToolsDoc,
+    ToolsQuery, TrustDoc, TrustRequest, VerifyDoc, VerifyRequest, WAIT_MAX_MS, WaitQuery, WriteRequest, WroteDoc,
 };
 use super::stream::{RECONNECT_DEADLINE, RECONNECT_PAUSE};
 use super::{Client, Error, Result, collect, escape, query};
@@ -219,6 +219,15 @@ impl Client {
     /// Tells what an agent's hook was given; the answer is of no use to who calls this.
     pub async fn hook(&self, agent: &str, payload: Bytes) -> Result<()> {
         self.send(Method::POST, &format!("/v1/hooks/{}", escape(agent)), payload, None, None).await.map(drop)
+    }
+
+    /// Whose tools a server of this process's serves.
+    pub async fn host_tools(&self) -> Result<HostToolsDoc> {
+        self.get("/v1/host-tools").await
+    }
+
+    pub async fn host_tool(&self, request: &HostToolRequest) -> Result<HostToolDoc> {
+        self.post("/v1/host-tools", request).await
     }
 
     pub async fn hooks(&self) -> Result<HooksDoc> {

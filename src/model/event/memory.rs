@@ -25,8 +25,11 @@ pub struct HostToolAnswered {
     pub tool: String,
     /// Nothing was done, and the agent was told why.
     pub is_error: bool,
-    /// Number of the frame that carries the answer.
+    /// Number of the frame that carries the answer; 0 where none does, as an agent that called through `beadle mcp` is answered there.
     pub frame: u64,
+    /// The id that a server of the agent's gave the call, where one did: under it the same call comes again, and is not done again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
 }
 
 /// The agent left its report with the host.

@@ -45,6 +45,7 @@ pub enum Keep {
 }
 
 /// One event with all its columns.
+#[derive(Clone)]
 pub struct Whole {
     row: i64,
     seq: u64,

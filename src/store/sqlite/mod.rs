@@ -56,7 +56,7 @@ pub(super) use sinks::{
 };
 pub(super) use states::states_differences;
 pub(super) use tasks::task_differences;
-pub use tools::{ToolQuery, ToolsFound};
+pub use tools::{ToolQuery, ToolsFound, tools};
 pub use tree::MAX_GENERATIONS;
 pub(super) use upgrade::{header_version, migrated_copy, settle, written_since};
 pub use usage::LedgerQuery;

@@ -18,7 +18,6 @@ use crate::model::SessionId;
 use crate::model::tool_ledger::{ToolFact, ToolLedger, ToolSums};
 use crate::store::error::{Doing, Error, Result};
 
-use super::read::Pool;
 use super::rows::{count, raw_events};
 
 const READING: &str = "reading tool calls";
@@ -76,36 +75,34 @@ impl ToolQuery {
     }
 }
 
-impl Pool {
-    /// Tool calls, by tool.
-    pub fn tools(&self, q: &ToolQuery) -> Result<ToolsFound> {
-        let (mut found, mut left, mut before) = (ToolsFound::default(), EVENTS_MAX, Some(i64::MAX));
-        while let Some(below) = before {
-            let (places, next) = self.with(|c| page(c, q, below))?;
-            for place in places {
-                if left == 0 || (place.events > left && left < EVENTS_MAX) {
-                    found.truncated = true;
-                    return Ok(found);
-                }
-                found.truncated |= place.events > left;
-                match self.with(|c| of_session(c, q, &place, left)) {
-                    Ok(sums) => {
-                        found.sessions += u64::from(!sums.is_empty());
-                        found.sums.merge(sums);
-                    }
-                    Err(Error::Archive { .. } | Error::Damaged { .. } | Error::Body { .. }) => found.unreadable += 1,
-                    Err(e) => return Err(e),
-                }
-                left = left.saturating_sub(place.events);
+/// Tool calls, by tool. The connection is the caller's own: whole logs are read.
+pub fn tools(conn: &Connection, q: &ToolQuery) -> Result<ToolsFound> {
+    let (mut found, mut left, mut before) = (ToolsFound::default(), EVENTS_MAX, Some(i64::MAX));
+    while let Some(below) = before {
+        let (places, next) = page(conn, q, below, &mut found.unreadable)?;
+        for place in places {
+            if left == 0 || (place.events > left && left < EVENTS_MAX) {
+                found.truncated = true;
+                return Ok(found);
             }
-            before = next;
+            found.truncated |= place.events > left;
+            match of_session(conn, q, &place, left) {
+                Ok(sums) => {
+                    found.sessions += u64::from(!sums.is_empty());
+                    found.sums.merge(sums);
+                }
+                Err(Error::Archive { .. } | Error::Damaged { .. } | Error::Body { .. }) => found.unreadable += 1,
+                Err(e) => return Err(e),
+            }
+            left = left.saturating_sub(place.events);
         }
-        Ok(found)
+        before = next;
     }
+    Ok(found)
 }
 
 /// Sessions below a number that are wanted, newest first, and where the next ones begin.
-fn page(conn: &Connection, q: &ToolQuery, below: i64) -> Result<(Vec<Place>, Option<i64>)> {
+fn page(conn: &Connection, q: &ToolQuery, below: i64, unreadable: &mut u64) -> Result<(Vec<Place>, Option<i64>)> {
     const SQL: &str = "SELECT no, id, last_seq, doc FROM sessions WHERE no < ?1 AND (?2 IS NULL OR id = ?2) ORDER BY no DESC LIMIT ?3";
     let mut stmt = conn.prepare(SQL).doing(READING)?;
     let mut rows = stmt.query((below, q.session.as_ref().map(SessionId::as_str), PAGE)).doing(READING)?;
@@ -113,9 +110,11 @@ fn page(conn: &Connection, q: &ToolQuery, below: i64) -> Result<(Vec<Place>, Opt
     while let Some(r) = rows.next().doing(READING)? {
         let (no, id): (i64, String) = (r.get(0).doing(READING)?, r.get(1).doing(READING)?);
         let doc = r.get_ref(3).and_then(|v| Ok(v.as_str()?)).doing(READING)?;
-        let damaged = |e| Error::Damaged { session: id.clone(), detail: format!("its projection cannot be read ({e})") };
-        let facts: Facts = serde_json::from_str(doc).map_err(damaged)?;
         (seen, last) = (seen + 1, no);
+        let Ok(facts) = serde_json::from_str::<Facts>(doc) else {
+            *unreadable += 1;
+            continue;
+        };
         if q.wants(&facts) {
             places.push(Place { no, id, events: count(r.get(2).doing(READING)?) });
         }
